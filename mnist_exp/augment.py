@@ -1,0 +1,51 @@
+"""Augmentation of a whole batch at once, with random numbers of its own for every sample."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Augmentation(Protocol):
+    """A frozen dataclass whose fields are its settings; they are recorded with the run."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Augment `images`, float32 (N, C, H, W), with numbers drawn from `generator` (CPU)."""
+
+
+@dataclass(frozen=True)
+class RandomRotation:
+    """Turn each image by an angle of its own, uniform in -degrees..degrees."""
+
+    degrees: float
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        # Drawn on the CPU whatever the device, so that a seed gives the same angles everywhere.
+        angles = torch.empty(len(images)).uniform_(-self.degrees, self.degrees, generator=generator)
+        return rotate(images, angles)
+
+
+def rotate(images: Tensor, angles: Tensor) -> Tensor:
+    """Turn image i of a float32 batch (N, C, H, W) by angles[i] degrees (CPU), counter-clockwise.
+
+    About the centre, nearest-neighbour, zeros from outside: equal to
+    `torchvision.transforms.functional.rotate(images[i], angles[i])`.
+    """
+    height, width = images.shape[-2:]
+    x = torch.arange(width) - (width - 1) / 2
+    y = torch.arange(height) - (height - 1) / 2
+    points = torch.cartesian_prod(y, x).flip(1)  # (H*W, 2) as (x, y), in pixels from the centre
+    radians = angles.double() * (math.pi / 180)
+    cos, sin = radians.cos(), radians.sin()
+    # For a pixel of the result, as a row vector, this matrix gives where it comes from.
+    turn = torch.stack([cos, sin, -sin, cos], dim=1).view(-1, 2, 2).float()
+    half = torch.tensor([width / 2, height / 2])
+    grid = points.to(images.device) @ (turn / half).to(images.device)
+    return F.grid_sample(
+        images, grid.view(-1, height, width, 2), mode="nearest", align_corners=False
+    )
