@@ -1,0 +1,252 @@
+"""What an iteration is: its recipe, the target it is judged by, and how its file is read."""
+
+import ast
+import dataclasses
+import hashlib
+import inspect
+import re
+import sys
+import traceback
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from mnist_exp import ROOT, ExpectedError
+from mnist_exp.augment import Augmentation
+
+EXPERIMENTS = ROOT / "experiments"
+SECTIONS = ("Target", "Change", "Expect", "Analysis")
+PIXELS = (1, 28, 28)
+"""The shape of one MNIST image: channels, height, width."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a network is trained. Torch's own classes, with their arguments in `functools.partial`.
+
+    `schedule` is stepped once an epoch; `augment` changes the training images, not the evaluated
+    ones.
+    """
+
+    network: Callable[[], nn.Module]
+    optimizer: Callable[..., Optimizer]
+    batch_size: int
+    epochs: int
+    schedule: Callable[[Optimizer], LRScheduler] | None = None
+    augment: Augmentation | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "epochs"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
+
+    def hyperparameters(self) -> dict[str, object]:
+        """Everything the recipe sets, flat, under the names that the tracking store shows.
+
+        The optimizer's `lr` is `learning_rate`; every other argument keeps its name behind that of
+        its owner (`optimizer.momentum`, `schedule.step_size`, `augment.degrees`). What the recipe
+        leaves out is "none", so that runs with and without it share a column.
+        """
+        flat: dict[str, object] = {
+            "network": _name(self.network),
+            "batch_size": self.batch_size,
+            "epochs": self.epochs,
+        }
+        for owner in ("optimizer", "schedule"):
+            part = getattr(self, owner)
+            flat[owner] = _name(part) if part else "none"
+            flat |= {f"{owner}.{key}": value for key, value in _arguments(part).items()}
+        flat["learning_rate"] = flat.pop("optimizer.lr", "default")
+        flat["augment"] = type(self.augment).__name__ if self.augment else "none"
+        if self.augment:
+            fields = dataclasses.asdict(self.augment)
+            flat |= {f"augment.{key}": value for key, value in fields.items()}
+        return flat
+
+
+def _name(part: object) -> str:
+    return str(getattr(part.func if isinstance(part, partial) else part, "__name__", part))
+
+
+def _arguments(part: object) -> dict[str, object]:
+    if not isinstance(part, partial):
+        return {}
+    bound = inspect.signature(part.func).bind_partial(None, *part.args, **part.keywords)
+    # The first is the weights, or the optimizer, that training fills in.
+    return dict(list(bound.arguments.items())[1:])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """The bar: `test_accuracy` (a fraction) in every one of the `last_epochs`, within `max_epochs`,
+    with fewer than `parameters_below` trainable parameters."""
+
+    test_accuracy: float
+    last_epochs: int
+    max_epochs: int
+    parameters_below: int
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """One file of the lab notebook: `experiments/model_<number>.py`."""
+
+    number: int
+    source: str
+    title: str
+    sections: dict[str, str]
+    recipe: Recipe
+    folder: Path = EXPERIMENTS
+
+    @property
+    def name(self) -> str:
+        """The name in the tracking store, as in `model-5`."""
+        return f"model-{self.number}"
+
+    @property
+    def path(self) -> Path:
+        """The file that `source` was read from."""
+        return path(self.number, self.folder)
+
+    @property
+    def code_sha256(self) -> str:
+        """SHA-256 of the code; see `code_sha256`."""
+        return code_sha256(self.source)
+
+
+def path(number: int, folder: Path = EXPERIMENTS) -> Path:
+    """The file of an iteration, whether it is there or not."""
+    return folder / f"model_{number}.py"
+
+
+def numbers(folder: Path = EXPERIMENTS) -> list[int]:
+    """The numbers of all iterations in `folder`, ascending."""
+    names = (re.fullmatch(r"model_([1-9]\d*)\.py", file.name) for file in folder.glob("model_*.py"))
+    return sorted(int(match[1]) for match in names if match)
+
+
+def load(number: int, folder: Path = EXPERIMENTS) -> Iteration:
+    """Read and run the file of an iteration.
+
+    Raises ExpectedError when there is no such file or it is not an iteration: a syntax error, an
+    exception on import, no RECIPE, or a docstring without its sections.
+    """
+    file = path(number, folder)
+    source = _read(file, number, folder)
+    module = _execute(source, file)
+    recipe = module.__dict__.get("RECIPE")
+    if not isinstance(recipe, Recipe):
+        raise ExpectedError(
+            f"{_short(file)} has no RECIPE: end it with RECIPE = Recipe(network=Network, ...), "
+            "as the other iterations do"
+        )
+    title, sections = docstring_sections(module.__doc__ or "", file)
+    return Iteration(number, source, title, sections, recipe, folder)
+
+
+def load_target(folder: Path = EXPERIMENTS) -> Target:
+    """The bar in `experiments/target.py`."""
+    file = folder / "target.py"
+    target = _execute(_read(file), file).__dict__.get("TARGET")
+    if not isinstance(target, Target):
+        raise ExpectedError(f"{_short(file)} has no TARGET = Target(...): restore it from git")
+    return target
+
+
+def create(number: int, source: int, folder: Path = EXPERIMENTS) -> Path:
+    """Start iteration `number` as a copy of iteration `source`; never overwrites."""
+    if not path(source, folder).is_file():
+        raise ExpectedError(_missing(source, folder))
+    new = path(number, folder)
+    try:
+        with new.open("x", encoding="utf-8") as target:
+            text = path(source, folder).read_text(encoding="utf-8")
+            target.write(re.sub(rf"\bModel {source}\b", f"Model {number}", text, count=1))
+    except FileExistsError:
+        raise ExpectedError(f"{_short(new)} is there already; choose another MODEL") from None
+    return new
+
+
+def docstring_sections(docstring: str, file: Path) -> tuple[str, dict[str, str]]:
+    """The title and the sections of an iteration's docstring.
+
+    The first line is `Model N: title.`; a section starts with its name and a colon at the start of
+    a line, and goes on to the next one. Line breaks inside a section are folded.
+    """
+    lines = inspect.cleandoc(docstring).splitlines()
+    title = re.fullmatch(r"Model \d+: (.+?)\.?", lines[0].strip()) if lines else None
+    text = "\n".join(lines[1:])
+    parts = re.split(rf"^({'|'.join(SECTIONS)}):", text, flags=re.MULTILINE)
+    sections = {
+        name: " ".join(body.split()) for name, body in zip(parts[1::2], parts[2::2], strict=True)
+    }
+    absent = [name for name in SECTIONS if name not in sections]
+    if title is None or absent:
+        lacks = ", ".join(([] if title else ["the title line 'Model N: ...'"]) + absent)
+        raise ExpectedError(f"the docstring of {_short(file)} lacks {lacks}: see {_short(path(1))}")
+    return title[1], sections
+
+
+def code_sha256(source: str) -> str:
+    """SHA-256 (hexadecimal) of the code without its docstrings, comments and layout.
+
+    The syntax tree is written back as text, so that neither an Analysis added after the run nor
+    another version of Python changes the hash.
+    """
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        scope = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+        if isinstance(node, scope) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()
+
+
+def count_parameters(network: nn.Module) -> int:
+    """The number of trainable parameters."""
+    return sum(p.numel() for p in network.parameters() if p.requires_grad)
+
+
+def _read(file: Path, number: int | None = None, folder: Path = EXPERIMENTS) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        message = f"there is no {_short(file)}" if number is None else _missing(number, folder)
+        raise ExpectedError(message) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ExpectedError(f"{_short(file)} cannot be read: {error}") from None
+
+
+def _missing(number: int, folder: Path) -> str:
+    there = ", ".join(map(str, numbers(folder))) or "none"
+    return (
+        f"there is no {_short(path(number, folder))}; the iterations are {there} "
+        f"(make new MODEL={number} FROM=<one of them> starts it)"
+    )
+
+
+def _execute(source: str, file: Path) -> types.ModuleType:
+    module = types.ModuleType(f"experiments.{file.stem}")
+    module.__file__ = str(file)
+    try:
+        exec(compile(source, str(file), "exec"), module.__dict__)
+    except SyntaxError as error:
+        raise ExpectedError(
+            f"{_short(file)}, line {error.lineno}: syntax error: {error.msg}"
+        ) from None
+    except Exception as error:
+        frames = traceback.extract_tb(sys.exc_info()[2])
+        line = next((f.lineno for f in reversed(frames) if f.filename == str(file)), "?")
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ExpectedError(f"{_short(file)}, line {line}: {what}") from None
+    return module
+
+
+def _short(file: Path) -> str:
+    return str(file.relative_to(ROOT)) if file.is_relative_to(ROOT) else str(file)
