@@ -1,0 +1,173 @@
+"""Train a recipe: epoch after epoch, with no input or output of its own."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mnist_exp import ExpectedError
+from mnist_exp.data import Digits, normalise
+from mnist_exp.recipe import Recipe
+
+EVALUATION_BATCH = 1000
+
+
+@dataclass(frozen=True)
+class Score:
+    """`correct` of `total` digits classified rightly, at a mean cross-entropy of `loss`."""
+
+    correct: int
+    total: int
+    loss: float
+
+    @property
+    def accuracy(self) -> float:
+        """As a fraction."""
+        return self.correct / self.total
+
+    @property
+    def errors(self) -> int:
+        """Digits classified wrongly."""
+        return self.total - self.correct
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """One epoch, counted from 1. `train` is scored while training: augmented images, dropout on,
+    each batch before its step. `evaluation` is scored after the epoch, with everything off."""
+
+    epoch: int
+    train: Score
+    evaluation: Score
+    learning_rate: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where an epoch stands after `batch` of `batches`; `train` covers those so far."""
+
+    epoch: int
+    batch: int
+    batches: int
+    train: Score
+
+
+class NonFiniteLossError(ExpectedError):
+    """The training loss became infinite or not a number."""
+
+
+class Training:
+    """A recipe in training on `train`, evaluated on `evaluation` after each epoch.
+
+    `seed` fixes the weights, the order of the digits, augmentation and dropout: the same seed,
+    machine and thread count give the same results bit for bit. Torch's global random state is
+    seeded, since dropout draws from it.
+    """
+
+    def __init__(
+        self, recipe: Recipe, train: Digits, evaluation: Digits, *, seed: int, device: torch.device
+    ) -> None:
+        torch.backends.cudnn.deterministic = True
+        torch.manual_seed(seed)
+        self.recipe = recipe
+        self.train = train.to(device)
+        self.evaluation = evaluation.to(device)
+        self.network = recipe.network().to(device)
+        self.optimizer = recipe.optimizer(self.network.parameters())
+        self.schedule = recipe.schedule(self.optimizer) if recipe.schedule else None
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def epochs(self, watch: Callable[[Progress], None] | None = None) -> Iterator[EpochResult]:
+        """Train epoch by epoch; `watch` hears of each batch.
+
+        Raises NonFiniteLossError as soon as a batch's loss is not finite.
+        """
+        for epoch in range(1, self.recipe.epochs + 1):
+            start = time.perf_counter()
+            learning_rate = self.optimizer.param_groups[0]["lr"]
+            train = self._train_epoch(epoch, watch)
+            evaluation = score(predict(self.network, self.evaluation.images), self.evaluation)
+            if self.schedule:
+                self.schedule.step()
+            seconds = time.perf_counter() - start
+            yield EpochResult(epoch, train, evaluation, learning_rate, seconds)
+
+    def _train_epoch(self, epoch: int, watch: Callable[[Progress], None] | None) -> Score:
+        self.network.train()
+        batches = math.ceil(len(self.train) / self.recipe.batch_size)
+        loss_sum, correct, total = 0.0, 0, 0
+        shuffled = self.train.batches(self.recipe.batch_size, self.generator)
+        for number, batch in enumerate(shuffled, start=1):
+            output = self.network(network_input(self.recipe, batch.images, self.generator))
+            loss = F.cross_entropy(output, batch.labels)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+
+            value = loss.item()
+            if not math.isfinite(value):
+                raise NonFiniteLossError(
+                    f"the loss became {value} in epoch {epoch}, batch {number} of {batches}; "
+                    "a lower learning rate may help"
+                )
+            loss_sum += value * len(batch)
+            correct += int((output.argmax(dim=1) == batch.labels).sum())
+            total += len(batch)
+            if watch:
+                so_far = Score(correct, total, loss_sum / total)
+                watch(Progress(epoch, number, batches, so_far))
+        return Score(correct, total, loss_sum / total)
+
+
+def network_input(recipe: Recipe, images: Tensor, generator: torch.Generator) -> Tensor:
+    """Training images, uint8 (N, 1, 28, 28), as the network sees them: augmented, normalised."""
+    pixels = images.float()
+    return normalise(recipe.augment(pixels, generator) if recipe.augment else pixels)
+
+
+class Classifier(nn.Module):
+    """A network with the normalisation in front: from uint8 images (N, 1, 28, 28) to the network's
+    output, float32 (N, 10)."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(normalise(images))
+
+
+@torch.inference_mode()
+def predict(network: nn.Module, images: Tensor) -> Tensor:
+    """The network's output, float32 (N, 10), for uint8 images (N, 1, 28, 28), in evaluation mode."""
+    classifier = Classifier(network).eval()
+    return torch.cat([classifier(part) for part in images.split(EVALUATION_BATCH)])
+
+
+def score(output: Tensor, digits: Digits) -> Score:
+    """Score network output, float32 (N, 10): logits or logarithms of probabilities."""
+    correct = int((output.argmax(dim=1) == digits.labels).sum())
+    return Score(correct, len(digits), F.cross_entropy(output, digits.labels).item())
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called `auto`, `cpu`, `cuda` or `mps`; auto takes the fastest there is.
+
+    Raises ExpectedError when it is not there.
+    """
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        name = next(device for device, there in available.items() if there)
+    if not available.get(name):
+        there = ", ".join(device for device, is_there in available.items() if is_there)
+        raise ExpectedError(f"DEVICE={name}: this machine has {there}; DEVICE=auto chooses")
+    return torch.device(name)
