@@ -1,0 +1,86 @@
+"""DataFrames and verdicts in, figures and Markdown out."""
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from mnist_exp.recipe import SECTIONS, Iteration, Target
+from mnist_exp.verdict import Verdict, percent
+
+mpl.use("Agg")  # seaborn would look for a screen
+TRAIN, HELD_OUT = sns.color_palette("colorblind")[:2]
+
+
+def curves(history: pd.DataFrame, split: str, target: Target) -> Figure:
+    """Accuracy and loss per epoch of one run; `history` has `train_*` and `<split>_*` columns."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    for axes, quantity in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
+        for part, colour in (("train", TRAIN), (split, HELD_OUT)):
+            sns.lineplot(
+                history, x="epoch", y=f"{part}_{quantity}", ax=axes, color=colour, marker="o",
+                label=part,
+            )  # fmt: skip
+        axes.set(ylabel=quantity, xticks=history["epoch"])
+        sns.despine(ax=axes)
+    accuracy = figure.axes[0]
+    accuracy.axhline(target.test_accuracy, color="0.4", linestyle="--", linewidth=1)
+    accuracy.annotate(
+        percent(target.test_accuracy), (1, target.test_accuracy), fontsize=8, color="0.3",
+        va="bottom", xycoords=("axes fraction", "data"), ha="right",
+    )  # fmt: skip
+    accuracy.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+    return figure
+
+
+def confusion_matrix(truth: np.ndarray, guess: np.ndarray, title: str) -> Figure:
+    """How often each digit was taken for which; `truth` and `guess` are integers (N,).
+
+    The colour leaves out the diagonal, which would drown the errors.
+    """
+    counts = pd.crosstab(pd.Series(truth, name="truth"), pd.Series(guess, name="guess"))
+    counts = counts.reindex(index=range(10), columns=range(10), fill_value=0)
+    errors = counts.where(~np.eye(10, dtype=bool))
+    figure = Figure(figsize=(6, 5), layout="constrained")
+    axes = figure.subplots()
+    sns.heatmap(errors, annot=counts, fmt="d", cmap="flare", cbar_kws={"label": "errors"}, ax=axes)
+    for digit in range(10):
+        axes.text(digit + 0.5, digit + 0.5, counts.loc[digit, digit], ha="center", va="center")
+    axes.set_title(title)
+    return figure
+
+
+def digit_sheet(images: np.ndarray, labels: np.ndarray, title: str) -> Figure:
+    """Digits in rows of eight, each under its label; `images` are (N, 28, 28), any scale."""
+    rows = -(-len(images) // 8)
+    figure = Figure(figsize=(8, 1.25 * rows + 0.4), layout="constrained")
+    for axes, image, label in zip(figure.subplots(rows, 8).flat, images, labels, strict=True):
+        axes.imshow(image, cmap="gray")
+        axes.set_title(label, fontsize=9)
+        axes.axis("off")
+    figure.suptitle(title)
+    return figure
+
+
+def run_description(iteration: Iteration, results: str) -> str:
+    """What a run is about and how it ended, as the Markdown that the tracking UI shows."""
+    sections = [f"**{name}.** {_escape(iteration.sections[name])}" for name in SECTIONS]
+    title = f"## Model {iteration.number}: {_escape(iteration.title)}"
+    return "\n\n".join([title, *sections, results])
+
+
+def verdict_table(verdict: Verdict) -> str:
+    """A verdict, condition by condition, as Markdown."""
+    rows = [
+        f"| {condition.name} | {condition.measured} | {'yes' if condition.met else '**no**'} |"
+        for condition in verdict.conditions
+    ]
+    return "\n".join([f"### {str(verdict).capitalize()}", "", "| condition | measured | met |",
+                      "|---|---|---|", *rows])  # fmt: skip
+
+
+def _escape(text: str) -> str:
+    """Text from a docstring, shown as it is and not read as HTML."""
+    return text.replace("&", "&amp;").replace("<", "&lt;")
