@@ -1,7 +1,8 @@
 """Model 2: shrink the network below 8,000 parameters.
 
 Target: fewer than 8,000 parameters, with a receptive field that covers the whole digit.
-Change: narrow layers without biases, a 1x1 convolution before the pooling, average pooling at the end.
+Change: narrow layers without biases, a 1x1 convolution before the pooling, and average pooling at
+    the end.
 Expect: the accuracy falls, but the small network still learns.
 Analysis: not written yet.
 """

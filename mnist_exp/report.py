@@ -47,7 +47,7 @@ def confusion_matrix(truth: np.ndarray, guess: np.ndarray, title: str) -> Figure
     axes = figure.subplots()
     sns.heatmap(errors, annot=counts, fmt="d", cmap="flare", cbar_kws={"label": "errors"}, ax=axes)
     for digit in range(10):
-        axes.text(digit + 0.5, digit + 0.5, counts.loc[digit, digit], ha="center", va="center")
+        axes.text(digit + 0.5, digit + 0.5, str(counts.loc[digit, digit]), ha="center", va="center")
     axes.set_title(title)
     return figure
 

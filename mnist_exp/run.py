@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Any
 
 import pandas as pd
 import torch
@@ -77,7 +78,9 @@ def plan(
     Raises ExpectedError for anything that cannot be run.
     """
     iteration = recipe.load(number)
-    changed = {} if epochs in (None, iteration.recipe.epochs) else {"epochs": epochs}
+    changed: dict[str, Any] = (
+        {} if epochs in (None, iteration.recipe.epochs) else {"epochs": epochs}
+    )
     network = iteration.recipe.network()
     try:
         table = receptive_field_table(network, PIXELS)

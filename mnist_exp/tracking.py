@@ -31,6 +31,7 @@ import torch
 from filelock import FileLock
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
+from mlflow.data.numpy_dataset import from_numpy
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
@@ -44,9 +45,10 @@ DEFAULT_FOLDER = ROOT / "mlruns"
 DESCRIPTION = """\
 Iterations of a small MNIST classifier, one file each in `experiments/`.
 
-Every run holds its recipe as parameters, accuracy and loss of each epoch, its receptive-field table,
-its source and the digest of its data. Columns in percent (`worst_of_last_5_test_accuracy_percent`, ...)
-are for sorting: the table rounds fractions to three digits.
+Every run holds its recipe as parameters, accuracy and loss of each epoch, its receptive-field
+table, its source and the digest of its data. The columns in percent
+(`worst_of_last_5_test_accuracy_percent`, ...) are for sorting: the table rounds fractions to three
+digits.
 """
 
 for noisy in ("mlflow", "alembic"):
@@ -160,7 +162,7 @@ class RunWriter:
         """Enter a data set: uint8 images (N, 1, 28, 28), labels (N,), and the SHA-256 of both."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # two readers fit the source; either does
-            dataset = mlflow.data.from_numpy(
+            dataset = from_numpy(
                 images.cpu().numpy(), targets=labels.cpu().numpy(), name=name,
                 # The store has room for 36 characters; the run's tags hold the whole sums.
                 digest=digest[:36], source=source,
@@ -222,7 +224,12 @@ def history(run_ids: list[str] | None = None) -> pd.DataFrame:
         else:
             found = [client.get_run(run_id) for run_id in run_ids]
         points = [
-            {"run_id": run.info.run_id, "epoch": point.step, "metric": _column(key), "value": point.value}
+            {
+                "run_id": run.info.run_id,
+                "epoch": point.step,
+                "metric": _column(key),
+                "value": point.value,
+            }
             for run in found
             for key in run.data.metrics
             for point in client.get_metric_history(run.info.run_id, key)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -65,22 +66,23 @@ class Training:
     """A recipe in training on `train`, evaluated on `evaluation` after each epoch.
 
     `seed` fixes the weights, the order of the digits, augmentation and dropout: the same seed,
-    machine and thread count give the same results bit for bit. Torch's global random state is
-    seeded, since dropout draws from it.
+    machine and thread count give the same results bit for bit. Each epoch draws from its seed and
+    its number alone, whatever else draws between epochs; torch's global random state is seeded for
+    that, since dropout draws from it.
     """
 
     def __init__(
         self, recipe: Recipe, train: Digits, evaluation: Digits, *, seed: int, device: torch.device
     ) -> None:
         torch.backends.cudnn.deterministic = True
-        torch.manual_seed(seed)
         self.recipe = recipe
+        self.seed = seed
         self.train = train.to(device)
         self.evaluation = evaluation.to(device)
+        torch.manual_seed(seed)
         self.network = recipe.network().to(device)
         self.optimizer = recipe.optimizer(self.network.parameters())
         self.schedule = recipe.schedule(self.optimizer) if recipe.schedule else None
-        self.generator = torch.Generator().manual_seed(seed)
 
     def epochs(self, watch: Callable[[Progress], None] | None = None) -> Iterator[EpochResult]:
         """Train epoch by epoch; `watch` hears of each batch.
@@ -99,11 +101,14 @@ class Training:
 
     def _train_epoch(self, epoch: int, watch: Callable[[Progress], None] | None) -> Score:
         self.network.train()
+        dropout_seed, order_seed = np.random.SeedSequence((self.seed, epoch)).generate_state(2)
+        torch.manual_seed(int(dropout_seed))
+        generator = torch.Generator().manual_seed(int(order_seed))
         batches = math.ceil(len(self.train) / self.recipe.batch_size)
         loss_sum, correct, total = 0.0, 0, 0
-        shuffled = self.train.batches(self.recipe.batch_size, self.generator)
+        shuffled = self.train.batches(self.recipe.batch_size, generator)
         for number, batch in enumerate(shuffled, start=1):
-            output = self.network(network_input(self.recipe, batch.images, self.generator))
+            output = self.network(network_input(self.recipe, batch.images, generator))
             loss = F.cross_entropy(output, batch.labels)
             self.optimizer.zero_grad()
             loss.backward()
@@ -139,12 +144,13 @@ class Classifier(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.network(normalise(images))
+        output: Tensor = self.network(normalise(images))
+        return output
 
 
 @torch.inference_mode()
 def predict(network: nn.Module, images: Tensor) -> Tensor:
-    """The network's output, float32 (N, 10), for uint8 images (N, 1, 28, 28), in evaluation mode."""
+    """Network output, float32 (N, 10), for uint8 images (N, 1, 28, 28), in evaluation mode."""
     classifier = Classifier(network).eval()
     return torch.cat([classifier(part) for part in images.split(EVALUATION_BATCH)])
 
