@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
@@ -152,7 +153,8 @@ class _ProgressDisplay:
 
 class _OneLineParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {' '.join(message.split())}\n")
+        message = re.sub(r"^argument \S+: ", "", " ".join(message.split()))
+        self.exit(2, f"mnist-exp: {message}\n")
 
 
 def _whole_number(name: str, least: int, most: int, example: str) -> Callable[[str], int]:

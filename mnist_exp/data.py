@@ -135,7 +135,7 @@ def _verified(folder: Path, *, say: bool = False) -> dict[str, bytes]:
     for name, expected in SHA256.items():
         try:
             content = (folder / name).read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
             raise ExpectedError(f"{folder / name} cannot be read: {error.strerror}") from None

@@ -231,7 +231,7 @@ class _Recorder(TorchDispatchMode):
     """Carries the field along with every tensor that depends on the images."""
 
     def __init__(self, network: nn.Module, images: Tensor) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.pixels = images.shape[2:]
         field = Axis(images.shape[2]), Axis(images.shape[3])
         self.rows = [Row("input", None, field)]
@@ -482,6 +482,8 @@ RULES: Mapping[str, Rule] = (
     | dict.fromkeys(("view", "_unsafe_view"), _Call.reshape)
     | dict.fromkeys(("mm", "addmm"), _Call.multiply)
     | dict.fromkeys(("native_batch_norm", "_native_batch_norm_legit_no_training"), _Call.normalise)
-    | dict.fromkeys(("clone", "detach", "alias", "_to_copy", "_prelu_kernel"), _Call.join)
+    # Elementwise, and not marked so by torch:
+    | dict.fromkeys(("clone", "detach", "alias", "_to_copy"), _Call.join)
+    | dict.fromkeys(("_prelu_kernel", "hardswish", "hardswish_", "log_sigmoid_forward"), _Call.join)
 )
 """How the field follows what else is not elementwise. Anything beyond these is an error."""

@@ -1,0 +1,100 @@
+"""Every file of the lab notebook, and the facts that are published of the first six."""
+
+import ast
+
+import pytest
+import torch
+from torch import nn
+
+from mnist_exp import recipe
+from mnist_exp.recipe import Target
+
+PARAMETERS = {1: 6_379_786, 2: 7_272, 3: 7_448, 4: 7_448, 5: 7_448, 6: 7_416}
+ALLOWED_IMPORTS = ("torch", "mnist_exp.recipe", "mnist_exp.augment", "functools", "collections")
+
+
+def imported(source: str) -> list[str]:
+    names: list[str] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names.append(node.module or "")
+    return names
+
+
+@pytest.mark.parametrize("number", recipe.numbers())
+def test_an_iteration_loads_and_its_network_classifies(number: int) -> None:
+    iteration = recipe.load(number)
+    assert all(iteration.sections.values())
+    with torch.no_grad():
+        output = iteration.recipe.network().eval()(torch.zeros(2, *recipe.PIXELS))
+    assert output.shape == (2, 10)
+
+
+@pytest.mark.parametrize("number", recipe.numbers())
+def test_an_iteration_reads_alone(number: int) -> None:
+    for name in imported(recipe.load(number).source):
+        assert name.startswith(ALLOWED_IMPORTS), name
+
+
+@pytest.mark.parametrize(("number", "parameters"), PARAMETERS.items())
+def test_parameter_counts_are_the_published_ones(number: int, parameters: int) -> None:
+    assert recipe.count_parameters(recipe.load(number).recipe.network()) == parameters
+
+
+@pytest.mark.parametrize("number", PARAMETERS)
+def test_the_recipes_are_the_published_ones(number: int) -> None:
+    expected: dict[str, object] = {
+        "network": "Network",
+        "batch_size": 128,
+        "epochs": 15,
+        "optimizer": "SGD",
+        "learning_rate": 0.01,
+        "optimizer.momentum": 0.9,
+        "schedule": "none",
+        "augment": "none",
+    }
+    if number >= 5:
+        expected |= {"augment": "RandomRotation", "augment.degrees": 7}
+    if number == 6:
+        expected |= {"schedule": "StepLR", "schedule.step_size": 6, "schedule.gamma": 0.1}
+    assert recipe.load(number).recipe.hyperparameters() == expected
+
+
+def layers(number: int, kind: type[nn.Module]) -> list[str]:
+    network = recipe.load(number).recipe.network()
+    return [name for name, layer in network.named_modules() if isinstance(layer, kind)]
+
+
+def test_normalisation_and_dropout_stand_where_they_should() -> None:
+    assert not layers(2, nn.BatchNorm2d)
+    assert layers(3, nn.BatchNorm2d) == [f"norm{i}" for i in range(1, 8)]
+    assert not layers(3, nn.Dropout)
+    assert layers(4, nn.Dropout)
+    assert layers(6, nn.BatchNorm2d) == [f"norm{i}" for i in (2, 4, 5, 6, 7)]
+
+
+@pytest.mark.parametrize(("number", "drops"), [(4, 7), (5, 7), (6, 5)])
+def test_dropout_follows_each_activation_block(number: int, drops: int) -> None:
+    network = recipe.load(number).recipe.network().train()
+    calls: list[float] = []
+    network.dropout.register_forward_hook(lambda layer, *_: calls.append(layer.p))
+    network(torch.zeros(2, *recipe.PIXELS))
+    assert calls == [0.1] * drops
+
+
+def test_model_6_normalises_after_the_activation() -> None:
+    network = recipe.load(6).recipe.network().eval()
+    seen = {}
+    network.norm2.register_forward_pre_hook(lambda _, x: seen.update(norm2=x[0].detach()))
+    network.maxpool.register_forward_pre_hook(lambda _, x: seen.update(conv3=x[0].detach()))
+    network(torch.randn(4, *recipe.PIXELS))
+    assert seen["norm2"].min() == 0  # after the ReLU
+    assert seen["conv3"].min() < 0  # conv3 has none
+
+
+def test_the_target() -> None:
+    assert recipe.load_target() == Target(
+        test_accuracy=0.994, last_epochs=5, max_epochs=15, parameters_below=8_000
+    )

@@ -1,0 +1,198 @@
+"""The table against published and hand-computed answers, and the derived field against the
+measured one."""
+
+from collections.abc import Callable
+
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import REFERENCE
+from torch import Tensor, nn
+
+from mnist_exp import recipe
+from mnist_exp.receptive_field import (
+    Axis,
+    ReceptiveFieldError,
+    measured_field,
+    output_field,
+    receptive_field_table,
+)
+
+IMAGE = (1, 28, 28)
+
+
+class Net(nn.Module):
+    """Layers by name, put together by a function of them and the images."""
+
+    def __init__(self, connect: Callable[["Net", Tensor], Tensor], **layers: nn.Module) -> None:
+        super().__init__()
+        self.connect = connect
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.connect(self, x)
+
+
+def conv(inputs: int, outputs: int, kernel: int | tuple[int, int], **options: object) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, kernel, **options)
+
+
+def squeeze_and_excite(net: Net, x: Tensor) -> Tensor:
+    x = net.a(x)
+    gate = torch.sigmoid(net.gate(x.mean((2, 3))))
+    return net.b(x * gate[:, :, None, None])
+
+
+FOLLOWED = {
+    "dilation": nn.Sequential(conv(1, 2, 3, dilation=2), conv(2, 2, 3, dilation=3)),
+    "padding": nn.Sequential(conv(1, 2, 5, padding=2), conv(2, 2, 3, padding=1, stride=2)),
+    "same padding": conv(1, 2, 3, padding="same", dilation=2),
+    "rectangular kernel and stride": conv(1, 2, (3, 5), stride=(1, 2), padding=(0, 2)),
+    "grouped": nn.Sequential(conv(1, 4, 3), conv(4, 4, 3, groups=2)),
+    "depthwise separable": nn.Sequential(conv(1, 4, 3), conv(4, 4, 3, groups=4), conv(4, 8, 1)),
+    "overlapping maximum pooling": nn.Sequential(conv(1, 2, 3), nn.MaxPool2d(3, 2, padding=1)),
+    "dilated maximum pooling": nn.MaxPool2d(2, stride=1, dilation=3),
+    "maximum pooling in ceil mode": nn.MaxPool2d(3, 2, ceil_mode=True),
+    "average pooling": nn.Sequential(conv(1, 2, 3), nn.AvgPool2d(4, stride=3)),
+    "adaptive pooling": nn.Sequential(conv(1, 2, 5, padding=2), nn.AdaptiveAvgPool2d(7)),
+    "adaptive maximum pooling": nn.AdaptiveMaxPool2d((4, 14)),
+    "global average pooling": nn.Sequential(conv(1, 2, 3), nn.AdaptiveAvgPool2d(1)),
+    "mean over the map": Net(lambda n, x: n.c(x).mean((2, 3)), c=conv(1, 2, 3, stride=3)),
+    "mean over the width": Net(lambda n, x: n.c(x).mean(3, keepdim=True), c=conv(1, 2, 3)),
+    "maximum over the map": Net(lambda n, x: n.c(x).amax((-2, -1)), c=conv(1, 2, 3)),
+    "fully connected": nn.Sequential(conv(1, 2, 3), nn.Flatten(), nn.Linear(2 * 26 * 26, 10)),
+    "residual": Net(
+        lambda n, x: n.b(F.relu(n.a(x))) + n.a(x), a=conv(1, 4, 3), b=conv(4, 4, 3, padding=1)
+    ),
+    "residual with a cropped short cut": Net(
+        lambda n, x: n.b(n.a(x)) + n.a(x)[:, :, 1:-1, 1:-1], a=conv(1, 4, 3), b=conv(4, 4, 3)
+    ),
+    "misaligned residual": Net(
+        lambda n, x: n.b(n.a(x))[:, :, :26, :26] + n.a(x),
+        a=conv(1, 4, 3),
+        b=conv(4, 4, 2, padding=1),
+    ),
+    "concatenation": Net(
+        lambda n, x: torch.cat([n.a(x), n.b(x), F.max_pool2d(x, 3, 1, 1)], dim=1),
+        a=conv(1, 2, 1),
+        b=conv(1, 2, 7, padding=3),
+    ),
+    "squeeze and excitation": Net(
+        squeeze_and_excite, a=conv(1, 4, 3), gate=nn.Linear(4, 4), b=conv(4, 4, 3)
+    ),
+    "functional padding": Net(lambda n, x: n.c(F.pad(x, (2, 2, 1, 1))), c=conv(1, 2, 3)),
+    "channel split": Net(lambda n, x: sum(n.c(x).chunk(2, dim=1)), c=conv(1, 4, 3)),
+    "control flow": Net(lambda n, x: n.c(x) if x.shape[-1] == 28 else x, c=conv(1, 2, 3)),
+    "layers with no spatial effect": nn.Sequential(
+        conv(1, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.PReLU(),
+        nn.Dropout2d(0.1),
+        nn.Hardswish(),
+        nn.Sigmoid(),
+        nn.GELU(),
+        nn.SiLU(inplace=True),
+        nn.Identity(),
+        nn.Softmax(dim=1),
+        conv(4, 2, 3),
+        nn.ReLU6(inplace=True),
+        nn.LogSoftmax(dim=1),
+    ),  # fmt: skip
+    "a layer used twice": Net(lambda n, x: n.b(n.b(n.a(x))), a=conv(1, 2, 3), b=conv(2, 2, 3)),
+}
+MODELS = {f"model {number}": number for number in range(1, 7)}
+
+
+@pytest.mark.parametrize("number", range(2, 7))
+def test_equals_the_published_table(number: int) -> None:
+    published = pd.read_csv(REFERENCE / "receptive_field.csv")
+    table = receptive_field_table(recipe.load(number).recipe.network(), IMAGE)
+    derived = table[published.columns].astype(object).where(table.notna(), None)
+    pd.testing.assert_frame_equal(
+        derived, published.astype(object).where(published.notna(), None), check_dtype=False
+    )
+
+
+@pytest.mark.parametrize("name", [*FOLLOWED, *MODELS])
+def test_derived_field_is_the_measured_one(name: str) -> None:
+    if name in MODELS:
+        module = recipe.load(MODELS[name]).recipe.network()
+    else:
+        module = FOLLOWED[name]
+    derived = tuple(axis.seen(axis.n // 2, 28) for axis in output_field(module, IMAGE))
+    assert derived == measured_field(module, IMAGE)
+
+
+def test_a_hand_computed_chain() -> None:
+    module = nn.Sequential(
+        conv(1, 2, 3, padding=1),  # start -1, size 3
+        nn.MaxPool2d(2),  # start -1, size 3 + 1 = 4, jump 2
+        conv(2, 2, 3, padding=2, dilation=2),  # start -1 - 2 * 2 = -5, size 4 + 2 * 2 * 2 = 12
+        conv(2, 2, 5, stride=2),  # start -5, size 12 + 4 * 2 = 20, jump 4
+    )
+    assert output_field(module, IMAGE) == (Axis(n=5, start=-5, size=20, jump=4),) * 2
+
+
+def test_axes_that_differ_have_columns_of_their_own() -> None:
+    table = receptive_field_table(conv(1, 2, (3, 5), stride=(1, 2), padding=(0, 2)), (1, 28, 20))
+    row = table.iloc[-1]
+    assert (row["kernel_height"], row["kernel_width"]) == (3, 5)
+    assert (row["r_out_height"], row["r_out_width"]) == (3, 5)
+    assert (row["n_out_height"], row["n_out_width"]) == (26, 10)
+    assert (row["j_out_height"], row["j_out_width"]) == (1, 2)
+    assert (row["start_height"], row["start_width"]) == (0, -2)
+    assert row["dilation"] == 1  # the same on both axes
+
+
+def test_joined_branches_take_the_largest_field_and_report_misaligned_centres() -> None:
+    table = receptive_field_table(FOLLOWED["misaligned residual"], IMAGE)
+    join = table.iloc[-1]
+    # a sees pixels 0..2 (centre 1); b, a 2x2 window one cell further out, sees -1..2 (centre 0.5).
+    assert (join["start"], join["r_out"], join["misaligned"]) == (-1, 4, 0.5)
+    aligned = receptive_field_table(FOLLOWED["residual"], IMAGE).iloc[-1]
+    assert (aligned["start"], aligned["r_out"], aligned["misaligned"]) == (-1, 5, 0)
+
+
+def write_in_place(net: Net, x: Tensor) -> Tensor:
+    x = net.a(x)
+    x[:, :2] += F.max_pool2d(x[:, :2], 3, 1, 1)
+    return x
+
+
+NOT_FOLLOWED = {
+    "transposed": (nn.Sequential(conv(1, 2, 3), nn.ConvTranspose2d(2, 2, 3)), "layer 1"),
+    "interpolation": (Net(lambda n, x: F.interpolate(x, scale_factor=2.0)), "upsample_nearest2d"),
+    "group normalisation": (Net(lambda n, x: n.g(x), g=nn.GroupNorm(1, 1)), "layer g"),
+    "batch statistics": (
+        nn.Sequential(nn.BatchNorm2d(1, track_running_stats=False)), "layer 0",
+    ),
+    "uneven adaptive pooling": (nn.Sequential(nn.AdaptiveAvgPool2d(5)), "unevenly"),
+    "linear along the width": (Net(lambda n, x: n.l(x), l=nn.Linear(28, 28)), "layer l"),
+    "transposition": (Net(lambda n, x: x.transpose(2, 3)), "transpose"),
+    "shuffled cells": (Net(lambda n, x: x.roll(3, dims=2)), "roll"),
+    "softmax over the map": (Net(lambda n, x: x.softmax(dim=2)), "softmax"),
+    "a number taken out": (Net(lambda n, x: x * x.mean().item()), "mean"),
+    "a write in place": (Net(write_in_place, a=conv(1, 4, 3)), "in place"),
+    "different jumps": (
+        Net(lambda n, x: F.max_pool2d(x, 2) + n.c(x), c=conv(1, 1, 15)), "jumps",
+    ),
+    "input not used": (Net(lambda n, x: torch.ones(1, 1, 3, 3)), "does not depend"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NOT_FOLLOWED)
+def test_what_cannot_be_followed_is_an_error_that_names_the_layer(name: str) -> None:
+    module, named = NOT_FOLLOWED[name]
+    with pytest.raises(ReceptiveFieldError, match=named):
+        receptive_field_table(module, IMAGE)
+
+
+def test_the_module_is_left_as_it_was() -> None:
+    module = nn.Sequential(conv(1, 2, 3), nn.BatchNorm2d(2)).train()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    receptive_field_table(module, IMAGE)
+    measured_field(module, IMAGE)
+    assert module.training
+    assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())

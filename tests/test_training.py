@@ -1,0 +1,149 @@
+"""Short trainings on real digits."""
+
+import dataclasses
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD
+from torch.optim.lr_scheduler import StepLR
+
+from mnist_exp import ExpectedError, recipe, training
+from mnist_exp.data import Digits
+from mnist_exp.recipe import Recipe
+from mnist_exp.training import (
+    Classifier,
+    EpochResult,
+    NonFiniteLossError,
+    Progress,
+    Training,
+)
+
+CPU = torch.device("cpu")
+Mnist = tuple[Digits, Digits]
+
+
+def results(
+    mnist: Mnist, number: int = 6, *, digits: int = 1000, seed: int = 1, draw: bool = False
+) -> list[EpochResult]:
+    """Two epochs of an iteration on so many digits, their times left out."""
+    short = dataclasses.replace(recipe.load(number).recipe, epochs=2)
+    job = Training(short, mnist[0][:digits], mnist[1][:500], seed=seed, device=CPU)
+    found = []
+    for result in job.epochs():
+        found.append(dataclasses.replace(result, seconds=0))
+        if draw:
+            torch.rand(3)  # somebody else draws from torch's global state between epochs
+    return found
+
+
+def test_a_seed_gives_the_same_results_bit_for_bit(mnist: Mnist) -> None:
+    first = results(mnist)
+    assert results(mnist) == first
+    assert results(mnist, draw=True) == first
+    assert results(mnist, seed=2) != first
+
+
+def test_every_digit_is_trained_on_and_scored(mnist: Mnist) -> None:
+    seen: list[Progress] = []
+    odd = dataclasses.replace(recipe.load(2).recipe, batch_size=300, epochs=1)
+    job = Training(odd, mnist[0][:1001], mnist[1][:1234], seed=1, device=CPU)
+    (result,) = job.epochs(seen.append)
+    assert result.train.total == 1001
+    assert result.evaluation.total == 1234
+    assert [progress.batch for progress in seen] == [1, 2, 3, 4]
+    assert seen[-1].train == result.train
+    assert all(progress.batches == 4 for progress in seen)
+
+
+def test_it_learns(mnist: Mnist) -> None:
+    first, last = results(mnist, number=3, digits=6000)
+    assert last.evaluation.accuracy > 0.7
+    assert last.evaluation.accuracy > first.evaluation.accuracy
+    assert last.train.loss < first.train.loss
+
+
+def test_the_schedule_is_stepped_once_an_epoch(mnist: Mnist) -> None:
+    stepped = dataclasses.replace(
+        recipe.load(2).recipe, epochs=5, schedule=partial(StepLR, step_size=2, gamma=0.1)
+    )
+    job = Training(stepped, mnist[0][:200], mnist[1][:100], seed=1, device=CPU)
+    rates = [result.learning_rate for result in job.epochs()]
+    assert rates == pytest.approx([0.01, 0.01, 0.001, 0.001, 0.0001])
+
+
+def test_a_score_counts(mnist: Mnist) -> None:
+    class First(nn.Module):
+        """Says 7, the first digit of the test set, whatever it sees."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.bias = nn.Parameter(torch.zeros(10))
+            self.bias.data[7] = 5
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.bias.expand(len(x), 10)
+
+    test = mnist[1]
+    score = training.score(training.predict(First(), test.images), test)
+    assert score.total == 10_000
+    assert score.correct == 1_028  # sevens in the test set, LeCun et al. (1998)
+    assert score.errors == 8_972
+    assert score.accuracy == 0.1028
+
+
+def test_evaluation_draws_nothing_and_leaves_the_network_as_it_is(mnist: Mnist) -> None:
+    network = recipe.load(6).recipe.network()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    first, again = (training.predict(network, mnist[1].images[:100]) for _ in range(2))
+    assert torch.equal(first, again)
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+def test_a_non_finite_loss_ends_training(mnist: Mnist) -> None:
+    wild = dataclasses.replace(recipe.load(2).recipe, optimizer=partial(SGD, lr=1e20))
+    job = Training(wild, mnist[0][:2000], mnist[1][:100], seed=1, device=CPU)
+    with pytest.raises(NonFiniteLossError, match=r"became (nan|inf) in epoch 1, batch \d+ of 16"):
+        list(job.epochs())
+
+
+def test_the_classifier_takes_pixels(mnist: Mnist) -> None:
+    images = mnist[1].images[:10]
+    network = recipe.load(3).recipe.network().eval()
+    with torch.no_grad():
+        expected = network((images.float() / 255 - 0.1307) / 0.3081)
+        assert torch.equal(Classifier(network)(images), expected)
+
+
+def test_the_network_sees_augmented_normalised_digits(mnist: Mnist) -> None:
+    images = mnist[0].images[:64]
+    plain, rotated = (
+        training.network_input(recipe.load(n).recipe, images, torch.Generator().manual_seed(1))
+        for n in (4, 5)
+    )
+    assert plain.mean().item() == pytest.approx(0, abs=0.05)
+    assert not torch.equal(plain, rotated)
+    assert rotated.min() == plain.min()  # what comes in from outside is background
+
+
+def test_devices() -> None:
+    assert training.choose_device("cpu").type == "cpu"
+    assert training.choose_device("auto").type in ("cuda", "mps", "cpu")
+    with pytest.raises(ExpectedError, match="DEVICE=gpu: this machine has .*cpu"):
+        training.choose_device("gpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(ExpectedError, match="DEVICE=cuda"):
+            training.choose_device("cuda")
+
+
+def test_a_recipe_of_ones_own(mnist: Mnist) -> None:
+    own = Recipe(
+        network=lambda: nn.Sequential(nn.Flatten(), nn.Linear(784, 10)),
+        batch_size=50,
+        epochs=2,
+        optimizer=partial(torch.optim.Adam, lr=1e-3),
+    )
+    job = Training(own, mnist[0][:3000], mnist[1][:1000], seed=1, device=CPU)
+    *_, last = job.epochs()
+    assert last.evaluation.accuracy > 0.75
