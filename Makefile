@@ -1,0 +1,72 @@
+# Every command a person uses; bare `make` lists them.
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run check ui new test lint
+.SUFFIXES:
+
+# What a user sets is taken literally and reaches a recipe through the environment only, as in
+# "$$MODEL": neither make nor the shell expands or runs what is in it.
+settings := MODEL SEED EPOCHS DEVICE SPLIT PORT FROM PYTHON VENV
+$(foreach name,$(settings),$(eval override $(name) := $$(value $(name))))
+ifeq ($(PYTHON),)
+override PYTHON := python3
+endif
+ifeq ($(VENV),)
+override VENV := .venv
+endif
+export $(settings)
+
+# VENV is also the name of a file to make, which these would break.
+$(foreach character,; : % | = & \ \# ',$(if $(findstring $(character),$(VENV)),\
+    $(error VENV=$(VENV): choose a folder without $(character) in its name)))
+ifneq ($(words $(VENV)),1)
+$(error VENV=$(VENV): choose a folder without spaces in its name)
+endif
+
+installed := $(VENV)/.mnist-exp-installed
+
+help: ## list these commands
+	@awk -F ' *## *' '/^[a-z]+:.*##/ { sub(/:.*/, "", $$1); printf "make %-6s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo "PYTHON= chooses the Python (3.11 or newer) that makes the environment, and VENV= its folder,"
+	@echo "or an environment of your own (conda: VENV=\$$CONDA_PREFIX)."
+
+run: $(installed) ## MODEL=5 [SEED=1] [EPOCHS=15] [DEVICE=auto] [SPLIT=test]: train an iteration and record it
+	@"$$VENV/bin/python" -m mnist_exp run $${SEED:+--seed="$$SEED"} $${EPOCHS:+--epochs="$$EPOCHS"} \
+		$${DEVICE:+--device="$$DEVICE"} $${SPLIT:+--split="$$SPLIT"} -- "$$MODEL"
+
+check: $(installed) ## MODEL=6: does its newest run meet the target?
+	@"$$VENV/bin/python" -m mnist_exp check -- "$$MODEL"
+
+ui: $(installed) ## [PORT=5000]: browse the recorded runs
+	@"$$VENV/bin/python" -m mnist_exp ui $${PORT:+--port="$$PORT"}
+
+new: $(installed) ## MODEL=7 FROM=6: start an iteration from a copy of another
+	@"$$VENV/bin/python" -m mnist_exp new --from="$$FROM" -- "$$MODEL"
+
+test: $(installed) ## run the tests
+	@"$$VENV/bin/python" -m pytest
+
+lint: $(installed) ## check style, types and the direction of imports
+	@"$$VENV/bin/ruff" check .
+	@"$$VENV/bin/ruff" format --check .
+	@"$$VENV/bin/mypy"
+	@"$$VENV/bin/lint-imports" --no-cache
+
+setup: $(installed) ## make the environment that the others use (they call it themselves)
+
+# The marker tells an environment made here from one that the user brought. That one is completed
+# where something is missing, but its versions are its owner's.
+$(installed): pyproject.toml constraints.txt
+	@"$$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "make: PYTHON=$$PYTHON must be Python 3.11 or newer, as in PYTHON=python3.12" >&2; exit 2; }
+	@if [ -e "$$VENV/bin/python" ] && [ ! -e "$$VENV/.mnist-exp" ]; then \
+		echo "Using the environment in $$VENV, with the versions it has"; \
+		"$$VENV/bin/python" -m pip install --editable '.[dev]'; \
+	else \
+		echo "Making the environment in $$VENV, once. PyTorch is a large download: on Linux about"; \
+		echo "3 GB, and 6 GB on disk; this can take several minutes."; \
+		mkdir -p "$$VENV" && touch "$$VENV/.mnist-exp" && "$$PYTHON" -m venv "$$VENV" && \
+		"$$VENV/bin/python" -m pip install --constraint constraints.txt --editable '.[dev]'; \
+	fi
+	@touch "$$VENV/.mnist-exp-installed"
