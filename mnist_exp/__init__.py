@@ -1,6 +1,11 @@
 """Run, record and compare iterations of a small MNIST classifier."""
 
+import os
 from pathlib import Path
+
+# Torch's threads otherwise spin while they wait for each other, and beside any other busy process
+# on the same cores an epoch takes up to ten times as long. Read when torch is first imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
 

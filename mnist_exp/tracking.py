@@ -68,12 +68,10 @@ def _readable_errors() -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        where = re.sub(r"//[^/@]*@", "//", tracking_uri())  # without a password
         reason = " ".join(str(error).split())[:300]
-        raise ExpectedError(
-            f"the tracking store {where} cannot be used: {reason} "
-            "(MLFLOW_TRACKING_URI names another)"
-        ) from error
+        message = f"the tracking store {tracking_uri()} cannot be used: {reason}"
+        message = re.sub(r"//[^/@\s]*@", "//", message)  # without passwords
+        raise ExpectedError(f"{message} (MLFLOW_TRACKING_URI names another)") from error
 
 
 def open_store() -> MlflowClient:

@@ -23,7 +23,7 @@ Serve = Callable[..., str]
 
 
 @pytest.fixture(scope="session")
-def files(mnist: tuple[Digits, Digits]) -> dict[str, bytes]:
+def files() -> dict[str, bytes]:
     """The four verified files."""
     return data.obtain(ROOT / "data")
 
@@ -87,7 +87,7 @@ def test_normalised_pixels_have_mean_0_and_deviation_1(mnist: tuple[Digits, Digi
 
 
 def test_validation_split_never_touches_the_test_set(
-    mnist: tuple[Digits, Digits], files: dict[str, bytes], tmp_path: Path
+    mnist: tuple[Digits, Digits],
 ) -> None:
     train, validation = data.load("validation")
     assert torch.equal(train.images, mnist[0].images[:50_000])
@@ -100,7 +100,8 @@ def test_an_unknown_split_is_refused() -> None:
         data.load("all")  # type: ignore[arg-type]
 
 
-def test_loads_and_verifies_within_a_second(mnist: tuple[Digits, Digits]) -> None:
+@pytest.mark.usefixtures("mnist")
+def test_loads_and_verifies_within_a_second() -> None:
     start = time.perf_counter()
     data.load()
     assert time.perf_counter() - start < 1

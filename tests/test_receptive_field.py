@@ -99,7 +99,7 @@ FOLLOWED = {
         conv(4, 2, 3),
         nn.ReLU6(inplace=True),
         nn.LogSoftmax(dim=1),
-    ),  # fmt: skip
+    ),
     "a layer used twice": Net(lambda n, x: n.b(n.b(n.a(x))), a=conv(1, 2, 3), b=conv(2, 2, 3)),
 }
 MODELS = {f"model {number}": number for number in range(1, 7)}
@@ -117,10 +117,7 @@ def test_equals_the_published_table(number: int) -> None:
 
 @pytest.mark.parametrize("name", [*FOLLOWED, *MODELS])
 def test_derived_field_is_the_measured_one(name: str) -> None:
-    if name in MODELS:
-        module = recipe.load(MODELS[name]).recipe.network()
-    else:
-        module = FOLLOWED[name]
+    module = recipe.load(MODELS[name]).recipe.network() if name in MODELS else FOLLOWED[name]
     derived = tuple(axis.seen(axis.n // 2, 28) for axis in output_field(module, IMAGE))
     assert derived == measured_field(module, IMAGE)
 
@@ -163,22 +160,22 @@ def write_in_place(net: Net, x: Tensor) -> Tensor:
 
 NOT_FOLLOWED = {
     "transposed": (nn.Sequential(conv(1, 2, 3), nn.ConvTranspose2d(2, 2, 3)), "layer 1"),
-    "interpolation": (Net(lambda n, x: F.interpolate(x, scale_factor=2.0)), "upsample_nearest2d"),
+    "interpolation": (Net(lambda _, x: F.interpolate(x, scale_factor=2.0)), "upsample_nearest2d"),
     "group normalisation": (Net(lambda n, x: n.g(x), g=nn.GroupNorm(1, 1)), "layer g"),
     "batch statistics": (
         nn.Sequential(nn.BatchNorm2d(1, track_running_stats=False)), "layer 0",
     ),
     "uneven adaptive pooling": (nn.Sequential(nn.AdaptiveAvgPool2d(5)), "unevenly"),
     "linear along the width": (Net(lambda n, x: n.l(x), l=nn.Linear(28, 28)), "layer l"),
-    "transposition": (Net(lambda n, x: x.transpose(2, 3)), "transpose"),
-    "shuffled cells": (Net(lambda n, x: x.roll(3, dims=2)), "roll"),
-    "softmax over the map": (Net(lambda n, x: x.softmax(dim=2)), "softmax"),
-    "a number taken out": (Net(lambda n, x: x * x.mean().item()), "mean"),
+    "transposition": (Net(lambda _, x: x.transpose(2, 3)), "transpose"),
+    "shuffled cells": (Net(lambda _, x: x.roll(3, dims=2)), "roll"),
+    "softmax over the map": (Net(lambda _, x: x.softmax(dim=2)), "softmax"),
+    "a number taken out": (Net(lambda _, x: x * x.mean().item()), "mean"),
     "a write in place": (Net(write_in_place, a=conv(1, 4, 3)), "in place"),
     "different jumps": (
         Net(lambda n, x: F.max_pool2d(x, 2) + n.c(x), c=conv(1, 1, 15)), "jumps",
     ),
-    "input not used": (Net(lambda n, x: torch.ones(1, 1, 3, 3)), "does not depend"),
+    "input not used": (Net(lambda *_: torch.ones(1, 1, 3, 3)), "does not depend"),
 }  # fmt: skip
 
 

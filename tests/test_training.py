@@ -130,7 +130,7 @@ def test_the_network_sees_augmented_normalised_digits(mnist: Mnist) -> None:
 def test_devices() -> None:
     assert training.choose_device("cpu").type == "cpu"
     assert training.choose_device("auto").type in ("cuda", "mps", "cpu")
-    with pytest.raises(ExpectedError, match="DEVICE=gpu: this machine has .*cpu"):
+    with pytest.raises(ExpectedError, match=r"DEVICE=gpu: this machine has .*cpu"):
         training.choose_device("gpu")
     if not torch.cuda.is_available():
         with pytest.raises(ExpectedError, match="DEVICE=cuda"):

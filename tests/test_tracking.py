@@ -1,0 +1,182 @@
+"""A real store: what is written is read back, whoever else writes."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from mnist_exp import ROOT, ExpectedError, tracking
+
+
+def record(name: str, *, epochs: int = 2, **parameters: object) -> str:
+    with tracking.start_run(name, parameters, {"overrides": "none"}) as run:
+        for epoch in range(1, epochs + 1):
+            run.log_metrics({"test/errors": 100 - epoch, "train/accuracy": 0.5}, step=epoch)
+        run.log_metrics({"parameters": 7_416})
+    return run.run_id
+
+
+def test_runs_are_tidy(store: Path) -> None:
+    ids = [record("first", model=5, optimizer="SGD"), record("second", model=6, seed=3)]
+    runs = tracking.runs()
+    assert runs["run_id"].tolist() == ids
+    assert runs["run_name"].tolist() == ["first", "second"]
+    assert runs["status"].tolist() == ["FINISHED"] * 2
+    assert runs["model"].tolist() == [5, 6]
+    assert runs["optimizer"].tolist()[0] == "SGD"
+    assert pd.isna(runs["optimizer"][1])
+    assert runs["parameters"].tolist() == [7_416] * 2
+    assert runs["test_errors"].tolist() == [98, 98]  # the last
+    assert (runs["end_time"] >= runs["start_time"]).all()
+    assert pd.api.types.is_numeric_dtype(runs["seed"])
+
+
+def test_history_has_a_row_per_run_and_epoch(store: Path) -> None:
+    first, second = record("first"), record("second", epochs=3)
+    history = tracking.history()
+    assert history.groupby("run_id")["epoch"].apply(list).to_dict() == {
+        first: [1, 2],
+        second: [1, 2, 3],
+    }
+    assert list(history.columns) == ["run_id", "epoch", "test_errors", "train_accuracy"]
+    only = tracking.history([second])
+    assert only["test_errors"].tolist() == [99, 98, 97]
+
+
+def test_a_doubled_point_stays_visible(store: Path) -> None:
+    with tracking.start_run("doubled", {}, {}) as run:
+        run.log_metrics({"test/errors": 5}, step=1)
+        run.log_metrics({"test/errors": 6}, step=1)
+    history = tracking.history([run.run_id])
+    assert history["epoch"].tolist() == [1, 1]
+    assert sorted(history["test_errors"]) == [5, 6]
+
+
+def test_an_empty_store_gives_empty_tables(store: Path) -> None:
+    assert tracking.runs().empty
+    assert tracking.history().empty
+
+
+def test_an_exception_fails_the_run_and_says_why(store: Path) -> None:
+    with pytest.raises(ExpectedError), tracking.start_run("wild", {}, {}):
+        raise ExpectedError("the loss became nan")
+    run = tracking.runs().iloc[0]
+    assert run["status"] == "FAILED"
+    assert run["failure"] == "ExpectedError: the loss became nan"
+
+
+def test_an_interrupt_kills_the_run(store: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), tracking.start_run("stopped", {}, {}) as run:
+        run.log_metrics({"test/errors": 5}, step=1)
+        raise KeyboardInterrupt
+    assert tracking.runs()["status"].tolist() == ["KILLED"]
+    assert len(tracking.history()) == 1
+
+
+def test_the_default_store_is_in_the_checkout_wherever_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    monkeypatch.chdir(tmp_path)
+    assert tracking.tracking_uri() == f"sqlite:///{ROOT}/mlruns/mlflow.db"
+
+
+def test_artifacts_lie_beside_the_database(store: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "elsewhere"
+    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
+    with tracking.start_run("named", {}, {}) as run:
+        run.log_table(pd.DataFrame({"layer": ["conv1"], "kernel": [3]}), "receptive_field")
+    (table,) = (folder / "artifacts").rglob("receptive_field.csv")
+    assert table.read_text() == "layer,kernel\nconv1,3\n"
+    assert table.with_suffix(".json").is_file()
+
+
+RECORD = """
+import sys
+from mnist_exp import tracking
+with tracking.start_run(sys.argv[1], {"model": 5}, {}) as run:
+    for epoch in range(1, 6):
+        run.log_metrics({"test/errors": epoch}, step=epoch)
+"""
+
+
+def test_processes_that_open_a_fresh_store_at_once_all_succeed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/new/mlflow.db")
+    writers = [
+        subprocess.Popen([sys.executable, "-W", "ignore", "-c", RECORD, f"writer {i}"])
+        for i in range(4)
+    ]
+    assert [writer.wait(120) for writer in writers] == [0] * 4
+    assert sorted(tracking.runs()["run_name"]) == [f"writer {i}" for i in range(4)]
+    assert len(tracking.history()) == 4 * 5
+
+
+@pytest.mark.parametrize("kind", ["below a file", "not a database", "file store", "unknown"])
+def test_a_store_that_cannot_be_used_is_one_line(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("this is no database, and never was one\n" * 100)
+    uri = {
+        "below a file": f"sqlite:///{tmp_path}/file/mlflow.db",
+        "not a database": f"sqlite:///{tmp_path}/file",
+        "file store": f"file://{tmp_path}/runs",
+        "unknown": "gopher://user:secret@example.org",
+    }[kind]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(ExpectedError, match="tracking store .* cannot be used") as raised:
+        tracking.open_store()
+    assert "\n" not in str(raised.value)
+    assert "secret" not in str(raised.value)
+
+
+def test_a_server_that_is_away_is_one_line_within_ten_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        start = time.monotonic()
+        with pytest.raises(ExpectedError, match=address):
+            tracking.open_store()
+        assert time.monotonic() - start < 10
+
+
+@pytest.fixture
+def server(store: Path, tmp_path: Path) -> Iterator[str]:
+    """A real MLflow server over a store of its own."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{store}/mlflow.db"]
+    command += ["--artifacts-destination", str(tmp_path / "served")]
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with (tmp_path / "server.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+    address = f"http://127.0.0.1:{port}"
+    for _ in range(120):
+        try:
+            urllib.request.urlopen(f"{address}/health").close()
+            break
+        except OSError:
+            time.sleep(0.5)
+    yield address
+    process.terminate()
+    process.wait()
+
+
+def test_a_server_works_like_the_local_store(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    run_id = record("through a server", model=5)
+    assert tracking.runs()["run_id"].tolist() == [run_id]
+    assert tracking.history()["test_errors"].tolist() == [99, 98]
