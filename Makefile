@@ -16,8 +16,9 @@ override VENV := .venv
 endif
 export $(settings)
 
-# VENV is also the name of a file to make, which these would break.
-$(foreach character,; : % | = & \ \# ',$(if $(findstring $(character),$(VENV)),\
+# VENV is also part of the name of a target, which these would break.
+hash := \#
+$(foreach character,; : % | = & \ $(hash) ',$(if $(findstring $(character),$(VENV)),\
     $(error VENV=$(VENV): choose a folder without $(character) in its name)))
 ifneq ($(words $(VENV)),1)
 $(error VENV=$(VENV): choose a folder without spaces in its name)

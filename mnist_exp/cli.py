@@ -83,6 +83,7 @@ def _check(options: argparse.Namespace) -> int:
 def _ui(options: argparse.Namespace) -> int:
     from mnist_exp import tracking
 
+    tracking.check_port(options.port)
     print(f"The runs: {tracking.table_address(options.port)}", flush=True)
     return tracking.serve(options.port)
 
@@ -159,7 +160,8 @@ class _OneLineParser(argparse.ArgumentParser):
 
 def _whole_number(name: str, least: int, most: int, example: str) -> Callable[[str], int]:
     def parse(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
+        digits = text.isascii() and text.isdigit() and len(text) <= 10
+        if not (digits and least <= int(text) <= most):
             shown = text if len(text) <= 40 and text.isprintable() else ascii(text)[:40]
             raise argparse.ArgumentTypeError(
                 f"{name}={shown}: a whole number from {least} to {most} is needed, as in {example}"

@@ -93,13 +93,18 @@ def load(split: Split = "test", folder: Path | None = None) -> tuple[Digits, Dig
     What is missing, truncated or altered in `folder` is fetched first (default: the environment's
     MNIST_EXP_DATA, or `data/` in the checkout). Raises ExpectedError when that fails.
     """
-    if split not in get_args(Split):
-        raise ExpectedError(f"SPLIT={split}: choose one of {', '.join(get_args(Split))}")
+    check_split(split)
     contents = obtain(folder or Path(os.environ.get("MNIST_EXP_DATA") or ROOT / "data"))
     train = _parse(contents[TRAIN_IMAGES], contents[TRAIN_LABELS])
     if split == "validation":
         return train[:-VALIDATION_IMAGES], train[-VALIDATION_IMAGES:]
     return train, _parse(contents[TEST_IMAGES], contents[TEST_LABELS])
+
+
+def check_split(split: str) -> None:
+    """Raise ExpectedError for a split that there is not."""
+    if split not in get_args(Split):
+        raise ExpectedError(f"SPLIT={split}: choose one of {', '.join(get_args(Split))}")
 
 
 def normalise(images: Tensor) -> Tensor:

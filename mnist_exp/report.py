@@ -56,10 +56,12 @@ def digit_sheet(images: np.ndarray, labels: np.ndarray, title: str) -> Figure:
     """Digits in rows of eight, each under its label; `images` are (N, 28, 28), any scale."""
     rows = -(-len(images) // 8)
     figure = Figure(figsize=(8, 1.25 * rows + 0.4), layout="constrained")
-    for axes, image, label in zip(figure.subplots(rows, 8).flat, images, labels, strict=True):
+    grid = list(figure.subplots(rows, 8).flat)
+    for axes in grid:
+        axes.axis("off")
+    for axes, image, label in zip(grid, images, labels, strict=False):  # the last row may be short
         axes.imshow(image, cmap="gray")
         axes.set_title(label, fontsize=9)
-        axes.axis("off")
     figure.suptitle(title)
     return figure
 

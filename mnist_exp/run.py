@@ -77,6 +77,7 @@ def plan(
 
     Raises ExpectedError for anything that cannot be run.
     """
+    data.check_split(split)
     iteration = recipe.load(number)
     changed: dict[str, Any] = (
         {} if epochs in (None, iteration.recipe.epochs) else {"epochs": epochs}

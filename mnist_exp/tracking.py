@@ -244,8 +244,6 @@ def history(run_ids: list[str] | None = None) -> pd.DataFrame:
 
 def serve(port: int) -> int:
     """Run the UI on 127.0.0.1 until it is interrupted; returns its exit code."""
-    _refuse_busy_port(port)
-    open_store()
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", f"{port}"]
     command += ["--workers", "1", "--backend-store-uri", tracking_uri()]
@@ -265,7 +263,8 @@ def table_address(port: int) -> str:
     return f"http://127.0.0.1:{port}/#/experiments/{experiment}{MACHINE_LEARNING}"
 
 
-def _refuse_busy_port(port: int) -> None:
+def check_port(port: int) -> None:
+    """Raise ExpectedError when no server can listen on 127.0.0.1 at `port`."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -75,7 +75,7 @@ def _accuracy(history: pd.DataFrame, test_images: int, target: Target) -> Condit
     last = history.tail(target.last_epochs)
     if len(last) < target.last_epochs:
         return Condition(name, f"only {len(last)} epochs were run", False)
-    worst = last.sort_values("test_errors").iloc[-1]
+    worst = last.sort_values("test_errors", kind="stable").iloc[-1]
     correct = test_images - int(worst["test_errors"])
     measured = f"worst {percent(correct / test_images)}, in epoch {int(worst['epoch'])}"
     # As a fraction of the decimal that is written in the target: 0.994 has no exact float.

@@ -39,3 +39,9 @@ def store(fresh_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     shutil.copytree(fresh_store, folder)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
     return folder
+
+
+@pytest.fixture
+def few_digits(mnist: tuple[Digits, Digits], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs train on 2,000 real digits and are scored on 1,000, whatever their split."""
+    monkeypatch.setattr(data, "load", lambda _: (mnist[0][:2000], mnist[1][:1000]))

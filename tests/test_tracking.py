@@ -14,6 +14,8 @@ import pytest
 
 from mnist_exp import ROOT, ExpectedError, tracking
 
+pytestmark = pytest.mark.usefixtures("store")
+
 
 def record(name: str, *, epochs: int = 2, **parameters: object) -> str:
     with tracking.start_run(name, parameters, {"overrides": "none"}) as run:
@@ -23,7 +25,7 @@ def record(name: str, *, epochs: int = 2, **parameters: object) -> str:
     return run.run_id
 
 
-def test_runs_are_tidy(store: Path) -> None:
+def test_runs_are_tidy() -> None:
     ids = [record("first", model=5, optimizer="SGD"), record("second", model=6, seed=3)]
     runs = tracking.runs()
     assert runs["run_id"].tolist() == ids
@@ -38,7 +40,7 @@ def test_runs_are_tidy(store: Path) -> None:
     assert pd.api.types.is_numeric_dtype(runs["seed"])
 
 
-def test_history_has_a_row_per_run_and_epoch(store: Path) -> None:
+def test_history_has_a_row_per_run_and_epoch() -> None:
     first, second = record("first"), record("second", epochs=3)
     history = tracking.history()
     assert history.groupby("run_id")["epoch"].apply(list).to_dict() == {
@@ -50,7 +52,7 @@ def test_history_has_a_row_per_run_and_epoch(store: Path) -> None:
     assert only["test_errors"].tolist() == [99, 98, 97]
 
 
-def test_a_doubled_point_stays_visible(store: Path) -> None:
+def test_a_doubled_point_stays_visible() -> None:
     with tracking.start_run("doubled", {}, {}) as run:
         run.log_metrics({"test/errors": 5}, step=1)
         run.log_metrics({"test/errors": 6}, step=1)
@@ -59,12 +61,12 @@ def test_a_doubled_point_stays_visible(store: Path) -> None:
     assert sorted(history["test_errors"]) == [5, 6]
 
 
-def test_an_empty_store_gives_empty_tables(store: Path) -> None:
+def test_an_empty_store_gives_empty_tables() -> None:
     assert tracking.runs().empty
     assert tracking.history().empty
 
 
-def test_an_exception_fails_the_run_and_says_why(store: Path) -> None:
+def test_an_exception_fails_the_run_and_says_why() -> None:
     with pytest.raises(ExpectedError), tracking.start_run("wild", {}, {}):
         raise ExpectedError("the loss became nan")
     run = tracking.runs().iloc[0]
@@ -72,10 +74,14 @@ def test_an_exception_fails_the_run_and_says_why(store: Path) -> None:
     assert run["failure"] == "ExpectedError: the loss became nan"
 
 
-def test_an_interrupt_kills_the_run(store: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), tracking.start_run("stopped", {}, {}) as run:
-        run.log_metrics({"test/errors": 5}, step=1)
-        raise KeyboardInterrupt
+def test_an_interrupt_kills_the_run() -> None:
+    def interrupted() -> None:
+        with tracking.start_run("stopped", {}, {}) as run:
+            run.log_metrics({"test/errors": 5}, step=1)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert tracking.runs()["status"].tolist() == ["KILLED"]
     assert len(tracking.history()) == 1
 
@@ -88,9 +94,9 @@ def test_the_default_store_is_in_the_checkout_wherever_one_stands(
     assert tracking.tracking_uri() == f"sqlite:///{ROOT}/mlruns/mlflow.db"
 
 
-def test_artifacts_lie_beside_the_database(store: Path, tmp_path: Path) -> None:
+def test_artifacts_lie_beside_the_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "elsewhere"
-    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
     with tracking.start_run("named", {}, {}) as run:
         run.log_table(pd.DataFrame({"layer": ["conv1"], "kernel": [3]}), "receptive_field")
     (table,) = (folder / "artifacts").rglob("receptive_field.csv")
@@ -132,7 +138,7 @@ def test_a_store_that_cannot_be_used_is_one_line(
         "unknown": "gopher://user:secret@example.org",
     }[kind]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    with pytest.raises(ExpectedError, match="tracking store .* cannot be used") as raised:
+    with pytest.raises(ExpectedError, match=r"tracking store .* cannot be used") as raised:
         tracking.open_store()
     assert "\n" not in str(raised.value)
     assert "secret" not in str(raised.value)

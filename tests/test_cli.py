@@ -1,0 +1,236 @@
+"""What a person types, sees and gets as an exit code."""
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from mnist_exp import ROOT, recipe, tracking
+from mnist_exp.cli import main
+
+
+def record(errors: list[int], *, number: int = 6, finished: bool = True, **tags: str) -> None:
+    """A run of an iteration, written to the store by hand."""
+    parameters = {"model": number, "parameters": 7_416, "split": "test", "test_images": 10_000}
+    own = {"overrides": "none", "code_sha256": recipe.load(number).code_sha256} | tags
+    with pytest.MonkeyPatch.context() as patch:
+        if not finished:
+            patch.setattr(tracking.RunWriter, "end", lambda *_: tracking.mlflow.end_run("FAILED"))
+        with tracking.start_run(f"model-{number} · seed 1", parameters, own) as run:
+            for epoch, wrong in enumerate(errors, start=1):
+                run.log_metrics({"test/errors": wrong}, step=epoch)
+
+
+def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line on stderr of a command that exits with 2 and prints nothing else."""
+    try:
+        code = main(arguments)
+    except SystemExit as stop:  # argparse
+        code = int(str(stop.code))
+    out, err = capsys.readouterr()
+    assert code == 2
+    assert out == ""
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+    return err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["run", "99"], "there is no experiments/model_99.py; the iterations are 1, 2"),
+        (["run", "abc"], "MODEL=abc: a whole number"),
+        (["run", "../x"], "MODEL=../x: a whole number"),
+        (["run", "5; touch x"], "MODEL=5; touch x: a whole number"),
+        (["run", "٥"], "a whole number"),
+        (["run", ""], "MODEL=: a whole number from 1 to 9999 is needed, as in MODEL=5"),
+        (["run", "5\n6"], "a whole number"),
+        (["run", "9" * 5000], "a whole number"),
+        (["run", "5", "--epochs=0"], "EPOCHS=0: a whole number from 1"),
+        (["run", "5", "--epochs=1.5"], "EPOCHS=1.5"),
+        (["run", "5", "--seed=-1"], "SEED=-1: a whole number from 0"),
+        (["run", "5", "--seed=4294967296"], "SEED=4294967296"),
+        (["run", "5", "--device=gpu"], "DEVICE=gpu: this machine has"),
+        (["run", "5", "--split=all"], "SPLIT=all: choose one of test, validation"),
+        (["check", "99"], "there is no experiments/model_99.py"),
+        (["check", "6"], "the store holds no run of model 6: make run MODEL=6"),
+        (["ui", "--port=0"], "PORT=0: a whole number from 1 to 65535"),
+        (["ui", "--port=http"], "PORT=http"),
+        (["new", "6", "--from=5"], "experiments/model_6.py is there already"),
+        (["new", "99", "--from=98"], "there is no experiments/model_98.py"),
+        (["new", "99", "--from="], "FROM=: a whole number"),
+        (["new", "99"], "required: --from"),
+        (["fly"], "invalid choice: 'fly'"),
+        ([], "required: command"),
+    ],
+)  # fmt: skip
+@pytest.mark.usefixtures("store")
+def test_a_wrong_request_is_one_line_and_leaves_no_run(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert says in refused(arguments, capsys)
+    assert tracking.runs().empty
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.skipif("__import__('torch').cuda.is_available()")
+def test_cuda_without_a_device_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(["run", "5", "--device=cuda"], capsys)
+    assert "DEVICE=cuda: this machine has cpu; DEVICE=auto chooses" in said
+    assert tracking.runs().empty
+
+
+def test_a_store_that_cannot_be_used_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/file/mlflow.db")
+    assert "cannot be used" in refused(["check", "6"], capsys)
+
+
+def test_a_busy_port_is_one_line(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        port = busy.getsockname()[1]
+        assert f"port {port} cannot be used" in refused(["ui", f"--port={port}"], capsys)
+    assert store.is_dir()
+
+
+@pytest.mark.usefixtures("store")
+def test_check_exits_0_when_the_newest_run_meets_the_target(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    record([900] * 15)
+    record([500] * 10 + [60] * 5)
+    assert main(["check", "6"]) == 0
+    met, accuracy, epochs, parameters = capsys.readouterr().out.splitlines()[2:]
+    assert met == "Target met:"
+    assert accuracy.startswith("  yes  test accuracy of at least 99.40 % in each of the last 5")
+    assert accuracy.endswith(": worst 99.40 %, in epoch 15")
+    assert epochs == "  yes  at most 15 epochs: 15"
+    assert parameters == "  yes  fewer than 8,000 parameters: 7,416"
+
+
+@pytest.mark.usefixtures("store")
+def test_check_exits_1_when_it_does_not(capsys: pytest.CaptureFixture[str]) -> None:
+    record([60] * 15)
+    record([500] * 10 + [61] + [60] * 4, verdict="target met")  # a tag is no evidence
+    assert main(["check", "6"]) == 1
+    assert "NO   test accuracy" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("store")
+def test_check_exits_2_when_nothing_speaks_for_the_iteration(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    record([60] * 15, finished=False)
+    record([60] * 15, overrides="epochs=15")
+    record([60] * 15, code_sha256="of something else")
+    said = refused(["check", "6"], capsys)
+    assert "none of the 3 runs of model 6 speaks for it" in said
+
+
+def test_ui_serves_the_run_table_on_this_machine_only(store: Path, tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "mnist_exp", "ui", f"--port={port}"]
+    with (tmp_path / "log").open("wb") as log:
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+    try:
+        printed = server.stdout.readline()
+        address = f"http://127.0.0.1:{port}/#/experiments/1?workflowType=machine_learning"
+        assert printed == f"The runs: {address}\n"
+        for _ in range(120):
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/") as page:
+                    assert b"<title>MLflow</title>" in page.read()
+                break
+            except OSError:
+                time.sleep(0.5)
+        else:
+            pytest.fail((tmp_path / "log").read_text())
+        assert store.is_dir()
+        sockets = Path("/proc/net/tcp").read_text().split("\n")[1:]
+        listening = {line.split()[1] for line in sockets if line and line.split()[3] == "0A"}
+        assert {entry for entry in listening if entry.endswith(f":{port:04X}")} == {
+            f"0100007F:{port:04X}"
+        }
+    finally:
+        server.terminate()
+        server.wait()
+        server.stdout.close()
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of the code, to be broken."""
+    for folder in ("mnist_exp", "experiments"):
+        shutil.copytree(ROOT / folder, tmp_path / "copy" / folder)
+    return tmp_path / "copy"
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("def Network(:\n", "experiments/model_6.py, line 1: syntax error"),
+        ('"""Model 6: no recipe."""\n', "experiments/model_6.py has no RECIPE"),
+        ("raise SystemError('a\\nb')\n", "experiments/model_6.py, line 1: SystemError: a b"),
+    ],
+)
+def test_a_broken_iteration_is_one_line(
+    source: str, says: str, checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (checkout / "experiments" / "model_6.py").write_text(source)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/never/mlflow.db")
+    done = subprocess.run(
+        [sys.executable, "-m", "mnist_exp", "run", "6"],
+        cwd=checkout, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "never").exists()
+
+
+def test_new_starts_the_next_iteration(checkout: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mnist_exp", "new", "7", "--from", "6"],
+        cwd=checkout, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert (checkout / "experiments" / "model_7.py").read_text().startswith('"""Model 7: ')
+
+
+@pytest.mark.usefixtures("store", "few_digits")
+def test_a_run_prints_what_it_is_how_it_goes_and_how_it_ended(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["run", "3", "--epochs=2", "--seed=4", "--device=cpu"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == [
+        "Model 3: add batch normalisation",
+        "  7,448 parameters, receptive field 28",
+        "  seed 4, device cpu, 2 epochs, test split",
+    ]
+    assert lines[3].startswith("epoch  1/2  loss ")
+    assert lines[4].startswith("epoch  2/2  loss ")
+    assert lines[5] == "Target not met:"
+    assert lines[6].endswith("in each of the last 5 epochs: only 2 epochs were run")
+    run_id = tracking.runs()["run_id"][0]
+    assert f"/#/experiments/1/runs/{run_id}?workflowType=machine_learning" in lines[-1]
+
+
+def test_help_is_quick() -> None:
+    start = time.perf_counter()
+    command = [sys.executable, "-m", "mnist_exp", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert time.perf_counter() - start < 2  # a tenth of that, but for importing torch
+    assert "train an iteration" in done.stdout

@@ -1,0 +1,140 @@
+"""The files that set the project up agree with each other, and make takes values literally."""
+
+import importlib.metadata
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from mnist_exp import ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+CONDA_NAMES = {"pytorch": "torch"}
+
+
+def test_conda_and_pip_list_the_same_dependencies_with_the_same_bounds() -> None:
+    pip = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
+    pip.append(f"python{PROJECT['requires-python']}")
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    assert bounds(conda) == bounds(pip)
+
+
+def bounds(lines: list[str]) -> dict[str, str]:
+    """Name to bounds; pip itself is conda's business."""
+    requirements = [Requirement(line) for line in lines]
+    return {CONDA_NAMES.get(r.name, r.name): str(r.specifier) for r in requirements
+            if r.name != "pip"}  # fmt: skip
+
+
+def pinned() -> dict[str, str]:
+    """The constraints that hold on this machine."""
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    requirements = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    found = {}
+    for requirement in requirements:
+        assert re.fullmatch(r"==[\w.+]+", str(requirement.specifier)), requirement
+        if requirement.marker is None or requirement.marker.evaluate():
+            found[canonicalize_name(requirement.name)] = str(requirement.specifier)[2:]
+    return found
+
+
+def closure(name: str, extras: frozenset[str], seen: set[tuple[str, frozenset[str]]]) -> None:
+    """Add what `name` needs here, and what that needs."""
+    if (name, extras) in seen:
+        return
+    seen.add((name, extras))
+    for line in importlib.metadata.requires(name) or []:
+        requirement = Requirement(line)
+        environments = [default_environment() | {"extra": extra} for extra in extras or {""}]
+        marker = requirement.marker
+        if marker is None or any(marker.evaluate(environment) for environment in environments):
+            wanted = frozenset(requirement.extras)
+            closure(canonicalize_name(requirement.name), wanted, seen)
+
+
+def test_the_constraints_are_exact_and_complete() -> None:
+    needed: set[tuple[str, frozenset[str]]] = set()
+    closure("mnist-exp", frozenset({"dev"}), needed)
+    names = {name for name, _ in needed} - {"mnist-exp"}
+    assert len(names) > 50
+    assert names <= pinned().keys()
+
+
+def test_nothing_personal_to_a_machine_is_in_the_repository() -> None:
+    for name in ("constraints.txt", "pyproject.toml", "environment.yml", "Makefile", ".ci/run"):
+        text = (ROOT / name).read_text()
+        assert "://" not in text, name
+        assert "--index" not in text, name
+        assert str(Path.home()) not in text, name
+
+
+def make(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Call make as a user does, with the environment that runs these tests."""
+    return subprocess.run(
+        ["make", f"VENV={sys.prefix}", *arguments],
+        cwd=ROOT, capture_output=True, text=True, check=False, env=os.environ | environment,
+    )  # fmt: skip
+
+
+def test_bare_make_lists_every_target() -> None:
+    done = make()
+    assert done.returncode == 0
+    makefile = (ROOT / "Makefile").read_text()
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    for target in phony.split():
+        assert re.search(rf"^make {target} +\S", done.stdout, re.MULTILINE), target
+
+
+@pytest.mark.parametrize(
+    "attack",
+    ["5; touch {}", "$(shell touch {})", "`touch {}`", '"; touch {}; "', "$$(touch {})",
+     "5\ntouch {}", "5' ; touch {} ; '", "5 | touch {}", "${{IFS:-$(touch {})}}", "--help"],
+)  # fmt: skip
+def test_nothing_in_a_make_variable_is_executed(attack: str, tmp_path: Path) -> None:
+    target = tmp_path / "executed"
+    value = attack.format(target)
+    for name in ("MODEL", "SEED", "EPOCHS", "DEVICE", "SPLIT"):
+        by_argument = make("run", "MODEL=six", f"{name}={value}")
+        by_environment = make("run", **({"MODEL": "six"} | {name: value}))
+        for done in (by_argument, by_environment):
+            assert done.returncode == 2
+            assert not target.exists()
+            refusal = [line for line in done.stderr.splitlines() if not line.startswith("make")]
+            assert len(refusal) == 1
+            assert refusal[0].startswith("mnist-exp: ")
+
+
+@pytest.mark.parametrize("venv", ["a b", "a;touch x", "a:b", "a%b", "a|b", "a=b", "a#b"])
+def test_a_venv_that_make_cannot_name_is_refused(venv: str) -> None:
+    done = make(f"VENV={venv}", "setup")
+    assert done.returncode == 2
+    assert "choose a folder without" in done.stderr
+
+
+def test_an_old_python_is_refused(tmp_path: Path) -> None:
+    old = tmp_path / "python"
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    done = make(f"PYTHON={old}", f"VENV={tmp_path / 'venv'}", "setup")
+    assert done.returncode == 2
+    assert "must be Python 3.11 or newer" in done.stderr
+    assert not (tmp_path / "venv").exists()
+
+
+def test_a_second_call_does_nothing() -> None:
+    assert make("--question", "setup").returncode == 0
+
+
+def test_continuous_integration_runs_the_readmes_commands() -> None:
+    steps = (ROOT / ".ci" / "run").read_text()
+    assert "make test" in (ROOT / "README.md").read_text()
+    assert re.search("^make test$", steps, re.MULTILINE)
+    assert re.search("^make lint$", steps, re.MULTILINE)
