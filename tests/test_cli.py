@@ -164,8 +164,10 @@ def test_ui_serves_the_run_table_on_this_machine_only(store: Path, tmp_path: Pat
         }
     finally:
         server.terminate()
-        server.wait()
+        assert server.wait(30) == 0
         server.stdout.close()
+    with socket.socket() as probe:  # nothing is left behind that listens
+        assert probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 @pytest.fixture

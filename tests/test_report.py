@@ -49,17 +49,17 @@ def test_a_sheet_shows_each_digit_under_its_label() -> None:
 def test_a_description_shows_text_as_text() -> None:
     iteration = recipe.load(5)
     sections = iteration.sections | {"Change": "<script>alert(1)</script> & more"}
-    text = report.run_description(dataclasses.replace(iteration, sections=sections), "*done*")
-    assert "**Change.** &lt;script>alert(1)&lt;/script> &amp; more" in text
-    assert text.startswith("## Model 5: rotate the training images\n\n**Target.** narrow")
-    assert text.endswith("*done*")
+    iteration = dataclasses.replace(iteration, sections=sections)
+    text = report.run_description(iteration, "Target met.", "| table |")
+    assert "**Change:** &lt;script>alert(1)&lt;/script> &amp; more" in text
+    title = "## Model 5: rotate the training images"
+    assert text.startswith(f"{title}\n\nTarget met.\n\n**Target:** narrow")
+    assert text.endswith("\n\n| table |")
 
 
 def test_a_verdict_table() -> None:
     verdict = Verdict((Condition("at most 15 epochs", "16", False), Condition("few", "7", True)))
     assert report.verdict_table(verdict).splitlines() == [
-        "### Target not met",
-        "",
         "| condition | measured | met |",
         "|---|---|---|",
         "| at most 15 epochs | 16 | **no** |",

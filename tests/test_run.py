@@ -151,7 +151,7 @@ def test_where_it_came_from(recorded: SimpleNamespace) -> None:
 def test_the_description_tells_the_story(recorded: SimpleNamespace) -> None:
     text = recorded.data.tags["mlflow.note.content"]
     assert text.startswith("## Model 6: regularise less")
-    for part in ("**Target.**", "**Change.**", "**Expect.**", "**Analysis.**", "Target met"):
+    for part in ("**Target:**", "**Change:**", "**Expect:**", "**Analysis:**", "Target met"):
         assert part in text
 
 

@@ -1,0 +1,104 @@
+"""Every command and every snippet in the README is run, in a copy of the checkout.
+
+Runs are cut to one epoch of the quickest model, and servers are stopped; nothing else is changed.
+"""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mnist_exp import ROOT, recipe
+
+README = (ROOT / "README.md").read_text()
+SHELL = [
+    line.partition("#")[0].strip()
+    for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    for line in block.splitlines()
+]
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+EXIT_CODES = {"make check MODEL=6": 2}  # no run of it speaks for it; make knows only 2
+RUN_BY_CI = ("make test", "make lint")  # test_setup.py sees to it
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """A copy of the checkout, and what points make at it and at this environment."""
+    copy = tmp_path_factory.mktemp("readme") / "mnist-exp"
+    ignored = shutil.ignore_patterns(".*", "data", "mlruns", "reports", "__pycache__")
+    shutil.copytree(ROOT, copy, ignore=ignored)
+    kept = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    data = os.environ.get("MNIST_EXP_DATA", str(ROOT / "data"))
+    return copy, kept | {"VENV": sys.prefix, "MNIST_EXP_DATA": data}
+
+
+def test_the_readme_has_commands_and_snippets() -> None:
+    assert SHELL[:2] == ["make run MODEL=6", "make test"]
+    assert len(SHELL) == 8
+    assert len(PYTHON) == 2
+
+
+@pytest.mark.parametrize("command", [line for line in SHELL if line not in RUN_BY_CI])
+def test_command(command: str, environment: tuple[Path, dict[str, str]]) -> None:
+    copy, variables = environment
+    if command.startswith("make run"):
+        command = f"{command} MODEL=2 EPOCHS=1"  # the last one counts
+    if command == "make ui":
+        serve_and_stop(copy, variables)
+        return
+    done = subprocess.run(
+        command.split(), cwd=copy, env=variables, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == EXIT_CODES.get(command, 0), done.stderr
+    if command.startswith("make run"):
+        assert (copy / "mlruns" / "mlflow.db").is_file()
+        assert "See it: make ui" in done.stdout
+    if command.startswith("make new"):
+        assert (copy / "experiments" / "model_7.py").is_file()
+
+
+def serve_and_stop(copy: Path, variables: dict[str, str]) -> None:
+    """Start `make ui` as its own group, as a terminal does, and press Ctrl-C."""
+    server = subprocess.Popen(
+        ["make", "ui", "PORT=5987"], cwd=copy, env=variables, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert "http://127.0.0.1:5987/#/experiments/" in server.stdout.readline()
+    for line in server.stderr:
+        if "Uvicorn running on http://127.0.0.1:5987" in line:
+            break
+    os.killpg(server.pid, signal.SIGINT)
+    _, errors = server.communicate(timeout=30)
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("number", range(len(PYTHON)))
+def test_snippet(number: int, environment: tuple[Path, dict[str, str]]) -> None:
+    copy, variables = environment
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", PYTHON[number]],
+        cwd=copy, env=variables, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_table_of_iterations_is_what_the_files_say() -> None:
+    rows = re.findall(r"^\| \[(\d+)\]\((.*)\) \| (.*) \| ([\d,]+) \|$", README, re.MULTILINE)
+    published = [number for number in recipe.numbers() if number <= 6]
+    assert [int(number) for number, *_ in rows] == published
+    for number, link, title, parameters in rows:
+        iteration = recipe.load(int(number))
+        assert (ROOT / link) == iteration.path
+        assert title == iteration.title
+        count = recipe.count_parameters(iteration.recipe.network())
+        assert parameters == f"{count:,}"
+
+
+def test_its_links_lead_somewhere() -> None:
+    for link in re.findall(r"\]\((?!http)(.*?)\)", README):
+        assert (ROOT / link).exists(), link
