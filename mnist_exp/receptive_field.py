@@ -415,6 +415,8 @@ class _Call:
     def convolve(self) -> Field:
         if self.arguments["transposed"]:
             raise self.error("is transposed")
+        if self.recorder.field(self.arguments["weight"]):
+            raise self.error("has a kernel made from the images")
         stride, padding, dilation = (self.arguments[x] for x in ("stride", "padding", "dilation"))
         return self.slide(self.arguments["weight"].shape[2:], stride, padding, dilation)
 
@@ -445,6 +447,8 @@ class _Call:
 
     def join_axes(self, axes: Sequence["Axis"], pixels: int) -> "Axis":
         cells = max(axis.n for axis in axes)
+        if any(axis.n not in (1, cells) for axis in axes):
+            raise self.error(f"joins maps of {sorted({axis.n for axis in axes})} cells")
         # One cell that is spread over a map shows every cell the same field: its jump is 0.
         spread = [a if a.n == cells else dataclasses.replace(a, n=cells, jump=0) for a in axes]
         jumps = {axis.jump for axis in spread}

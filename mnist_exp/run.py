@@ -85,8 +85,8 @@ def plan(
     network = iteration.recipe.network()
     try:
         table = receptive_field_table(network, PIXELS)
-        sizes = [axis.size for axis in output_field(network, PIXELS)]
-        receptive_field = "x".join(map(str, sorted(set(sizes), key=sizes.index)))
+        height, width = (axis.size for axis in output_field(network, PIXELS))
+        receptive_field = f"{height}" if height == width else f"{height}x{width}"
     except ReceptiveFieldError as error:
         table, receptive_field = None, f"unknown: {error}"
     return Plan(

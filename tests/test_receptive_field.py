@@ -175,6 +175,17 @@ NOT_FOLLOWED = {
     "different jumps": (
         Net(lambda n, x: F.max_pool2d(x, 2) + n.c(x), c=conv(1, 1, 15)), "jumps",
     ),
+    "a kernel made from the images": (
+        Net(lambda _, x: F.conv2d(x, x.mean((2, 3), keepdim=True)[:1])), "kernel made from",
+    ),
+    "flattened maps of different sizes": (
+        Net(
+            lambda n, x: n.a(x).flatten(1) + n.b(x).flatten(1),
+            a=conv(1, 1, 15),
+            b=conv(1, 4, 22),
+        ),
+        "joins maps",
+    ),
     "input not used": (Net(lambda *_: torch.ones(1, 1, 3, 3)), "does not depend"),
 }  # fmt: skip
 
