@@ -102,8 +102,8 @@ def _new(options: argparse.Namespace) -> int:
 def _print_plan(plan: Plan) -> None:
     print(f"Model {plan.iteration.number}: {plan.iteration.title}")
     print(f"  {plan.parameters:,} parameters, receptive field {plan.receptive_field}")
-    epochs = f"{plan.recipe.epochs} epochs, {plan.split} split"
-    print(f"  seed {plan.seed}, device {plan.device.type}, {epochs}", flush=True)
+    epochs = f"{plan.recipe.epochs} epoch{'s' if plan.recipe.epochs > 1 else ''}"
+    print(f"  seed {plan.seed}, device {plan.device.type}, {epochs}, {plan.split} split", flush=True)
 
 
 def _print_verdict(judged: Verdict) -> None:

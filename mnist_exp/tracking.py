@@ -47,9 +47,9 @@ DESCRIPTION = """\
 Iterations of a small MNIST classifier, one file each in `experiments/`.
 
 Every run holds its recipe as parameters, accuracy and loss of each epoch, its receptive-field
-table, its source and the digest of its data. The columns in percent
-(`worst_of_last_5_test_accuracy_percent`, ...) are for sorting: the table rounds fractions to three
-digits.
+table, its source and the checksums of its data. The summaries (`best_`, `final_` and
+`worst_of_last_5_test_accuracy_percent`) are in percent, so that 99.39 and 99.41 are told apart where
+the UI rounds.
 """
 
 for noisy in ("mlflow", "alembic"):

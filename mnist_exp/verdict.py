@@ -74,7 +74,7 @@ def _accuracy(history: pd.DataFrame, test_images: int, target: Target) -> Condit
         return Condition(name, "not every epoch was scored on the test set", False)
     last = history.tail(target.last_epochs)
     if len(last) < target.last_epochs:
-        return Condition(name, f"only {len(last)} epochs were run", False)
+        return Condition(name, f"epochs run: only {len(last)}", False)
     worst = last.sort_values("test_errors", kind="stable").iloc[-1]
     correct = test_images - int(worst["test_errors"])
     measured = f"worst {percent(correct / test_images)}, in epoch {int(worst['epoch'])}"

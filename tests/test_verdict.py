@@ -47,7 +47,7 @@ def test_one_lucky_epoch_is_no_pass() -> None:
 def test_fewer_than_five_epochs_are_too_few() -> None:
     judged = verdict([10] * 4)
     assert met(judged) == [False, True, True]
-    assert judged.conditions[0].measured == "only 4 epochs were run"
+    assert judged.conditions[0].measured == "epochs run: only 4"
 
 
 def test_sixteen_epochs_are_too_many() -> None:
