@@ -56,18 +56,24 @@ lint: $(installed) ## check style, types and the direction of imports
 
 setup: $(installed) ## make the environment that the others use (they call it themselves)
 
-# The marker tells an environment made here from one that the user brought. That one is completed
-# where something is missing, but its versions are its owner's.
+# The marker tells an environment made here from one that the user brought, and names the checkout
+# that made it. What the user brought is completed where something is missing, but its versions are
+# its owner's.
 $(installed): pyproject.toml constraints.txt
-	@"$$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-		echo "make: PYTHON=$$PYTHON must be Python 3.11 or newer, as in PYTHON=python3.12" >&2; exit 2; }
-	@if [ -e "$$VENV/bin/python" ] && [ ! -e "$$VENV/.mnist-exp" ]; then \
+	@owner=$$(cat "$$VENV/.mnist-exp" 2>/dev/null); python="$$VENV/bin/python"; \
+	if [ -n "$$owner" ] && [ "$$owner" != "$$PWD" ] && [ -e "$$owner/pyproject.toml" ]; then \
+		echo "make: VENV=$$VENV belongs to $$owner: choose another, or remove it" >&2; exit 2; fi; \
+	if [ -n "$$owner" ] || [ ! -e "$$python" ]; then python="$$PYTHON"; fi; \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "make: PYTHON=$$python must be Python 3.11 or newer, as in PYTHON=python3.12" >&2; \
+		exit 2; }; \
+	if [ -z "$$owner" ] && [ -e "$$VENV/bin/python" ]; then \
 		echo "Using the environment in $$VENV, with the versions it has"; \
 		"$$VENV/bin/python" -m pip install --editable '.[dev]'; \
 	else \
 		echo "Making the environment in $$VENV, once. PyTorch is a large download: on Linux about"; \
 		echo "3 GB, and 6 GB on disk; this can take several minutes."; \
-		mkdir -p "$$VENV" && touch "$$VENV/.mnist-exp" && "$$PYTHON" -m venv "$$VENV" && \
+		mkdir -p "$$VENV" && echo "$$PWD" > "$$VENV/.mnist-exp" && "$$PYTHON" -m venv "$$VENV" && \
 		"$$VENV/bin/python" -m pip install --constraint constraints.txt --editable '.[dev]'; \
 	fi
 	@touch "$$VENV/.mnist-exp-installed"

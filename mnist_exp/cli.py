@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import logging
 import re
+import signal
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
@@ -21,14 +22,14 @@ if TYPE_CHECKING:
     from mnist_exp.training import EpochResult, Progress
     from mnist_exp.verdict import Verdict
 
-UI_PORT = 5000
-
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("mnist_exp").setLevel(logging.INFO)
     options = _parser().parse_args(arguments)
+    for ending in (signal.SIGTERM, signal.SIGHUP):  # a run ends as KILLED, a server stops
+        signal.signal(ending, signal.default_int_handler)
     try:
         return int(options.command(options))
     except ExpectedError as error:
@@ -40,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from mnist_exp import run
+    from mnist_exp import run, tracking
 
     plan = run.plan(
         options.model, seed=options.seed, epochs=options.epochs, device=options.device,
@@ -48,17 +49,12 @@ def _run(options: argparse.Namespace) -> int:
     )  # fmt: skip
     _print_plan(plan)
     with _ProgressDisplay(plan.recipe.epochs, plan.split) as display:
-        outcome = run.carry_out(
-            plan,
-            on_batch=display.batch,
-            on_epoch=display.epoch,
-            server=f"http://127.0.0.1:{UI_PORT}",
-        )
+        outcome = run.carry_out(plan, on_batch=display.batch, on_epoch=display.epoch)
     if outcome.verdict:
         _print_verdict(outcome.verdict)
     if plan.overrides != "none":
         print(f"Overridden ({plan.overrides}), so it does not count for model {options.model}.")
-    print(f"See it: make ui, then {outcome.address}")
+    print(f"See it: {'' if tracking.is_served() else 'make ui, then '}{outcome.address}")
     return 0
 
 
@@ -83,9 +79,10 @@ def _check(options: argparse.Namespace) -> int:
 def _ui(options: argparse.Namespace) -> int:
     from mnist_exp import tracking
 
-    tracking.check_port(options.port)
+    if not tracking.is_served():
+        tracking.check_port(options.port)
     print(f"The runs: {tracking.table_address(options.port)}", flush=True)
-    return tracking.serve(options.port)
+    return 0 if tracking.is_served() else tracking.serve(options.port)
 
 
 def _new(options: argparse.Namespace) -> int:
@@ -103,7 +100,8 @@ def _print_plan(plan: Plan) -> None:
     print(f"Model {plan.iteration.number}: {plan.iteration.title}")
     print(f"  {plan.parameters:,} parameters, receptive field {plan.receptive_field}")
     epochs = f"{plan.recipe.epochs} epoch{'s' if plan.recipe.epochs > 1 else ''}"
-    print(f"  seed {plan.seed}, device {plan.device.type}, {epochs}, {plan.split} split", flush=True)
+    how = f"seed {plan.seed}, device {plan.device.type}, {epochs}, {plan.split} split"
+    print(f"  {how}", flush=True)
 
 
 def _print_verdict(judged: Verdict) -> None:
@@ -192,7 +190,7 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(command=_check)
 
     ui = commands.add_parser("ui", help="serve the store to a browser on this machine")
-    ui.add_argument("--port", type=_whole_number("PORT", 1, 65535, "PORT=5001"), default=UI_PORT)
+    ui.add_argument("--port", type=_whole_number("PORT", 1, 65535, "PORT=5001"), default=5000)
     ui.set_defaults(command=_ui)
 
     new = commands.add_parser("new", help="start an iteration from a copy of another")

@@ -13,8 +13,10 @@ import sys
 import tempfile
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -38,6 +40,9 @@ SHA256 = {
     TEST_LABELS: "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
 """SHA-256 (hexadecimal) of the four uncompressed IDX files."""
+
+ORIGIN = "http://yann.lecun.com/exdb/mnist/"
+"""Where the canonical files were first published; every source is checked against them."""
 
 MIRROR_TIMEOUT = 5.0
 """Seconds without an answer after which a mirror is given up."""
@@ -70,6 +75,10 @@ class Digits:
 
     def to(self, device: torch.device) -> "Digits":
         return Digits(self.images.to(device), self.labels.to(device))
+
+    def sha256(self) -> str:
+        """Of the images' bytes and then the labels' (int64), hexadecimal."""
+        return _sha256(self.images.cpu().numpy().tobytes() + self.labels.cpu().numpy().tobytes())
 
     def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator["Digits"]:
         """All digits in batches of `size`; the last one holds the rest.
@@ -189,7 +198,7 @@ def _from_mirrors(names: list[str]) -> dict[str, bytes]:
                         raise OSError(f"{name} is not the canonical file")
                     contents[name] = content
             break
-        except (OSError, EOFError, ValueError) as error:
+        except (OSError, EOFError, HTTPException, zlib.error) as error:
             log.info("  no luck there: %s", error)
     return contents
 

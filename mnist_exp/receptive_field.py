@@ -219,7 +219,7 @@ def _follow(module: nn.Module, input_shape: Sequence[int]) -> tuple[list[Row], F
     # Two images, so that the dimension of the batch can be told from one of size 1.
     images = torch.zeros(2, *input_shape)
     recorder = _Recorder(network, images)
-    with torch.no_grad(), recorder:
+    with torch.no_grad(), recorder, _StayInTorch(recorder):
         output = network(images)
     field = recorder.field(output)
     if field is None:
@@ -281,6 +281,24 @@ class _Recorder(TorchDispatchMode):
                 call.check(output, field)
                 self.fields[id(output)] = output, field
         return result
+
+
+class _StayInTorch(TorchFunctionMode):
+    """Notices what the dispatcher does not report: a map that goes through numpy."""
+
+    def __init__(self, recorder: _Recorder) -> None:
+        super().__init__()
+        self.recorder = recorder
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if function in (Tensor.numpy, Tensor.__array__) and self.recorder.field(args[0]):
+            layer = self.recorder.layer("numpy")
+            raise ReceptiveFieldError(
+                f"the receptive field cannot be followed through layer {layer}: it leaves torch"
+            )
+        return function(*args, **(kwargs or {}))
 
 
 class _Call:
@@ -385,7 +403,9 @@ class _Call:
             raise self.error(f"is along dimension {dim} of {len(self.shape)}")
         if dim == 1:
             return self.fields[0]
-        first = range(self.shape[dim])[self.arguments["start"] or 0 :][0]
+        if not self.output.numel():
+            raise self.error("leaves nothing of the map")
+        first = slice(self.arguments["start"], None).indices(self.shape[dim])[0]
         cut = Window(stride=self.arguments["step"], padding=-first)
         windows = (cut, Window()) if dim == 2 else (Window(), cut)
         return self.record(windows, tuple(self.output.shape[2:]))

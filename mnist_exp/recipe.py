@@ -116,6 +116,11 @@ class Iteration:
         return path(self.number, self.folder)
 
     @property
+    def file(self) -> str:
+        """The path to show, from the checkout's root."""
+        return _short(self.path)
+
+    @property
     def code_sha256(self) -> str:
         """SHA-256 of the code; see `code_sha256`."""
         return code_sha256(self.source)
@@ -162,12 +167,10 @@ def load_target(folder: Path = EXPERIMENTS) -> Target:
 
 def create(number: int, source: int, folder: Path = EXPERIMENTS) -> Path:
     """Start iteration `number` as a copy of iteration `source`; never overwrites."""
-    if not path(source, folder).is_file():
-        raise ExpectedError(_missing(source, folder))
+    text = _read(path(source, folder), source, folder)
     new = path(number, folder)
     try:
         with new.open("x", encoding="utf-8") as target:
-            text = path(source, folder).read_text(encoding="utf-8")
             target.write(re.sub(rf"\bModel {source}\b", f"Model {number}", text, count=1))
     except FileExistsError:
         raise ExpectedError(f"{_short(new)} is there already; choose another MODEL") from None
@@ -197,15 +200,24 @@ def docstring_sections(docstring: str, file: Path) -> tuple[str, dict[str, str]]
 def code_sha256(source: str) -> str:
     """SHA-256 (hexadecimal) of the code without its docstrings, comments and layout.
 
-    The syntax tree is written back as text, so that neither an Analysis added after the run nor
-    another version of Python changes the hash.
+    Taken of the syntax tree, without its empty fields, of which newer Pythons have more: neither an
+    Analysis added after the run nor another version of Python changes the hash.
     """
     tree = ast.parse(source)
     for node in ast.walk(tree):
         scope = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
         if isinstance(node, scope) and ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:] or [ast.Pass()]
-    return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()
+    return hashlib.sha256(repr(_structure(tree)).encode()).hexdigest()
+
+
+def _structure(node: object) -> object:
+    if isinstance(node, ast.AST):
+        fields = [(key, _structure(value)) for key, value in ast.iter_fields(node)]
+        return type(node).__name__, [
+            (key, value) for key, value in fields if value not in (None, [])
+        ]
+    return [_structure(item) for item in node] if isinstance(node, list) else node
 
 
 def count_parameters(network: nn.Module) -> int:
@@ -240,7 +252,7 @@ def _execute(source: str, file: Path) -> types.ModuleType:
         raise ExpectedError(
             f"{_short(file)}, line {error.lineno}: syntax error: {error.msg}"
         ) from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         frames = traceback.extract_tb(sys.exc_info()[2])
         line = next((f.lineno for f in reversed(frames) if f.filename == str(file)), "?")
         what = " ".join(f"{type(error).__name__}: {error}".split())

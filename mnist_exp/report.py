@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from mnist_exp.recipe import SECTIONS, Iteration, Target
 from mnist_exp.verdict import Verdict, percent
@@ -23,7 +23,8 @@ def curves(history: pd.DataFrame, split: str, target: Target) -> Figure:
                 history, x="epoch", y=f"{part}_{quantity}", ax=axes, color=colour, marker="o",
                 label=part,
             )  # fmt: skip
-        axes.set(ylabel=quantity, xticks=history["epoch"])
+        axes.set(ylabel=quantity)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         sns.despine(ax=axes)
     accuracy = figure.axes[0]
     accuracy.axhline(target.test_accuracy, color="0.4", linestyle="--", linewidth=1)

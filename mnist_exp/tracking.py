@@ -42,14 +42,15 @@ from torch import Tensor, nn
 from mnist_exp import ROOT, ExpectedError
 
 EXPERIMENT = "mnist_exp"
+UI_PORT = 5000
 DEFAULT_FOLDER = ROOT / "mlruns"
 DESCRIPTION = """\
 Iterations of a small MNIST classifier, one file each in `experiments/`.
 
 Every run holds its recipe as parameters, accuracy and loss of each epoch, its receptive-field
 table, its source and the checksums of its data. The summaries (`best_`, `final_` and
-`worst_of_last_5_test_accuracy_percent`) are in percent, so that 99.39 and 99.41 are told apart where
-the UI rounds.
+`worst_of_last_5_test_accuracy_percent`) are in percent, so that 99.39 and 99.41 are told apart
+where the UI rounds.
 """
 
 for noisy in ("mlflow", "alembic"):
@@ -112,6 +113,10 @@ MACHINE_LEARNING = "?workflowType=machine_learning"
 """Without it the UI opens in its mode for language models, and hides the runs."""
 
 
+class ExportError(ExpectedError):
+    """A network cannot be exported."""
+
+
 @dataclass(frozen=True)
 class RunWriter:
     """Writes to one run, which is under way."""
@@ -172,13 +177,20 @@ class RunWriter:
     @_readable_errors()
     def log_network(self, network: nn.Module, images: Tensor, register_as: str | None) -> None:
         """The trained network, exported without pickle, from uint8 images (N, 1, 28, 28) to its
-        output; entered in the Model Registry when `register_as` names it."""
+        output; entered in the Model Registry when `register_as` names it.
+
+        Raises ExportError when torch cannot trace the network, as with control flow over values.
+        """
         network = network.cpu().eval()
         images = images.cpu()
-        with torch.inference_mode():
+        with torch.no_grad():
             output = network(images)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch.export about its own internals
+            try:
+                torch.export.export(network, (images,))
+            except Exception as error:  # whatever the network does that torch cannot trace
+                raise ExportError(" ".join(str(error).split())[:200]) from error
             mlflow.pytorch.log_model(
                 network,
                 name="network",
@@ -188,27 +200,30 @@ class RunWriter:
                 registered_model_name=register_as,
             )
 
-    def address(self, server: str) -> str:
-        """Where a server of the UI shows the run."""
-        return f"{server}/#/experiments/{self.experiment_id}/runs/{self.run_id}{MACHINE_LEARNING}"
+    @property
+    def address(self) -> str:
+        """Where the UI shows the run."""
+        return f"{ui()}/#/experiments/{self.experiment_id}/runs/{self.run_id}{MACHINE_LEARNING}"
+
+
+RUN_COLUMNS = (
+    "run_id", "run_name", "status", "start_time", "end_time", "model", "seed", "split", "overrides",
+    "parameters", "code_sha256",
+)  # fmt: skip
 
 
 def runs() -> pd.DataFrame:
     """Every run in the store, one row each, newest last.
 
-    Columns: `run_id`, `run_name`, `status`, `start_time`, `end_time` (UTC); each parameter, tag and
-    last metric under its own name, with "_" for "/". Numbers are numbers; what a run does not have
-    is missing.
+    Columns: RUN_COLUMNS, whatever the store holds (times are UTC); and each parameter, tag and last
+    metric under its own name, with "_" for "/". Numbers are numbers; what a run does not have is
+    missing.
     """
     with _readable_errors():
         client, experiment = _open(tracking_uri())
         found = _all_runs(client, experiment)
-    table = pd.DataFrame([_run_record(run) for run in found])
-    for column in table.columns.difference(["run_id", "run_name", "status"]):
-        if pd.api.types.is_string_dtype(table[column].dtype):
-            with contextlib.suppress(ValueError, TypeError):
-                table[column] = pd.to_numeric(table[column])
-    return table
+    records = pd.DataFrame([_run_record(run) for run in found])
+    return records.reindex(columns=list(dict.fromkeys([*RUN_COLUMNS, *records.columns])))
 
 
 def history(run_ids: list[str] | None = None) -> pd.DataFrame:
@@ -251,8 +266,6 @@ def serve(port: int) -> int:
     command += ["--workers", "1", "--backend-store-uri", tracking_uri()]
     # In a session of its own, and told to end: at Ctrl-C it would print a traceback.
     server = subprocess.Popen(command, env=environment, start_new_session=True)
-    for ending in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ending, signal.default_int_handler)
     try:
         return server.wait()
     except KeyboardInterrupt:
@@ -261,11 +274,21 @@ def serve(port: int) -> int:
         return 0
 
 
+def ui(port: int = UI_PORT) -> str:
+    """The address of the UI: that of the tracking server, or of `serve` where there is none."""
+    return tracking_uri().rstrip("/") if is_served() else f"http://127.0.0.1:{port}"
+
+
+def is_served() -> bool:
+    """Whether a tracking server keeps the store, which then has its UI as well."""
+    return tracking_uri().startswith(("http://", "https://"))
+
+
 def table_address(port: int) -> str:
     """Where the UI shows the run table."""
     with _readable_errors():
         _, experiment = _open(tracking_uri())
-    return f"http://127.0.0.1:{port}/#/experiments/{experiment}{MACHINE_LEARNING}"
+    return f"{ui(port)}/#/experiments/{experiment}{MACHINE_LEARNING}"
 
 
 def check_port(port: int) -> None:
@@ -281,31 +304,35 @@ def check_port(port: int) -> None:
             ) from None
 
 
-@cache
 def _open(uri: str) -> tuple[MlflowClient, str]:
+    """A client of the store, and the id of the experiment; MLflow's own calls go there too."""
+    experiment = _experiment(uri)  # first: it makes the store
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    return MlflowClient(uri), experiment
+
+
+@cache
+def _experiment(uri: str) -> str:
     database = _sqlite_file(uri)
     if database:
         database.parent.mkdir(parents=True, exist_ok=True)
     # A database that two processes make or upgrade at once breaks.
     lock = FileLock(database.parent / ".lock") if database else contextlib.nullcontext()
     with lock:
-        mlflow.set_tracking_uri(uri)
-        mlflow.set_registry_uri(uri)
         client = MlflowClient(uri)
         experiment = client.get_experiment_by_name(EXPERIMENT)
         if experiment:
-            return client, experiment.experiment_id
+            return str(experiment.experiment_id)
         artifacts = (database.parent / "artifacts").as_uri() if database else None
         try:
-            identifier = client.create_experiment(
-                EXPERIMENT, artifacts, tags={"mlflow.note.content": DESCRIPTION}
-            )
+            tags = {"mlflow.note.content": DESCRIPTION}
+            return str(client.create_experiment(EXPERIMENT, artifacts, tags=tags))
         except MlflowException:  # another process on another machine was faster
             experiment = client.get_experiment_by_name(EXPERIMENT)
             if experiment is None:
                 raise
-            identifier = experiment.experiment_id
-    return client, identifier
+            return str(experiment.experiment_id)
 
 
 def _sqlite_file(uri: str) -> Path | None:
@@ -334,8 +361,16 @@ def _run_record(run: Run) -> dict[str, object]:
     }
     tags = {key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")}
     own = {"run_id": info.run_id, "run_name": info.run_name, "status": info.status, **times}
-    values = {_column(k): v for k, v in (run.data.params | tags | run.data.metrics).items()}
-    return values | own
+    # A parameter wins over a metric of its name: the learning rate is that of the recipe.
+    parameters = {key: _number(value) for key, value in run.data.params.items()}
+    values = run.data.metrics | tags | parameters
+    return {_column(key): value for key, value in values.items()} | own
+
+
+def _number(text: str) -> str | int | float:
+    if re.fullmatch(r"-?\d+", text):
+        return int(text)
+    return float(text) if re.fullmatch(r"-?\d+(\.\d+)?(e[+-]?\d+)?", text) else text
 
 
 def _column(key: str) -> str:

@@ -59,7 +59,7 @@ class Progress:
 
 
 class NonFiniteLossError(ExpectedError):
-    """The training loss became infinite or not a number."""
+    """A loss became infinite or not a number."""
 
 
 class Training:
@@ -87,13 +87,15 @@ class Training:
     def epochs(self, watch: Callable[[Progress], None] | None = None) -> Iterator[EpochResult]:
         """Train epoch by epoch; `watch` hears of each batch.
 
-        Raises NonFiniteLossError as soon as a batch's loss is not finite.
+        Raises NonFiniteLossError as soon as the loss of a batch or of an evaluation is not finite.
         """
         for epoch in range(1, self.recipe.epochs + 1):
             start = time.perf_counter()
             learning_rate = self.optimizer.param_groups[0]["lr"]
             train = self._train_epoch(epoch, watch)
             evaluation = score(predict(self.network, self.evaluation.images), self.evaluation)
+            if not math.isfinite(evaluation.loss):
+                raise NonFiniteLossError(f"the evaluation of epoch {epoch} gave {evaluation.loss}")
             if self.schedule:
                 self.schedule.step()
             seconds = time.perf_counter() - start

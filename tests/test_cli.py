@@ -170,6 +170,9 @@ def test_ui_serves_the_run_table_on_this_machine_only(store: Path, tmp_path: Pat
         assert probe.connect_ex(("127.0.0.1", port)) != 0
 
 
+MODEL_6 = recipe.path(6).read_text()
+
+
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A copy of the code, to be broken."""
@@ -184,6 +187,9 @@ def checkout(tmp_path: Path) -> Path:
         ("def Network(:\n", "experiments/model_6.py, line 1: syntax error"),
         ('"""Model 6: no recipe."""\n', "experiments/model_6.py has no RECIPE"),
         ("raise SystemError('a\\nb')\n", "experiments/model_6.py, line 1: SystemError: a b"),
+        (MODEL_6.replace("Conv2d(8, 16, 3", "Conv2d(9, 16, 3"), "cannot be trained: RuntimeError"),
+        (MODEL_6.replace("lr=0.01", "rate=0.01"), "cannot be trained: TypeError"),
+        (MODEL_6.replace("16, 10, 1", "16, 12, 1"), "the network gives (2, 12), not (2, 10)"),
     ],
 )
 def test_a_broken_iteration_is_one_line(

@@ -33,14 +33,20 @@ def serve(files: dict[str, bytes]) -> Iterator[Serve]:
     """Start a mirror of MNIST on this machine; returns its address."""
     servers = []
 
-    def start(*, altered: str = "", stall_after: int | None = None) -> str:
+    def start(*, altered: str = "", corrupt: str = "", stall_after: int | None = None) -> str:
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 name = self.path.strip("/").removesuffix(".gz")
                 content = files[name][: -1 if name == altered else None]
                 packed = gzip.compress(content, compresslevel=1)
+                if corrupt == "content":
+                    packed = packed[:20] + b"\0\xff" * 50 + packed[120:]
+                if corrupt == "protocol":
+                    self.wfile.write(b"nonsense\r\n\r\n")
+                    return
                 self.send_response(200)
-                self.send_header("Content-Length", str(len(packed)))
+                promised = len(packed) + (corrupt == "length")
+                self.send_header("Content-Length", str(promised))
                 self.end_headers()
                 self.wfile.write(packed[:stall_after])
                 if stall_after is not None:
@@ -150,6 +156,15 @@ def test_what_a_mirror_altered_is_not_taken(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes]
 ) -> None:
     monkeypatch.setattr(MNIST, "mirrors", [serve(altered=data.TEST_LABELS), serve()])
+    assert data.obtain(tmp_path) == files
+
+
+@pytest.mark.parametrize("corrupt", ["content", "protocol", "length"])
+def test_a_mirror_that_talks_nonsense_is_given_up(
+    corrupt: str, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    files: dict[str, bytes],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(MNIST, "mirrors", [serve(corrupt=corrupt), serve()])
     assert data.obtain(tmp_path) == files
 
 

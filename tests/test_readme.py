@@ -34,7 +34,9 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[st
     shutil.copytree(ROOT, copy, ignore=ignored)
     kept = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
     data = os.environ.get("MNIST_EXP_DATA", str(ROOT / "data"))
-    return copy, kept | {"VENV": sys.prefix, "MNIST_EXP_DATA": data}
+    # The environment that runs these tests is used as it is, not installed into.
+    installed = f"--old-file={sys.prefix}/.mnist-exp-installed"
+    return copy, kept | {"VENV": sys.prefix, "MNIST_EXP_DATA": data, "MAKEFLAGS": installed}
 
 
 def test_the_readme_has_commands_and_snippets() -> None:

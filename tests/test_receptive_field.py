@@ -3,6 +3,7 @@ measured one."""
 
 from collections.abc import Callable
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -170,6 +171,14 @@ NOT_FOLLOWED = {
     "transposition": (Net(lambda _, x: x.transpose(2, 3)), "transpose"),
     "shuffled cells": (Net(lambda _, x: x.roll(3, dims=2)), "roll"),
     "softmax over the map": (Net(lambda _, x: x.softmax(dim=2)), "softmax"),
+    "a way through numpy": (
+        Net(lambda _, x: x + torch.from_numpy(F.avg_pool2d(x, 9, 1, 4).detach().numpy())),
+        "numpy: it leaves torch",
+    ),
+    "a way through numpy by its array function": (
+        Net(lambda _, x: x + torch.from_numpy(np.asarray(x))), "it leaves torch",
+    ),
+    "an empty slice": (Net(lambda _, x: x[:, :, 28:]), "leaves nothing"),
     "a number taken out": (Net(lambda _, x: x * x.mean().item()), "mean"),
     "a write in place": (Net(write_in_place, a=conv(1, 4, 3)), "in place"),
     "different jumps": (

@@ -77,6 +77,7 @@ def test_the_docstring_is_read_by_section(tmp_path: Path) -> None:
         (VALID + "\nundefined\n", r"model_7.py, line \d+: NameError: name 'undefined'"),
         (VALID.replace("epochs=15", "epochs=0"), r"line \d+: ValueError: epochs must be"),
         ("import not_there", "line 1: ModuleNotFoundError"),
+        ("import sys\nsys.exit(0)", "line 2: SystemExit: 0"),
         ("RECIPE = 5", "has no RECIPE"),
         ("\0", "syntax error|null bytes"),
     ],
@@ -128,6 +129,13 @@ def test_a_new_iteration_never_overwrites(tmp_path: Path) -> None:
     with pytest.raises(ExpectedError, match="is there already"):
         recipe.create(7, 5, tmp_path)
     assert (tmp_path / "model_7.py").read_text() == "precious"
+
+
+def test_a_copy_of_what_is_no_text_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "model_5.py").write_bytes(b"\xff\xfe")
+    with pytest.raises(ExpectedError, match="cannot be read"):
+        recipe.create(7, 5, tmp_path)
+    assert not (tmp_path / "model_7.py").exists()
 
 
 def test_a_copy_needs_an_original(tmp_path: Path) -> None:

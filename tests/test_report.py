@@ -1,6 +1,8 @@
 """Figures and Markdown, from hand-made tables."""
 
 import dataclasses
+import io
+import time
 
 import numpy as np
 import pandas as pd
@@ -29,6 +31,14 @@ def test_curves_draw_what_the_history_holds() -> None:
     assert lines["validation"] == [0.95, 0.98, 0.99]
     assert [0.994, 0.994] in lines.values()
     assert (accuracy.get_ylabel(), loss.get_ylabel()) == ("accuracy", "loss")
+
+
+def test_curves_of_a_long_run_are_quick() -> None:
+    long = pd.concat([history("test")] * 400, ignore_index=True)
+    long["epoch"] = range(1, 1201)
+    start = time.perf_counter()
+    report.curves(long, "test", recipe.load_target()).savefig(io.BytesIO())
+    assert time.perf_counter() - start < 5
 
 
 def test_a_confusion_matrix_counts_truth_by_guess() -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import subprocess
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,9 +28,7 @@ EASY = Target(test_accuracy=0.01, last_epochs=2, max_epochs=15, parameters_below
 
 
 def carry_out(plan: Plan) -> Outcome:
-    return run.carry_out(
-        plan, on_batch=lambda _: None, on_epoch=lambda _: None, server="http://127.0.0.1:5000"
-    )
+    return run.carry_out(plan, on_batch=lambda _: None, on_epoch=lambda _: None)
 
 
 def short(number: int = 6, target: Target = EASY, **changes: object) -> Plan:
@@ -139,9 +138,8 @@ def test_where_it_came_from(recorded: SimpleNamespace) -> None:
     assert tags["code_sha256"] == recipe.load(6).code_sha256
     assert re.fullmatch("[0-9a-f]{40}", tags["git_commit"])
     assert tags["git_dirty"] in ("true", "false")
-    assert (recorded.artifacts / "source" / "uncommitted.diff").exists() <= (
-        tags["git_dirty"] == "true"
-    )
+    uncommitted = recorded.artifacts / "source" / "uncommitted.diff"
+    assert uncommitted.exists() == (tags["git_dirty"] == "true")
     for name, expected in data.SHA256.items():
         assert tags[f"sha256.{name}"] == expected
     datasets = {d.tags[0].value: d.dataset for d in recorded.run.inputs.dataset_inputs}
@@ -172,8 +170,9 @@ def test_the_registered_network_classifies_pixels(
     signature = mlflow.models.get_model_info("models:/model-6/1").signature
     assert signature.inputs.inputs[0].shape == (-1, 1, 28, 28)
     assert signature.inputs.inputs[0].type == np.dtype("uint8")
-    files = [file.name for file in recorded.artifacts.parents[0].rglob("*.pkl")]
-    assert not files
+    folder = Path(download_artifacts("models:/model-6/1"))
+    assert [file.name for file in (folder / "data").iterdir()] == ["model.pt2"]
+    assert not [file for file in folder.rglob("*") if file.suffix in (".pkl", ".pth", ".pickle")]
 
 
 def test_the_address_opens_the_run(recorded: SimpleNamespace) -> None:
@@ -246,6 +245,48 @@ def test_a_network_that_cannot_be_followed_is_trained_and_says_why() -> None:
     kept = tracking.runs().iloc[0]
     assert kept["status"] == "FINISHED"
     assert "layer norm" in kept["receptive_field"]
+
+
+@pytest.mark.usefixtures("store", "few_digits")
+def test_a_network_that_cannot_be_exported_is_recorded_without_it() -> None:
+    class Undecided(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.full = nn.Linear(784, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.full(x.flatten(1))
+            return x if x.abs().max() > 1 else x * 2
+
+    outcome = carry_out(short(2, network=Undecided))
+    kept = tracking.runs().iloc[0]
+    assert kept["status"] == "FINISHED"
+    assert kept["verdict"] == str(outcome.verdict)
+    description = MlflowClient().get_run(outcome.run_id).data.tags["mlflow.note.content"]
+    assert "The network could not be exported" in description
+
+
+def test_uncommitted_changes_can_be_applied_again(tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    git = ["git", "-C", str(clone), "-c", "user.name=t", "-c", "user.email=t@example.org"]
+    subprocess.run(["git", "init", "-q", str(clone)], check=True)
+    (clone / "file").write_text("one\n\ntwo \n")
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "commit", "-qm", "first"], check=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "ROOT", clone)
+        assert run._provenance()[1] == ""
+        (clone / "file").write_bytes(b"one\n\nthree \xff\n \n")
+        (clone / "new").touch()
+        tags, uncommitted = run._provenance()
+        assert tags["git_dirty"] == "true"
+        assert "?? new" in uncommitted
+        patch.setattr(run, "ROOT", tmp_path)
+        assert run._provenance()[0] == {"git_commit": "unknown", "git_dirty": "unknown"}
+    (clone / "file").write_text("one\n\ntwo \n")
+    applied = subprocess.run([*git, "apply", "-"], input=uncommitted.encode(), check=False)
+    assert applied.returncode == 0
+    assert (clone / "file").read_text().startswith("one\n\nthree")
 
 
 @pytest.mark.usefixtures("store", "few_digits")

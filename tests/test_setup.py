@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -17,6 +18,7 @@ from packaging.utils import canonicalize_name
 from mnist_exp import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+INSTALLED = f"{sys.prefix}/.mnist-exp-installed"
 CONDA_NAMES = {"pytorch": "torch"}
 
 
@@ -77,9 +79,9 @@ def test_nothing_personal_to_a_machine_is_in_the_repository() -> None:
 
 
 def make(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Call make as a user does, with the environment that runs these tests."""
+    """Call make as a user does, with the environment that runs these tests, as it is."""
     return subprocess.run(
-        ["make", f"VENV={sys.prefix}", *arguments],
+        ["make", f"VENV={sys.prefix}", f"--old-file={INSTALLED}", *arguments],
         cwd=ROOT, capture_output=True, text=True, check=False, env=os.environ | environment,
     )  # fmt: skip
 
@@ -129,8 +131,48 @@ def test_an_old_python_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "venv").exists()
 
 
-def test_a_second_call_does_nothing() -> None:
-    assert make("--question", "setup").returncode == 0
+def test_a_second_call_does_nothing(tmp_path: Path) -> None:
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy2(ROOT / name, tmp_path)
+    question = ["make", "--question", "VENV=venv", "setup"]
+    assert subprocess.run(question, cwd=tmp_path, check=False).returncode == 1
+    (tmp_path / "venv").mkdir()
+    (tmp_path / "venv" / ".mnist-exp-installed").touch()
+    assert subprocess.run(question, cwd=tmp_path, check=False).returncode == 0
+
+
+def test_the_environment_of_another_checkout_is_left_alone(tmp_path: Path) -> None:
+    venv = tmp_path / "venv"
+    (venv / "bin").mkdir(parents=True)
+    (venv / ".mnist-exp").write_text(f"{ROOT}\n")
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy2(ROOT / name, other)
+    done = subprocess.run(
+        ["make", f"VENV={venv}", "setup"], cwd=other, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert f"belongs to {ROOT}" in done.stderr
+    assert not (venv / ".mnist-exp-installed").exists()
+
+
+def test_the_environment_that_a_user_brings_is_completed_not_remade(tmp_path: Path) -> None:
+    venv = tmp_path / "conda"
+    (venv / "bin").mkdir(parents=True)
+    python = venv / "bin" / "python"
+    python.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/called\n')
+    python.chmod(0o755)
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy2(ROOT / name, tmp_path)
+    done = subprocess.run(
+        ["make", f"VENV={venv}", "PYTHON=false", "setup"], cwd=tmp_path, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0
+    called = (tmp_path / "called").read_text().splitlines()
+    assert called[-1] == "-m pip install --editable .[dev]"
+    assert "constraints" not in "".join(called)
 
 
 def test_continuous_integration_runs_the_readmes_commands() -> None:

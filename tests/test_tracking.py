@@ -52,6 +52,33 @@ def test_history_has_a_row_per_run_and_epoch() -> None:
     assert only["test_errors"].tolist() == [99, 98, 97]
 
 
+def test_the_learning_rate_of_a_run_is_that_of_its_recipe() -> None:
+    with tracking.start_run("decaying", {"learning_rate": 0.01}, {}) as run:
+        run.log_metrics({"learning_rate": 0.0001}, step=1)
+    assert tracking.runs()["learning_rate"].tolist() == [0.01]
+    assert tracking.history()["learning_rate"].tolist() == [0.0001]
+
+
+def test_runs_of_others_do_not_disturb_ours() -> None:
+    record("ours", model=6)
+    record("theirs", model="resnet", seed="1e3", optimizer="12", code_sha256="123e4567")
+    runs = tracking.runs()
+    assert runs["model"].tolist() == [6, "resnet"]
+    assert runs["seed"].tolist()[1] == 1000
+    assert set(tracking.RUN_COLUMNS) <= set(runs.columns)
+
+
+def test_one_process_can_use_two_stores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: Path
+) -> None:
+    record("in the first")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/second/mlflow.db")
+    record("in the second")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}/mlflow.db")
+    record("in the first again")
+    assert tracking.runs()["run_name"].tolist() == ["in the first", "in the first again"]
+
+
 def test_a_doubled_point_stays_visible() -> None:
     with tracking.start_run("doubled", {}, {}) as run:
         run.log_metrics({"test/errors": 5}, step=1)
@@ -63,6 +90,7 @@ def test_a_doubled_point_stays_visible() -> None:
 
 def test_an_empty_store_gives_empty_tables() -> None:
     assert tracking.runs().empty
+    assert tracking.runs().columns.tolist() == list(tracking.RUN_COLUMNS)
     assert tracking.history().empty
 
 
@@ -186,3 +214,5 @@ def test_a_server_works_like_the_local_store(server: str, monkeypatch: pytest.Mo
     run_id = record("through a server", model=5)
     assert tracking.runs()["run_id"].tolist() == [run_id]
     assert tracking.history()["test_errors"].tolist() == [99, 98]
+    assert tracking.is_served()
+    assert tracking.table_address(5000).startswith(f"{server}/#/experiments/")

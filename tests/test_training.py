@@ -108,6 +108,13 @@ def test_a_non_finite_loss_ends_training(mnist: Mnist) -> None:
         list(job.epochs())
 
 
+def test_a_non_finite_evaluation_ends_training(mnist: Mnist) -> None:
+    wild = dataclasses.replace(recipe.load(2).recipe, optimizer=partial(SGD, lr=1e30))
+    job = Training(wild, mnist[0][:100], mnist[1][:100], seed=1, device=CPU)  # a single step
+    with pytest.raises(NonFiniteLossError, match=r"the evaluation of epoch 1 gave (nan|inf)"):
+        list(job.epochs())
+
+
 def test_the_classifier_takes_pixels(mnist: Mnist) -> None:
     images = mnist[1].images[:10]
     network = recipe.load(3).recipe.network().eval()
