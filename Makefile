@@ -16,6 +16,12 @@ override VENV := .venv
 endif
 export $(settings)
 
+# A misspelt name would otherwise go unnoticed, and its run have the wrong settings.
+unknown := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
+ifneq ($(strip $(unknown)),)
+$(error unknown: $(strip $(unknown)); what can be set is $(settings))
+endif
+
 # VENV is also part of the name of a target, which these would break.
 hash := \#
 $(foreach character,; : % | = & \ $(hash) ',$(if $(findstring $(character),$(VENV)),\

@@ -52,6 +52,8 @@ def _run(options: argparse.Namespace) -> int:
         outcome = run.carry_out(plan, on_batch=display.batch, on_epoch=display.epoch)
     if outcome.verdict:
         _print_verdict(outcome.verdict)
+    else:
+        print("Not judged: the target is about the test split.")
     if plan.overrides != "none":
         print(f"Overridden ({plan.overrides}), so it does not count for model {options.model}.")
     print(f"See it: {'' if tracking.is_served() else 'make ui, then '}{outcome.address}")
@@ -185,7 +187,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--split", default="test", help="test or validation")
     run.set_defaults(command=_run)
 
-    check = commands.add_parser("check", help="exit 0 when the newest run meets the target, else 1")
+    check = commands.add_parser(
+        "check", help="exit 0: the newest run meets the target, 1: not, 2: no run"
+    )
     check.add_argument("model", type=model)
     check.set_defaults(command=_check)
 

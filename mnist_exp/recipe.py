@@ -5,7 +5,6 @@ import dataclasses
 import hashlib
 import inspect
 import re
-import sys
 import traceback
 import types
 from collections.abc import Callable
@@ -152,7 +151,7 @@ def load(number: int, folder: Path = EXPERIMENTS) -> Iteration:
             f"{_short(file)} has no RECIPE: end it with RECIPE = Recipe(network=Network, ...), "
             "as the other iterations do"
         )
-    title, sections = docstring_sections(module.__doc__ or "", file)
+    title, sections = docstring_sections(module.__doc__ or "", number, file)
     return Iteration(number, source, title, sections, recipe, folder)
 
 
@@ -167,7 +166,10 @@ def load_target(folder: Path = EXPERIMENTS) -> Target:
 
 def create(number: int, source: int, folder: Path = EXPERIMENTS) -> Path:
     """Start iteration `number` as a copy of iteration `source`; never overwrites."""
-    text = _read(path(source, folder), source, folder)
+    if source not in numbers(folder):
+        there = ", ".join(map(str, numbers(folder))) or "none"
+        raise ExpectedError(f"FROM={source}: the iterations to copy from are {there}")
+    text = _read(path(source, folder))
     new = path(number, folder)
     try:
         with new.open("x", encoding="utf-8") as target:
@@ -177,14 +179,14 @@ def create(number: int, source: int, folder: Path = EXPERIMENTS) -> Path:
     return new
 
 
-def docstring_sections(docstring: str, file: Path) -> tuple[str, dict[str, str]]:
-    """The title and the sections of an iteration's docstring.
+def docstring_sections(docstring: str, number: int, file: Path) -> tuple[str, dict[str, str]]:
+    """The title and the sections of the docstring of iteration `number`, which stands in `file`.
 
-    The first line is `Model N: title.`; a section starts with its name and a colon at the start of
-    a line, and goes on to the next one. Line breaks inside a section are folded.
+    The first line is `Model <number>: title.`; a section starts with its name and a colon at the
+    start of a line, and goes on to the next one. Line breaks inside a section are folded.
     """
     lines = inspect.cleandoc(docstring).splitlines()
-    title = re.fullmatch(r"Model \d+: (.+?)\.?", lines[0].strip()) if lines else None
+    title = re.fullmatch(rf"Model {number}: (.+?)\.?", lines[0].strip()) if lines else None
     text = "\n".join(lines[1:])
     parts = re.split(rf"^({'|'.join(SECTIONS)}):", text, flags=re.MULTILINE)
     sections = {
@@ -192,7 +194,8 @@ def docstring_sections(docstring: str, file: Path) -> tuple[str, dict[str, str]]
     }
     absent = [name for name in SECTIONS if name not in sections]
     if title is None or absent:
-        lacks = ", ".join(([] if title else ["the title line 'Model N: ...'"]) + absent)
+        heading = [] if title else [f"the title line 'Model {number}: ...'"]
+        lacks = ", ".join(heading + absent)
         raise ExpectedError(f"the docstring of {_short(file)} lacks {lacks}: see {_short(path(1))}")
     return title[1], sections
 
@@ -218,6 +221,14 @@ def _structure(node: object) -> object:
             (key, value) for key, value in fields if value not in (None, [])
         ]
     return [_structure(item) for item in node] if isinstance(node, list) else node
+
+
+def where(error: BaseException, file: Path) -> str:
+    """One line that says which line of an iteration's `file` an exception came from, and what."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(file)]
+    place = f"{_short(file)}, line {lines[-1]}" if lines else _short(file)
+    return f"{place}: {' '.join(f'{type(error).__name__}: {error}'.split())}"
 
 
 def count_parameters(network: nn.Module) -> int:
@@ -253,10 +264,7 @@ def _execute(source: str, file: Path) -> types.ModuleType:
             f"{_short(file)}, line {error.lineno}: syntax error: {error.msg}"
         ) from None
     except (Exception, SystemExit) as error:
-        frames = traceback.extract_tb(sys.exc_info()[2])
-        line = next((f.lineno for f in reversed(frames) if f.filename == str(file)), "?")
-        what = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ExpectedError(f"{_short(file)}, line {line}: {what}") from None
+        raise ExpectedError(where(error, file)) from None
     return module
 
 

@@ -23,7 +23,7 @@ from mnist_exp.receptive_field import (
     output_field,
     receptive_field_table,
 )
-from mnist_exp.recipe import PIXELS, Iteration, Recipe, Target
+from mnist_exp.recipe import PIXELS, Iteration, Recipe, Target, where
 from mnist_exp.training import EpochResult, Progress, Training
 from mnist_exp.verdict import Verdict, percent
 
@@ -118,8 +118,7 @@ def _try_out(iteration: Iteration) -> nn.Module:
         pixels = training.network_input(recipe, images, torch.Generator())
         shape = tuple(network.eval()(pixels).shape)
     except Exception as error:
-        what = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ExpectedError(f"{iteration.file} cannot be trained: {what}") from error
+        raise ExpectedError(where(error, iteration.path)) from error
     if shape != (2, 10):
         raise ExpectedError(
             f"{iteration.file}: for 2 images the network gives {shape}, not (2, 10)"

@@ -93,18 +93,16 @@ def newest_run(runs: pd.DataFrame, model: int, code_sha256: str) -> pd.Series:
         raise ExpectedError(f"the store holds no run of model {model}: make run MODEL={model}")
     reasons = {
         "did not finish": own["status"] != "FINISHED",
-        "with an overridden recipe": own["overrides"] != "none",
+        "overridden": own["overrides"] != "none",
         "on the validation split": own["split"] != "test",
         "of an earlier version of its file": own["code_sha256"] != code_sha256,
     }
     excluded = pd.DataFrame(reasons)
     counting = own[~excluded.any(axis=1)]
     if counting.empty:
-        counts = [f"{n} {reason}" for reason, n in excluded.sum().items() if n]
-        raise ExpectedError(
-            f"none of the {len(own)} runs of model {model} speaks for it ({', '.join(counts)}): "
-            f"make run MODEL={model}"
-        )
+        first = excluded.idxmax(axis=1).value_counts()  # each run by its first reason
+        counts = ", ".join(f"{first[reason]} {reason}" for reason in reasons if reason in first)
+        raise ExpectedError(f"no run of model {model} counts ({counts}): make run MODEL={model}")
     return counting.sort_values("start_time").iloc[-1]
 
 

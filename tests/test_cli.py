@@ -62,7 +62,7 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["ui", "--port=0"], "PORT=0: a whole number from 1 to 65535"),
         (["ui", "--port=http"], "PORT=http"),
         (["new", "6", "--from=5"], "experiments/model_6.py is there already"),
-        (["new", "99", "--from=98"], "there is no experiments/model_98.py"),
+        (["new", "99", "--from=98"], "FROM=98: the iterations to copy from are 1, 2"),
         (["new", "99", "--from="], "FROM=: a whole number"),
         (["new", "99"], "required: --from"),
         (["fly"], "invalid choice: 'fly'"),
@@ -133,7 +133,7 @@ def test_check_exits_2_when_nothing_speaks_for_the_iteration(
     record([60] * 15, overrides="epochs=15")
     record([60] * 15, code_sha256="of something else")
     said = refused(["check", "6"], capsys)
-    assert "none of the 3 runs of model 6 speaks for it" in said
+    assert "no run of model 6 counts (1 did not finish, 1 overridden, 1 of an earlier" in said
 
 
 def test_ui_serves_the_run_table_on_this_machine_only(store: Path, tmp_path: Path) -> None:
@@ -187,8 +187,11 @@ def checkout(tmp_path: Path) -> Path:
         ("def Network(:\n", "experiments/model_6.py, line 1: syntax error"),
         ('"""Model 6: no recipe."""\n', "experiments/model_6.py has no RECIPE"),
         ("raise SystemError('a\\nb')\n", "experiments/model_6.py, line 1: SystemError: a b"),
-        (MODEL_6.replace("Conv2d(8, 16, 3", "Conv2d(9, 16, 3"), "cannot be trained: RuntimeError"),
-        (MODEL_6.replace("lr=0.01", "rate=0.01"), "cannot be trained: TypeError"),
+        (
+            MODEL_6.replace("Conv2d(8, 16, 3", "Conv2d(9, 16, 3"),
+            "model_6.py, line 43: RuntimeError",
+        ),
+        (MODEL_6.replace("lr=0.01", "rate=0.01"), "experiments/model_6.py: TypeError: SGD"),
         (MODEL_6.replace("16, 10, 1", "16, 12, 1"), "the network gives (2, 12), not (2, 10)"),
     ],
 )

@@ -12,7 +12,8 @@ from mnist_exp import ExpectedError, recipe
 from mnist_exp.augment import RandomRotation
 from mnist_exp.recipe import Recipe
 
-VALID = recipe.path(5).read_text()
+FIVE = recipe.path(5).read_text()
+VALID = FIVE.replace("Model 5:", "Model 7:")
 EXPERIMENTS = recipe.EXPERIMENTS
 
 
@@ -71,7 +72,8 @@ def test_the_docstring_is_read_by_section(tmp_path: Path) -> None:
     [
         (VALID.replace("RECIPE =", "recipe ="), "has no RECIPE"),
         (VALID.replace("Expect:", "Hope:"), "lacks Expect"),
-        (VALID.replace("Model 5:", "The fifth"), "lacks the title line"),
+        (VALID.replace("Model 7:", "The seventh"), "lacks the title line"),
+        (FIVE, "lacks the title line 'Model 7: ...'"),
         (VALID.split('"""')[2], "lacks the title line .*, Target, Change, Expect, Analysis"),
         (VALID + "\nif True print()\n", r"model_7.py, line \d+: syntax error"),
         (VALID + "\nundefined\n", r"model_7.py, line \d+: NameError: name 'undefined'"),
@@ -117,14 +119,14 @@ def test_a_string_that_is_no_docstring_counts() -> None:
 
 
 def test_a_new_iteration_is_a_copy_under_its_own_number(tmp_path: Path) -> None:
-    (tmp_path / "model_5.py").write_text(VALID)
+    (tmp_path / "model_5.py").write_text(FIVE)
     created = recipe.create(7, 5, tmp_path)
-    assert created.read_text() == VALID.replace("Model 5:", "Model 7:")
+    assert created.read_text() == VALID
     assert recipe.load(7, tmp_path).code_sha256 == recipe.load(5, tmp_path).code_sha256
 
 
 def test_a_new_iteration_never_overwrites(tmp_path: Path) -> None:
-    (tmp_path / "model_5.py").write_text(VALID)
+    (tmp_path / "model_5.py").write_text(FIVE)
     (tmp_path / "model_7.py").write_text("precious")
     with pytest.raises(ExpectedError, match="is there already"):
         recipe.create(7, 5, tmp_path)
@@ -139,6 +141,6 @@ def test_a_copy_of_what_is_no_text_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_copy_needs_an_original(tmp_path: Path) -> None:
-    with pytest.raises(ExpectedError, match=r"there is no .*model_5.py"):
+    with pytest.raises(ExpectedError, match=r"FROM=5: the iterations to copy from are none"):
         recipe.create(7, 5, tmp_path)
     assert not list(tmp_path.iterdir())

@@ -114,6 +114,13 @@ def test_nothing_in_a_make_variable_is_executed(attack: str, tmp_path: Path) -> 
             assert refusal[0].startswith("mnist-exp: ")
 
 
+@pytest.mark.parametrize("setting", ["EPOCH=1", "model=2", "epochs=1"])
+def test_a_misspelt_setting_is_refused(setting: str) -> None:
+    done = make("run", "MODEL=six", setting)
+    assert done.returncode == 2
+    assert f"unknown: {setting.partition('=')[0]}; what can be set is MODEL SEED" in done.stderr
+
+
 @pytest.mark.parametrize("venv", ["a b", "a;touch x", "a:b", "a%b", "a|b", "a=b", "a#b"])
 def test_a_venv_that_make_cannot_name_is_refused(venv: str) -> None:
     done = make(f"VENV={venv}", "setup")

@@ -120,7 +120,9 @@ def test_the_newest_run_counts() -> None:
 def test_a_run_that_does_not_speak_for_the_iteration(change: dict[str, str], reason: str) -> None:
     newer = change | {"run_id": "b", "start_time": pd.Timestamp("2026-01-02")}
     assert newest_run(store({}, newer), 6, "now")["run_id"] == "a"
-    with pytest.raises(ExpectedError, match=f"none of the 1 runs.*1 .*{reason}.*make run MODEL=6"):
+    with pytest.raises(
+        ExpectedError, match=f"no run of model 6 counts .1 .*{reason}.*make run MODEL=6"
+    ):
         newest_run(store(newer), 6, "now")
 
 
