@@ -70,12 +70,14 @@ def serve_and_stop(copy: Path, variables: dict[str, str]) -> None:
         ["make", "ui", "PORT=5987"], cwd=copy, env=variables, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
-    assert "http://127.0.0.1:5987/#/experiments/" in server.stdout.readline()
-    for line in server.stderr:
-        if "Uvicorn running on http://127.0.0.1:5987" in line:
-            break
-    os.killpg(server.pid, signal.SIGINT)
-    _, errors = server.communicate(timeout=30)
+    try:
+        assert "http://127.0.0.1:5987/#/experiments/" in server.stdout.readline()
+        for line in server.stderr:
+            if "Uvicorn running on http://127.0.0.1:5987" in line:
+                break
+    finally:
+        os.killpg(server.pid, signal.SIGINT)
+        _, errors = server.communicate(timeout=30)
     assert "Traceback" not in errors
 
 
