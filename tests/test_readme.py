@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -66,14 +67,17 @@ def test_command(command: str, environment: tuple[Path, dict[str, str]]) -> None
 
 def serve_and_stop(copy: Path, variables: dict[str, str]) -> None:
     """Start `make ui` as its own group, as a terminal does, and press Ctrl-C."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
     server = subprocess.Popen(
-        ["make", "ui", "PORT=5987"], cwd=copy, env=variables, stdout=subprocess.PIPE,
+        ["make", "ui", f"PORT={port}"], cwd=copy, env=variables, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     try:
-        assert "http://127.0.0.1:5987/#/experiments/" in server.stdout.readline()
+        assert f"http://127.0.0.1:{port}/#/experiments/" in server.stdout.readline()
         for line in server.stderr:
-            if "Uvicorn running on http://127.0.0.1:5987" in line:
+            if f"Uvicorn running on http://127.0.0.1:{port}" in line:
                 break
     finally:
         os.killpg(server.pid, signal.SIGINT)
