@@ -203,8 +203,10 @@ def docstring_sections(docstring: str, number: int, file: Path) -> tuple[str, di
 def code_sha256(source: str) -> str:
     """SHA-256 (hexadecimal) of the code without its docstrings, comments and layout.
 
-    Taken of the syntax tree, without its empty fields, of which newer Pythons have more: neither an
-    Analysis added after the run nor another version of Python changes the hash.
+    Taken of the syntax tree, without its empty fields, of which newer Pythons have more: an
+    Analysis added after the run does not change the hash, nor does another version of Python, but
+    for an f-string with a format inside a format, f"{x:{width}}", which Python 3.12 reads
+    differently.
     """
     tree = ast.parse(source)
     for node in ast.walk(tree):
