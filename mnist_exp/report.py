@@ -38,13 +38,11 @@ def curves(history: pd.DataFrame, split: str, target: Target) -> Figure:
     return figure
 
 
-def confusion_matrix(truth: np.ndarray, guess: np.ndarray, title: str) -> Figure:
-    """How often each digit was taken for which; `truth` and `guess` are integers (N,).
+def confusion_matrix(counts: pd.DataFrame, title: str) -> Figure:
+    """How often each digit was taken for which: `counts` has a row per truth, a column per guess.
 
     The colour leaves out the diagonal, which would drown the errors; a cell without any is blank.
     """
-    counts = pd.crosstab(pd.Series(truth, name="truth"), pd.Series(guess, name="guess"))
-    counts = counts.reindex(index=range(10), columns=range(10), fill_value=0)
     diagonal = np.eye(10, dtype=bool)
     errors = counts.mask(diagonal)
     shown = counts.astype(str).mask((counts == 0) | diagonal, "")

@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 import torchinfo
 from torch import nn
+from torchvision.utils import make_grid
 
 from mnist_exp import ROOT, ExpectedError, data, recipe, report, tracking, training, verdict
 from mnist_exp.receptive_field import (
@@ -198,11 +199,8 @@ def _record_end(run: tracking.RunWriter, plan: Plan, job: Training) -> Verdict |
         summary[key] = accuracy.tail(target.last_epochs).min()
     run.log_metrics({key: round(100 * value, 4) for key, value in summary.items()})
 
-    output = training.predict(job.network, job.evaluation.images).cpu()
-    truth, guess = job.evaluation.labels.cpu().numpy(), output.argmax(dim=1).numpy()
-    errors = int((truth != guess).sum())
-    title = f"{plan.name}: {errors} of {len(truth):,} {split} digits wrong after the last epoch"
-    run.log_figure(report.confusion_matrix(truth, guess, title), "confusion_matrix")
+    images = len(job.evaluation)
+    _record_mistakes(run, plan, job)
     run.log_figure(report.curves(history, split, target), "curves")
 
     outcome = None
@@ -210,7 +208,7 @@ def _record_end(run: tracking.RunWriter, plan: Plan, job: Training) -> Verdict |
     details = ""
     if split == "test":
         outcome = verdict.judge(
-            history, parameters=plan.parameters, test_images=len(truth), target=target
+            history, parameters=plan.parameters, test_images=images, target=target
         )
         result = f"{str(outcome).capitalize()}. {result}"
         details = report.verdict_table(outcome)
@@ -229,6 +227,26 @@ def _record_end(run: tracking.RunWriter, plan: Plan, job: Training) -> Verdict |
         run.set_tags({"verdict": str(outcome)} | outcome.reasons)
     run.describe(report.run_description(plan.iteration, result, details))
     return outcome
+
+
+def _record_mistakes(run: tracking.RunWriter, plan: Plan, job: Training) -> None:
+    """What the trained network takes for which, and each digit that it gets wrong."""
+    digits = job.evaluation.to(torch.device("cpu"))
+    output = training.predict(job.network, job.evaluation.images).cpu()
+    truth, guess = digits.labels, output.argmax(dim=1)
+    counts = pd.crosstab(pd.Series(truth, name="truth"), pd.Series(guess, name="guess"))
+    counts = counts.reindex(index=range(10), columns=range(10), fill_value=0)
+    run.log_table(counts.rename(columns=str).reset_index(), "confusion_matrix")
+
+    wrong = (truth != guess).nonzero()[:, 0]
+    probability = output.softmax(dim=1).gather(1, guess[:, None])[:, 0]
+    mistakes = {"index": wrong, "truth": truth[wrong], "guess": guess[wrong]}
+    mistakes["probability"] = probability[wrong]
+    run.log_table(pd.DataFrame(mistakes), "misclassified")
+    if len(wrong):
+        run.log_image(make_grid(digits.images[wrong], nrow=10, padding=0)[0], "misclassified")
+    title = f"{plan.name}: {len(wrong)} of {len(digits):,} {plan.split} digits wrong at the end"
+    run.log_figure(report.confusion_matrix(counts, title), "confusion_matrix")
 
 
 def _metrics(result: EpochResult, split: str) -> dict[str, float]:

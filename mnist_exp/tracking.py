@@ -161,6 +161,11 @@ class RunWriter:
         mlflow.log_figure(figure, f"figures/{name}.png", save_kwargs={"dpi": 110})
 
     @_readable_errors()
+    def log_image(self, pixels: Tensor, name: str) -> None:
+        """Grey values, uint8 (height, width), as a PNG."""
+        mlflow.log_image(pixels.numpy(), f"{name}.png")
+
+    @_readable_errors()
     def log_dataset(
         self, images: Tensor, labels: Tensor, *, name: str, context: str, digest: str, source: str
     ) -> None:

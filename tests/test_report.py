@@ -42,8 +42,11 @@ def test_curves_of_a_long_run_are_quick() -> None:
 
 
 def test_a_confusion_matrix_counts_truth_by_guess() -> None:
-    truth, guess = np.array([3, 3, 3, 5, 9]), np.array([3, 3, 8, 5, 4])
-    axes = report.confusion_matrix(truth, guess, "two errors").axes[0]
+    counts = pd.DataFrame(0, index=pd.RangeIndex(10, name="truth"), columns=range(10))
+    counts = counts.rename_axis(columns="guess")
+    for truth, guess in [(3, 3), (3, 3), (3, 8), (5, 5), (9, 4)]:
+        counts.loc[truth, guess] += 1
+    axes = report.confusion_matrix(counts, "two errors").axes[0]
     shown = {(round(t.get_position()[0] - 0.5), round(t.get_position()[1] - 0.5)): t.get_text()
              for t in axes.texts if t.get_text() not in ("", "0")}  # fmt: skip
     assert shown == {(3, 3): "2", (8, 3): "1", (5, 5): "1", (4, 9): "1"}

@@ -16,6 +16,7 @@ import torch
 from conftest import REFERENCE
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
+from PIL import Image
 from torch import nn
 from torch.optim import SGD
 
@@ -131,6 +132,26 @@ def test_tables_text_and_figures(recorded: SimpleNamespace) -> None:
     for figure in ("curves", "confusion_matrix", "digits"):
         png = (folder / "figures" / f"{figure}.png").read_bytes()
         assert png.startswith(b"\x89PNG")
+
+
+def test_what_the_trained_network_gets_wrong(
+    recorded: SimpleNamespace, mnist: tuple[Digits, Digits]
+) -> None:
+    folder, digits = recorded.artifacts, mnist[1][:1000]
+    counts = pd.read_csv(folder / "confusion_matrix.csv", index_col="truth")
+    assert counts.sum(axis=1).tolist() == digits.labels.bincount(minlength=10).tolist()
+    wrong = pd.read_csv(folder / "misclassified.csv")
+    assert len(wrong) == recorded.history["test_errors"].iloc[-1]
+    assert len(wrong) == 1000 - np.trace(counts)
+    assert wrong["truth"].tolist() == digits.labels[wrong["index"].tolist()].tolist()
+    assert (wrong["truth"] != wrong["guess"]).all()
+    assert wrong["probability"].between(0.1, 1).all()
+    with Image.open(folder / "misclassified.png") as image:
+        pixels = np.asarray(image)
+    last = len(wrong) - 1
+    top, left = 28 * (last // 10), 28 * (last % 10)
+    expected = digits.images[wrong["index"][last], 0]
+    assert (pixels[top : top + 28, left : left + 28] == expected.numpy()).all()
 
 
 def test_where_it_came_from(recorded: SimpleNamespace) -> None:
