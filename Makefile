@@ -1,12 +1,12 @@
 # Every command a person uses; bare `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run check ui new test lint
+.PHONY: help setup run check compare report results import ui new test lint
 .SUFFIXES:
 
 # What a user sets is taken literally and reaches a recipe through the environment only, as in
 # "$$MODEL": neither make nor the shell expands or runs what is in it.
-settings := MODEL SEED EPOCHS DEVICE SPLIT PORT FROM PYTHON VENV
+settings := MODEL MODELS SEED SEEDS EPOCHS DEVICE SPLIT BASELINE PORT FROM PYTHON VENV
 $(foreach name,$(settings),$(eval override $(name) := $$(value $(name))))
 ifeq ($(PYTHON),)
 override PYTHON := python3
@@ -33,7 +33,7 @@ endif
 installed := $(VENV)/.mnist-exp-installed
 
 help: ## list these commands
-	@awk -F ' *## *' '/^[a-z]+:.*##/ { sub(/:.*/, "", $$1); printf "make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ' *## *' '/^[a-z]+:.*##/ { sub(/:.*/, "", $$1); printf "make %-7s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "PYTHON= chooses the Python (3.11 or newer) that makes the environment, and VENV= its folder,"
 	@echo "or an environment of your own (conda: VENV=\$$CONDA_PREFIX)."
@@ -42,8 +42,21 @@ run: $(installed) ## MODEL=5 [SEED=1] [EPOCHS=15] [DEVICE=auto] [SPLIT=test]: tr
 	@"$$VENV/bin/python" -m mnist_exp run $${SEED:+--seed="$$SEED"} $${EPOCHS:+--epochs="$$EPOCHS"} \
 		$${DEVICE:+--device="$$DEVICE"} $${SPLIT:+--split="$$SPLIT"} -- "$$MODEL"
 
-check: $(installed) ## MODEL=6: does its newest run meet the target?
-	@"$$VENV/bin/python" -m mnist_exp check -- "$$MODEL"
+check: $(installed) ## [MODEL=6] [SEEDS=5] [BASELINE=5]: is the target met on every seed? Or: no worse than 5?
+	@"$$VENV/bin/python" -m mnist_exp check $${SEEDS:+--seeds="$$SEEDS"} \
+		$${BASELINE:+--baseline="$$BASELINE"} -- $${MODEL:+"$$MODEL"}
+
+compare: $(installed) ## [MODELS="3 6"]: print a table of the iterations
+	@"$$VENV/bin/python" -m mnist_exp compare $${MODELS:+--models="$$MODELS"}
+
+report: $(installed) ## [MODELS="3 6"]: write the comparison as a page, figures and tables to reports/
+	@"$$VENV/bin/python" -m mnist_exp report $${MODELS:+--models="$$MODELS"}
+
+results: $(installed) ## write experiments/RESULTS.md and results/ from the runs that count
+	@"$$VENV/bin/python" -m mnist_exp results
+
+import: $(installed) ## enter the published runs of experiments/results/ into the store
+	@"$$VENV/bin/python" -m mnist_exp import
 
 ui: $(installed) ## [PORT=5000]: browse the recorded runs
 	@"$$VENV/bin/python" -m mnist_exp ui $${PORT:+--port="$$PORT"}

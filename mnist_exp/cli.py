@@ -8,6 +8,8 @@ imported by the commands that need them, so that `--help` is quick.
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 import logging
 import re
 import signal
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING, NoReturn
 from mnist_exp import ExpectedError
 
 if TYPE_CHECKING:
+    from mnist_exp.comparison import Comparison
     from mnist_exp.run import Plan
     from mnist_exp.training import EpochResult, Progress
     from mnist_exp.verdict import Verdict
@@ -61,30 +64,105 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from mnist_exp import recipe, tracking, verdict
+    from mnist_exp import comparison
 
-    iteration = recipe.load(options.model)
-    target = recipe.load_target()
-    run = verdict.newest_run(tracking.runs(), iteration.number, iteration.code_sha256)
-    judged = verdict.judge(
-        tracking.history([run["run_id"]]),
-        parameters=int(run["parameters"]),
-        test_images=int(run["test_images"]),
-        target=target,
-    )
-    print(f"Model {iteration.number}: {iteration.title}")
-    print(f"{run['run_name']}, run {run['run_id']}, {run['start_time']:%Y-%m-%d %H:%M} UTC")
-    _print_verdict(judged)
-    return 0 if judged.met else 1
+    if options.baseline is not None:
+        return _check_baseline(options)
+    found = comparison.read([options.model] if options.model else ())
+    if found.verdicts.empty:
+        raise ExpectedError(_uncounted(found))
+    verdicts = comparison.verdicts(found, options.seeds)
+    if options.json:
+        print(json.dumps(verdicts, indent=2))
+    else:
+        for verdict in verdicts:
+            count = f"{verdict['passing']} of {verdict['seeds']}"
+            print(f"Model {verdict['model']}, {verdict['title']}: {verdict['verdict']}, {count}")
+            print(f"  {verdict['reason']}")
+        for number in found.uncounted:
+            print(f"Model {number}: {_uncounted(found, number)}")
+    return 0 if all(verdict["met"] for verdict in verdicts) else 1
+
+
+def _check_baseline(options: argparse.Namespace) -> int:
+    from mnist_exp import comparison, verdict
+
+    if options.model is None or options.model == options.baseline:
+        raise ExpectedError("BASELINE= compares MODEL= with another, as in MODEL=8 BASELINE=6")
+    found = comparison.read([options.model, options.baseline])
+    for number in (options.model, options.baseline):
+        if number in found.uncounted:
+            raise ExpectedError(_uncounted(found, number))
+    effect = verdict.effect(found.counting, options.model, options.baseline)
+    needed = max(verdict.FEWEST_PAIRS, options.seeds or 0)
+    if len(effect.seeds) < needed:
+        raise ExpectedError(
+            f"models {options.model} and {options.baseline} share {len(effect.seeds)} seeds; "
+            f"{needed} are needed to tell: make run MODEL={options.model} SEED=..."
+        )
+    if options.json:
+        print(json.dumps(dataclasses.asdict(effect) | {"worse": effect.worse}, indent=2))
+    else:
+        judged = "is worse than" if effect.worse else "is not worse than"
+        print(f"Model {options.model} {judged} model {options.baseline}:")
+        print(f"  final test accuracy {effect}")
+    return 1 if effect.worse else 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from mnist_exp import comparison
+
+    found = comparison.read(options.models)
+    if found.verdicts.empty:
+        raise ExpectedError(_uncounted(found))
+    table = comparison.shown(found.verdicts, found.target)
+    print(table.to_string(index=False))
+    print()
+    for row in found.verdicts.itertuples():
+        print(f"Model {row.model}: {row.verdict}; {row.reason}")
+    for number in found.uncounted:
+        print(f"Model {number}: {_uncounted(found, number)}")
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from mnist_exp import ROOT, comparison, report, ui
+
+    page = report.write(comparison.read(options.models), ROOT / "reports")
+    ui.prepare(page)
+    print(f"Written: {page.relative_to(ROOT)}; open it in a browser")
+    return 0
+
+
+def _results(_: argparse.Namespace) -> int:
+    from mnist_exp import ROOT, comparison, results
+
+    page = results.write(comparison.read())
+    print(f"Written: {page.relative_to(ROOT)}, and results/ beside it")
+    return 0
+
+
+def _import(_: argparse.Namespace) -> int:
+    from mnist_exp import results
+
+    done = results.enter()
+    print(f"Imported {done.entered} runs; {done.present} were there already")
+    return 0
+
+
+def _uncounted(found: Comparison, number: int | None = None) -> str:
+    number = min(found.uncounted) if number is None else number
+    reasons = found.uncounted[number]
+    return f"no run of model {number} counts ({reasons}): make run MODEL={number}"
 
 
 def _ui(options: argparse.Namespace) -> int:
-    from mnist_exp import tracking
+    from mnist_exp import tracking, ui
 
     if not tracking.is_served():
-        tracking.check_port(options.port)
-    print(f"The runs: {tracking.table_address(options.port)}", flush=True)
-    return 0 if tracking.is_served() else tracking.serve(options.port)
+        ui.check_port(options.port)
+    print(f"The runs: {ui.address(options.port)}{ui.prepare()}", flush=True)
+    return 0 if tracking.is_served() else ui.serve(options.port)
 
 
 def _new(options: argparse.Namespace) -> int:
@@ -171,6 +249,11 @@ def _whole_number(name: str, least: int, most: int, example: str) -> Callable[[s
     return parse
 
 
+def _models(text: str) -> list[int]:
+    number = _whole_number("MODELS", 1, 9999, 'MODELS="3 6"')
+    return sorted({number(word) for word in text.split() or [""]})
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _OneLineParser(
         prog="mnist-exp",
@@ -187,11 +270,33 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--split", default="test", help="test or validation")
     run.set_defaults(command=_run)
 
+    seeds = _whole_number("SEEDS", 1, 10_000, "SEEDS=5")
     check = commands.add_parser(
-        "check", help="exit 0: the newest run meets the target, 1: not, 2: no run"
+        "check", help="exit 0: the target is met on every seed, 1: not, 2: nothing to judge"
     )
-    check.add_argument("model", type=model)
+    check.add_argument("model", type=model, nargs="?", help="all in the store, if left out")
+    check.add_argument("--seeds", type=seeds, help="demand that many seeds, all passing")
+    baseline = _whole_number("BASELINE", 1, 9999, "BASELINE=6")
+    check.add_argument(
+        "--baseline", type=baseline, metavar="MODEL",
+        help="exit 1 when the model is worse than this one, paired by seed",
+    )  # fmt: skip
+    check.add_argument("--json", action="store_true", help="print the verdicts as JSON")
     check.set_defaults(command=_check)
+
+    compare = commands.add_parser("compare", help="print a table of the iterations in the store")
+    compare.add_argument("--models", type=_models, default=(), help='such as "3 6"')
+    compare.set_defaults(command=_compare)
+
+    report = commands.add_parser("report", help="write the comparison as a page to reports/")
+    report.add_argument("--models", type=_models, default=(), help='such as "3 6"')
+    report.set_defaults(command=_report)
+
+    results = commands.add_parser("results", help="write experiments/RESULTS.md from the store")
+    results.set_defaults(command=_results)
+
+    entered = commands.add_parser("import", help="enter the published runs into the store")
+    entered.set_defaults(command=_import)
 
     ui = commands.add_parser("ui", help="serve the store to a browser on this machine")
     ui.add_argument("--port", type=_whole_number("PORT", 1, 65535, "PORT=5001"), default=5000)

@@ -120,6 +120,12 @@ class Iteration:
         return _short(self.path)
 
     @property
+    def code(self) -> str:
+        """The source after its docstring."""
+        first = ast.parse(self.source).body[0]
+        return "".join(self.source.splitlines(keepends=True)[first.end_lineno :])
+
+    @property
     def code_sha256(self) -> str:
         """SHA-256 of the code; see `code_sha256`."""
         return code_sha256(self.source)

@@ -1,76 +1,415 @@
-"""DataFrames and verdicts in, figures and Markdown out."""
+"""Comparisons in, pages, pictures and descriptions out."""
 
+import base64
+import difflib
+import io
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-import seaborn as sns
+from markupsafe import Markup
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from PIL import Image
 
+from mnist_exp import __version__, comparison, figures, tracking, ui
+from mnist_exp.comparison import Comparison
 from mnist_exp.recipe import SECTIONS, Iteration, Target
-from mnist_exp.verdict import Verdict, percent
+from mnist_exp.verdict import Effect, Verdict, percent
 
-mpl.use("Agg")  # seaborn would look for a screen
-TRAIN, HELD_OUT = sns.color_palette("colorblind")[:2]
-
-
-def curves(history: pd.DataFrame, split: str, target: Target) -> Figure:
-    """Accuracy and loss per epoch of one run; `history` has `train_*` and `<split>_*` columns."""
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    for axes, quantity in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
-        for part, colour in (("train", TRAIN), (split, HELD_OUT)):
-            sns.lineplot(
-                history, x="epoch", y=f"{part}_{quantity}", ax=axes, color=colour, marker="o",
-                label=part,
-            )  # fmt: skip
-        axes.set(ylabel=quantity)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        sns.despine(ax=axes)
-    accuracy = figure.axes[0]
-    accuracy.axhline(target.test_accuracy, color="0.4", linestyle="--", linewidth=1)
-    accuracy.annotate(
-        percent(target.test_accuracy), (1, target.test_accuracy), fontsize=8, color="0.3",
-        va="bottom", xycoords=("axes fraction", "data"), ha="right",
-    )  # fmt: skip
-    accuracy.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
-    if history[f"{split}_accuracy"].iloc[-1] > 0.98:  # the first epochs would flatten the rest
-        accuracy.set_ylim(0.97, 1)
-    return figure
+MOST_RUNS = 500
+"""Rows of the page's table of runs; `runs.csv` has them all."""
+MOST_EMBEDDED = 2_000_000
+"""Bytes of a table that the page holds itself; a larger one stays beside it."""
 
 
-def confusion_matrix(counts: pd.DataFrame, title: str) -> Figure:
-    """How often each digit was taken for which: `counts` has a row per truth, a column per guess.
+@dataclass(frozen=True)
+class Picture:
+    """A figure with the words that go with it; `alt` says what it shows to those who can't see."""
 
-    The colour leaves out the diagonal, which would drown the errors; a cell without any is blank.
+    name: str
+    figure: Figure
+    alt: str
+    caption: str
+
+    @property
+    def svg(self) -> Markup:
+        """The figure as part of a page: in the page's ink, without a background."""
+        text = svg(self.figure, self.name)
+        text = text[text.index("<svg") :]
+        text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
+        text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
+        # Ids are a figure's own; on a page they would meet those of the others.
+        text = re.sub(r'(\bid="|="#|url\(#)', rf"\1{self.name}-", text)
+        label = Markup('<svg role="img" aria-label="{}"').format(self.alt)
+        text = text.replace("<svg", label, 1)
+        return Markup(text.replace(figures.INK, "currentColor").replace(figures.PAPER, "none"))
+
+
+@dataclass(frozen=True)
+class Step:
+    """An iteration, and what it changed and did against the one before it."""
+
+    iteration: Iteration
+    effect: Effect | None = None
+    diff: tuple[tuple[str, str], ...] = ()
+    """("plus" or "minus", line of code)."""
+
+    @property
+    def fence(self) -> str:
+        """What encloses the diff in Markdown: longer than any backticks in it."""
+        runs = re.findall("`+", "".join(line for _, line in self.diff))
+        return "`" * max(3, 1 + max(map(len, runs), default=0))
+
+
+def write(found: Comparison, folder: Path) -> Path:
+    """Write the page, its Markdown, figures and tables to `folder`; returns the page."""
+    tables = {
+        "verdicts.csv": (found.verdicts, "one row per iteration"),
+        "runs.csv": (found.runs, "one row per run, with its scores and why it does not count"),
+        "history.csv": (found.history, "one row per run and epoch"),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, (table, _) in tables.items():
+        table.to_csv(folder / name, index=False)
+    files = [
+        {"name": name, "what": what, "uri": _embedded(folder / name)}
+        for name, (_, what) in tables.items()
+    ]
+    content = contents(found)
+    write_figures(content["pictures"].values(), folder / "figures", ("svg", "png"))
+    (folder / "comparison.md").write_text(markdown(content, "figures"), encoding="utf-8")
+    page = folder / "comparison.html"
+    environment = _templates(autoescape=True, finalize=_unbroken)
+    template = environment.get_template("comparison.html.j2")
+    page.write_text(template.render(content | {"files": files}), encoding="utf-8")
+    return page
+
+
+def markdown(content: dict[str, Any], figure_folder: str) -> str:
+    """The report as Markdown, which finds its figures in `figure_folder`."""
+    environment = _templates(autoescape=True, finalize=_markdown)
+    template = environment.get_template("comparison.md.j2")
+    return template.render(content | {"figures": figure_folder})
+
+
+def write_figures(pictures: Iterable[Picture], folder: Path, formats: Iterable[str]) -> None:
+    """Write each picture to `folder` in each of `formats`, "svg" or "png"."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for picture in pictures:
+        if "svg" in formats:
+            text = svg(picture.figure, picture.name).replace(figures.PAPER, "#ffffff")
+            (folder / f"{picture.name}.svg").write_text(text, encoding="utf-8")
+        if "png" in formats:
+            picture.figure.savefig(folder / f"{picture.name}.png", dpi=130)
+
+
+def contents(found: Comparison) -> dict[str, Any]:
+    """Everything a report says, by the names that the templates use."""
+    counting, verdicts = found.counting, found.verdicts
+    fields, field_pictures = _fields(found)
+    mistakes, mistake_pictures = _mistakes(found)
+    effects = [effect for effect in found.steps() if effect.seeds]
+    pictures = [*_overview(found), *field_pictures, *mistake_pictures]
+    if effects:
+        pictures.append(_effects_picture(effects))
+    met = int(verdicts["met"].sum())
+    return {
+        "title": "MNIST iterations compared",
+        "target": target_text(found.target),
+        "summary": f"{met} of {len(verdicts)} iteration{_s(len(verdicts))} "
+        f"meet{'s' if met == 1 else ''} the target on every seed that was run.",
+        "made": f"Made {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by mnist-exp {__version__} from "
+        f"{len(found.runs):,} run{_s(len(found.runs))}, of which {len(counting):,} "
+        f"count{'s' if len(counting) == 1 else ''}.",
+        "verdicts": comparison.shown(verdicts, found.target),
+        "reasons": list(_rows(verdicts)),
+        "uncounted": found.uncounted,
+        "steps": _steps(found),
+        "published": _published(found),
+        "fields": fields,
+        "mistakes": mistakes,
+        "no_mistakes": "No run that counts holds its misclassified digits.",
+        "origin": _origin(found),
+        "pictures": {picture.name: picture for picture in pictures},
+    }
+
+
+def target_text(target: Target) -> str:
+    """The target as a sentence without its full stop."""
+    return (
+        f"test accuracy of at least {percent(target.test_accuracy)} in every one of the last "
+        f"{target.last_epochs} epochs, in at most {target.max_epochs} epochs, with fewer than "
+        f"{target.parameters_below:,} parameters"
+    )
+
+
+def _overview(found: Comparison) -> list[Picture]:
+    bar = percent(found.target.test_accuracy)
+    accuracy = Picture(
+        "accuracy",
+        figures.accuracy_by_seed(found.counting, found.history, found.target),
+        "Train and test accuracy per epoch, one panel per iteration. The figures are in "
+        "history.csv; the table above has the best, final and worst.",
+        f"Train and test accuracy per epoch: a thin line per seed (a band where there are many), "
+        f"and the mean. The dashed line is the {bar} of the target; what is below "
+        f"{percent(figures.SHOWN[0])} is cut off.",
+    )
+    worst = "; ".join(
+        f"model {row.model}: {row.parameters:,} parameters, {percent(row.worst_accuracy)}"
+        for row in _rows(found.verdicts)
+    )
+    price = Picture(
+        "price",
+        figures.price(found.verdicts, found.target),
+        f"Parameters against the worst test accuracy. {worst}.",
+        f"Parameters against the worst test accuracy in the last {found.target.last_epochs} epochs "
+        "over all seeds. No iteration is smaller and better than those on the frontier; the target "
+        "is to the left of the dotted and above the dashed line.",
+    )
+    return [accuracy, price]
+
+
+def _effects_picture(effects: list[Effect]) -> Picture:
+    said = "; ".join(f"model {e.model} against {e.baseline}: {e}" for e in effects)
+    return Picture(
+        "effects",
+        figures.effects(effects),
+        f"The effect of each step on final test accuracy. {said}.",
+        "The difference of final test accuracy to the iteration before, mean over the seeds that "
+        "both have run. The bars are bootstrap 95 % intervals; a hollow point has too few seeds "
+        "for one.",
+    )
+
+
+def _steps(found: Comparison) -> list[Step]:
+    numbers = list(found.iterations)
+    effects = {effect.model: effect for effect in found.steps()}
+    steps = []
+    for before, number in zip([None, *numbers], numbers, strict=False):
+        iteration = found.iterations[number]
+        if before is None:
+            steps.append(Step(iteration))
+        else:
+            diff = changed_lines(found.iterations[before], iteration)
+            steps.append(Step(iteration, effects[number], diff))
+    return steps
+
+
+def changed_lines(before: Iteration, after: Iteration) -> tuple[tuple[str, str], ...]:
+    """The lines of code in which two iterations differ: ("minus" or "plus", line).
+
+    Their docstrings are left out; the report shows their sections.
     """
-    diagonal = np.eye(10, dtype=bool)
-    errors = counts.mask(diagonal)
-    shown = counts.astype(str).mask((counts == 0) | diagonal, "")
-    figure = Figure(figsize=(6, 5), layout="constrained")
-    axes = figure.subplots()
-    sns.heatmap(
-        errors, annot=shown, fmt="", cmap="Blues", linewidths=0.5, linecolor="0.9",
-        cbar_kws={"label": "errors"}, ax=axes,
-    )  # fmt: skip
-    for digit in range(10):
-        count = str(counts.loc[digit, digit])
-        axes.text(digit + 0.5, digit + 0.5, count, ha="center", va="center", color="0.5")
-    axes.set_title(title)
-    return figure
+    lines = difflib.unified_diff(before.code.splitlines(), after.code.splitlines(), n=0)
+    kinds = {"-": "minus", "+": "plus"}
+    return tuple((kinds[line[0]], line) for line in list(lines)[2:] if line[0] in kinds)
 
 
-def digit_sheet(images: np.ndarray, labels: np.ndarray, title: str) -> Figure:
-    """Digits in rows of eight, each under its label; `images` are (N, 28, 28), any scale."""
-    rows = -(-len(images) // 8)
-    figure = Figure(figsize=(8, 1.25 * rows + 0.4), layout="constrained")
-    grid = list(figure.subplots(rows, 8).flat)
-    for axes in grid:
-        axes.axis("off")
-    for axes, image, label in zip(grid, images, labels, strict=False):  # the last row may be short
-        axes.imshow(image, cmap="gray")
-        axes.set_title(label, fontsize=9)
-    figure.suptitle(title)
-    return figure
+def _published(found: Comparison) -> pd.DataFrame:
+    table = comparison.published(found)
+    return pd.DataFrame(
+        {
+            "model": table["model"].map(str),
+            "figure": table["quantity"],
+            "published": table["published"].map(percent),
+            "measured": [
+                percent(row.low)
+                if row.low == row.high
+                else f"{percent(row.low)} to {percent(row.high)}"
+                for row in _rows(table)
+            ],
+            "published value": [
+                "inside" if row.inside else "above" if row.published > row.high else "below"
+                for row in _rows(table)
+            ],
+        }
+    )
+
+
+def _fields(found: Comparison) -> tuple[list[dict[str, Any]], list[Picture]]:
+    """The receptive-field tables; iterations with the same one share it."""
+    groups: dict[str, dict[str, Any]] = {}
+    for model, runs in found.counting.groupby("model"):
+        run = runs.iloc[-1]
+        table = tracking.table(run["run_id"], "receptive_field")
+        key = table.to_csv() if table is not None else f"none {model}"
+        group = groups.setdefault(key, {"numbers": [], "table": table, "run": run})
+        group["numbers"].append(model)
+    fields, pictures = [], []
+    for group in groups.values():
+        numbers, table = group["numbers"], group["table"]
+        models = f"Model{_s(len(numbers))} {', '.join(map(str, numbers))}"
+        name = f"receptive_field_{numbers[0]}"
+        if table is not None:
+            seen = ", ".join(f"{row.layer} {row.r_out}" for row in _rows(table))
+            pictures.append(
+                Picture(
+                    name,
+                    figures.receptive_field_growth(table),
+                    f"Pixels that each layer sees: {seen}.",
+                    f"{models}: how much of the input each layer sees. The shaded band is the "
+                    "input.",
+                )
+            )
+            table = table.drop(columns=["dilation", "start", "misaligned"], errors="ignore")
+            table = table.astype(object).map(_cell)
+        reason = group["run"]["receptive_field"]
+        fields.append({"models": models, "name": name, "table": table, "reason": reason})
+    return fields, pictures
+
+
+def _rows(table: pd.DataFrame) -> Any:
+    """Its rows as named tuples."""
+    return table.itertuples(index=False)
+
+
+def _cell(value: Any) -> str:
+    return "" if pd.isna(value) else str(value)
+
+
+def _mistakes(found: Comparison) -> tuple[dict[str, Any] | None, list[Picture]]:
+    run = found.best_run()
+    wrong = None if run is None else tracking.table(run["run_id"], "misclassified")
+    counts = None if run is None else tracking.table(run["run_id"], "confusion_matrix")
+    if run is None or wrong is None or counts is None:
+        return None, []
+    counts = counts.set_index("truth").astype(int).rename_axis(columns="guess")
+    name = f"{run['run_name']}"
+    what = (
+        f"{name}, the run with the highest worst accuracy in the last {found.target.last_epochs} "
+        f"epochs ({percent(run['worst_accuracy'])}), misclassifies {len(wrong)} of "
+        f"{int(run['test_images']):,} test digits after its last epoch."
+    )
+    pairs = counts.reset_index().melt("truth", var_name="guess", value_name="digits")
+    pairs = pairs[pairs["truth"].astype(str) != pairs["guess"]].nlargest(3, "digits")
+    most = ", ".join(f"{p.truth} for {p.guess} ({p.digits})" for p in _rows(pairs))
+    confusion = Picture(
+        "confusion_matrix",
+        figures.confusion_matrix(counts, name),
+        f"Confusion matrix of {name}. Most often taken: {most}.",
+        f"How often each digit was taken for which. Most often: {most}.",
+    )
+    pictures, digits = [confusion], []
+    sheet = tracking.image(run["run_id"], "misclassified")
+    if sheet is not None:
+        images = _tiles(sheet, len(wrong))
+        wrong = wrong.sort_values("probability", ascending=False, kind="stable")
+        images = images[wrong.index]
+        pictures.append(
+            Picture(
+                "misclassified",
+                figures.misclassified(images, wrong),
+                f"The {len(wrong)} misclassified digits.",
+                "The misclassified digits, the most certain mistakes first: truth → guess, and the "
+                "probability that the network gives its guess, in percent.",
+            )
+        )
+        digits = [
+            {
+                "index": row.index,
+                "truth": row.truth,
+                "guess": row.guess,
+                "probability": percent(row.probability),
+                "image": _image_uri(image),
+            }
+            for image, row in zip(images, _rows(wrong), strict=True)
+        ]
+    address = ui.run_address(run["experiment_id"], run["run_id"])
+    return {"what": what, "address": address, "digits": digits}, pictures
+
+
+def _tiles(sheet: np.ndarray, count: int) -> np.ndarray:
+    """The first `count` digits, (N, 28, 28), of an image in which they lie row by row."""
+    rows, columns = (size // 28 for size in sheet.shape)
+    tiles = sheet.reshape(rows, 28, columns, 28).swapaxes(1, 2)
+    return tiles.reshape(-1, 28, 28)[:count]
+
+
+def _origin(found: Comparison) -> dict[str, Any]:
+    newest = found.runs.sort_values("start_time", ascending=False, kind="stable").head(MOST_RUNS)
+    texts = {
+        "run": newest["run_name"],
+        "run id": newest["run_id"],
+        "started (UTC)": newest["start_time"].dt.strftime("%Y-%m-%d %H:%M"),
+        "wall time": (newest["end_time"] - newest["start_time"]).map(_duration),
+        "counts": newest["excluded"].where(newest["excluded"] != "", "yes"),
+        "commit": newest["git_commit"].astype(str).str[:10],
+        "uncommitted changes": newest["git_dirty"].map({"true": "yes", "false": "no"}),
+        "code hash": newest["code_sha256"].astype(str).str[:10],
+        "machine": newest["machine"],
+        "threads": newest["threads"],
+        "python": newest["python"],
+        "torch": newest["torch"],
+        "mlflow": newest["mlflow"],
+        "imported from": newest["imported_from"].map(_cell).str[:10],
+    }
+    table = pd.DataFrame({name: column.map(_cell) for name, column in texts.items()})
+    addresses = [ui.run_address(run.experiment_id, run.run_id) for run in _rows(newest)]
+    caption = "The runs, newest first"
+    if len(found.runs) > MOST_RUNS:
+        caption += f": {MOST_RUNS} of {len(found.runs):,}; runs.csv has all"
+    rows = list(zip(addresses, table.itertuples(index=False, name=None), strict=True))
+    return {"caption": caption, "table": table, "rows": rows}
+
+
+def _duration(length: pd.Timedelta) -> str:
+    if pd.isna(length):
+        return ""
+    minutes, seconds = divmod(round(length.total_seconds()), 60)
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+
+
+def _s(count: int) -> str:
+    return "" if count == 1 else "s"
+
+
+def svg(figure: Figure, name: str) -> str:
+    """A figure as SVG, always the same for the same figure; `name` sets its ids apart on a page."""
+    file = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    return file.getvalue()
+
+
+def _embedded(file: Path) -> str:
+    content = file.read_bytes()
+    if len(content) > MOST_EMBEDDED:
+        return ""
+    return f"data:text/csv;base64,{base64.b64encode(content).decode()}"
+
+
+def _image_uri(pixels: np.ndarray) -> str:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _templates(**options: Any) -> jinja2.Environment:
+    loader = jinja2.PackageLoader("mnist_exp")
+    return jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, **options)
+
+
+def _unbroken(value: Any) -> Any:
+    """A percent sign stays on the line of its number."""
+    return value.replace(" %", "\N{NO-BREAK SPACE}%") if isinstance(value, str) else value
+
+
+def _markdown(value: object) -> Markup:
+    """Any value as Markdown that shows it as it is."""
+    return value if isinstance(value, Markup) else Markup(escape_markdown(str(value)))
+
+
+def escape_markdown(text: str) -> str:
+    """Text, shown as it is and read neither as Markdown nor as HTML."""
+    text = text.replace("&", "&amp;").replace("<", "&lt;")
+    return re.sub(r"([\\|\[\]*`])", r"\\\1", text)
 
 
 def run_description(iteration: Iteration, summary: str, details: str = "") -> str:
@@ -78,8 +417,8 @@ def run_description(iteration: Iteration, summary: str, details: str = "") -> st
 
     The UI folds all but the first lines: `summary` comes first, `details` last.
     """
-    title = f"## Model {iteration.number}: {_escape(iteration.title)}"
-    sections = [f"**{name}:** {_escape(iteration.sections[name])}" for name in SECTIONS]
+    title = f"## Model {iteration.number}: {escape_markdown(iteration.title)}"
+    sections = [f"**{name}:** {escape_markdown(iteration.sections[name])}" for name in SECTIONS]
     return "\n\n".join(filter(None, [title, summary, *sections, details]))
 
 
@@ -90,8 +429,3 @@ def verdict_table(verdict: Verdict) -> str:
         for condition in verdict.conditions
     ]
     return "\n".join(["| condition | measured | met |", "|---|---|---|", *rows])
-
-
-def _escape(text: str) -> str:
-    """Text from a docstring, shown as it is and not read as HTML."""
-    return text.replace("&", "&amp;").replace("<", "&lt;")

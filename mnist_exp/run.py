@@ -18,7 +18,18 @@ import torchinfo
 from torch import nn
 from torchvision.utils import make_grid
 
-from mnist_exp import ROOT, ExpectedError, data, recipe, report, tracking, training, verdict
+from mnist_exp import (
+    ROOT,
+    ExpectedError,
+    data,
+    figures,
+    recipe,
+    report,
+    tracking,
+    training,
+    ui,
+    verdict,
+)
 from mnist_exp.receptive_field import (
     ReceptiveFieldError,
     output_field,
@@ -157,7 +168,7 @@ def carry_out(
             run.log_metrics(_metrics(result, plan.split), step=result.epoch)
             on_epoch(result)
         outcome = _record_end(run, plan, job)
-    return Outcome(run.run_id, run.address, outcome)
+    return Outcome(run.run_id, ui.run_address(run.experiment_id, run.run_id), outcome)
 
 
 def _record_beginning(
@@ -165,7 +176,7 @@ def _record_beginning(
 ) -> None:
     iteration = plan.iteration
     run.describe(report.run_description(iteration, "In training."))
-    run.log_metrics({"parameters": plan.parameters})
+    run.log_metrics({"parameters": plan.parameters, "model": iteration.number})
     run.log_text(iteration.source, f"source/{iteration.path.name}")
     if uncommitted:
         run.log_text(uncommitted, "source/uncommitted.diff")
@@ -183,7 +194,7 @@ def _record_beginning(
         plan.recipe, some.images, torch.Generator().manual_seed(plan.seed)
     )
     title = "Training digits as the network sees them"
-    run.log_figure(report.digit_sheet(seen[:, 0].numpy(), some.labels.numpy(), title), "digits")
+    run.log_figure(figures.digit_sheet(seen[:, 0].numpy(), some.labels.numpy(), title), "digits")
 
 
 def _record_end(run: tracking.RunWriter, plan: Plan, job: Training) -> Verdict | None:
@@ -199,19 +210,21 @@ def _record_end(run: tracking.RunWriter, plan: Plan, job: Training) -> Verdict |
         summary[key] = accuracy.tail(target.last_epochs).min()
     run.log_metrics({key: round(100 * value, 4) for key, value in summary.items()})
 
-    images = len(job.evaluation)
     _record_mistakes(run, plan, job)
-    run.log_figure(report.curves(history, split, target), "curves")
+    run.log_figure(figures.curves(history, split, target), "curves")
 
     outcome = None
     result = f"Final {split} accuracy {percent(accuracy.iloc[-1])}."
     details = ""
     if split == "test":
-        outcome = verdict.judge(
-            history, parameters=plan.parameters, test_images=images, target=target
-        )
+        own = {"run_id": run.run_id, "parameters": plan.parameters}
+        kept = pd.DataFrame([own | {"test_images": len(job.evaluation)}])
+        outcome = verdict.judge(kept.join(verdict.scores(kept, history, target)).iloc[0], target)
         result = f"{str(outcome).capitalize()}. {result}"
         details = report.verdict_table(outcome)
+    if plan.table is not None:
+        table = ui.run_path(run.experiment_id, run.run_id, "receptive_field.json")
+        result += f" Receptive field {plan.receptive_field} ([table]({table}))."
     if plan.overrides != "none":
         result += f" Overridden: {plan.overrides}."
 
@@ -246,7 +259,7 @@ def _record_mistakes(run: tracking.RunWriter, plan: Plan, job: Training) -> None
     if len(wrong):
         run.log_image(make_grid(digits.images[wrong], nrow=10, padding=0)[0], "misclassified")
     title = f"{plan.name}: {len(wrong)} of {len(digits):,} {plan.split} digits wrong at the end"
-    run.log_figure(report.confusion_matrix(counts, title), "confusion_matrix")
+    run.log_figure(figures.confusion_matrix(counts, title), "confusion_matrix")
 
 
 def _metrics(result: EpochResult, split: str) -> dict[str, float]:

@@ -6,53 +6,47 @@ The only module that knows MLflow. The store is the one that MLFLOW_TRACKING_URI
 
 import os
 
-# Read by MLflow when it is imported: no telemetry, no addresses on stdout, short retries, so that a
-# server that is away is noticed in seconds.
+# Read by MLflow when it is imported: no telemetry, no addresses or progress bars, short retries, so
+# that a server that is away is noticed in seconds.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 
 import contextlib
+import io
 import logging
 import re
-import signal
-import socket
-import subprocess
 import sys
+import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import mlflow
+import numpy as np
 import pandas as pd
 import torch
 from filelock import FileLock
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.data.numpy_dataset import from_numpy
-from mlflow.entities import Run
+from mlflow.entities import Metric, Param, Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
+from mlflow.utils.rest_utils import http_request
+from PIL import Image
 from sqlalchemy.exc import SQLAlchemyError
 from torch import Tensor, nn
 
 from mnist_exp import ROOT, ExpectedError
 
 EXPERIMENT = "mnist_exp"
-UI_PORT = 5000
 DEFAULT_FOLDER = ROOT / "mlruns"
-DESCRIPTION = """\
-Iterations of a small MNIST classifier, one file each in `experiments/`.
-
-Every run holds its recipe as parameters, accuracy and loss of each epoch, its receptive-field
-table, its source and the checksums of its data. The summaries (`best_`, `final_` and
-`worst_of_last_5_test_accuracy_percent`) are in percent, so that 99.39 and 99.41 are told apart
-where the UI rounds.
-"""
-
 for noisy in ("mlflow", "alembic"):
     logging.getLogger(noisy).setLevel(logging.ERROR)
 
@@ -62,6 +56,11 @@ def tracking_uri() -> str:
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{DEFAULT_FOLDER / 'mlflow.db'}"
     database = _sqlite_file(uri)
     return f"sqlite:///{database}" if database else uri
+
+
+def is_served() -> bool:
+    """Whether a tracking server keeps the store, which then has its UI as well."""
+    return tracking_uri().startswith(("http://", "https://"))
 
 
 @contextlib.contextmanager
@@ -76,13 +75,13 @@ def _readable_errors() -> Iterator[None]:
         raise ExpectedError(f"{message} (MLFLOW_TRACKING_URI names another)") from error
 
 
-def open_store() -> MlflowClient:
-    """A client of the store, which is made when it is not there yet.
+def open_store() -> tuple[MlflowClient, str]:
+    """A client of the store, which is made when it is not there yet, and the experiment's id.
 
     Safe to call from several processes at once. Raises ExpectedError when the store cannot be used.
     """
     with _readable_errors():
-        return _open(tracking_uri())[0]
+        return _open(tracking_uri())
 
 
 @contextlib.contextmanager
@@ -107,10 +106,6 @@ def start_run(
         writer.end("FAILED")
         raise
     writer.end("FINISHED")
-
-
-MACHINE_LEARNING = "?workflowType=machine_learning"
-"""Without it the UI opens in its mode for language models, and hides the runs."""
 
 
 class ExportError(ExpectedError):
@@ -205,15 +200,14 @@ class RunWriter:
                 registered_model_name=register_as,
             )
 
-    @property
-    def address(self) -> str:
-        """Where the UI shows the run."""
-        return f"{ui()}/#/experiments/{self.experiment_id}/runs/{self.run_id}{MACHINE_LEARNING}"
 
+IMPORTED = "imported_from"
+"""The tag of a run that was entered from an archive: the id of the original."""
 
 RUN_COLUMNS = (
-    "run_id", "run_name", "status", "start_time", "end_time", "model", "seed", "split", "overrides",
-    "parameters", "code_sha256",
+    "run_id", "experiment_id", "run_name", "status", "start_time", "end_time", "model", "seed",
+    "split", "overrides", "parameters", "test_images", "receptive_field", "code_sha256",
+    "git_commit", "git_dirty", "machine", "threads", "python", "torch", "mlflow", "imported_from",
 )  # fmt: skip
 
 
@@ -231,82 +225,220 @@ def runs() -> pd.DataFrame:
     return records.reindex(columns=list(dict.fromkeys([*RUN_COLUMNS, *records.columns])))
 
 
-def history(run_ids: list[str] | None = None) -> pd.DataFrame:
-    """One row per run and epoch, of the runs given or of all.
+EPOCH_METRICS = (
+    *(f"{part}/{quantity}" for part in ("train", "test", "validation")
+      for quantity in ("accuracy", "loss")),
+    "test/errors", "validation/errors", "learning_rate", "epoch_seconds",
+)  # fmt: skip
+"""What a run records each epoch, on whichever split."""
 
-    Columns: `run_id`, `epoch` (from 1), and each metric that was logged per epoch, such as
-    `train_accuracy` and `test_errors`; missing where a run does not have it.
+RUNS_PER_QUERY = 1_000
+RUNS_PER_REQUEST, POINTS_PER_REQUEST = 100, 25_000
+"""Limits of MLflow's server for one request."""
+
+
+def history(
+    run_ids: Iterable[str] | None = None, metrics: Iterable[str] = EPOCH_METRICS
+) -> pd.DataFrame:
+    """One row per run and epoch, of the runs given or of all, in their order.
+
+    Columns: `run_id`, `epoch` (from 1), `time` (UTC, when it was recorded), and each of `metrics`
+    that any of the runs has, with "_" for "/", such as `train_accuracy` and `test_errors`; missing
+    where a run does not have it. A point that was recorded twice becomes a row of its own.
     """
     with _readable_errors():
         client, experiment = _open(tracking_uri())
         if run_ids is None:
-            found = _all_runs(client, experiment)
-        else:
-            found = [client.get_run(run_id) for run_id in run_ids]
-        points = [
-            {
-                "run_id": run.info.run_id,
-                "epoch": point.step,
-                "metric": _column(key),
-                "value": point.value,
-            }
-            for run in found
-            for key in run.data.metrics
-            for point in client.get_metric_history(run.info.run_id, key)
-            if point.step > 0
-        ]
-    if not points:
-        return pd.DataFrame(columns=["run_id", "epoch"])
-    table = pd.DataFrame(points)
-    # A doubled point must not be averaged away: it becomes a row of its own.
-    table["copy"] = table.groupby(["run_id", "epoch", "metric"]).cumcount()
-    wide = table.pivot(index=["run_id", "epoch", "copy"], columns="metric", values="value")
-    return wide.reset_index().drop(columns="copy").rename_axis(columns=None)
+            run_ids = [run.info.run_id for run in _all_runs(client, experiment)]
+        ids = list(run_ids)
+        found = {_column(key): _points(client, ids, key) for key in metrics}
+    found = {name: points for name, points in found.items() if len(points)}
+    if not found:
+        return pd.DataFrame(columns=["run_id", "epoch", "time"])
+    times = pd.concat([points["time"] for points in found.values()])
+    times = times[~times.index.duplicated()]  # the metrics of an epoch are recorded together
+    values = [points["value"].rename(name) for name, points in found.items()]
+    table: pd.DataFrame = pd.concat([times, *values], axis=1).sort_index().reset_index()
+    table["run_id"] = table["run_id"].map(dict(enumerate(ids)))
+    table["time"] = pd.to_datetime(table["time"], unit="ms", utc=True)
+    return table.drop(columns="copy")
 
 
-def serve(port: int) -> int:
-    """Run the UI on 127.0.0.1 until it is interrupted; returns its exit code."""
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", f"{port}"]
-    command += ["--workers", "1", "--backend-store-uri", tracking_uri()]
-    # In a session of its own, and told to end: at Ctrl-C it would print a traceback.
-    server = subprocess.Popen(command, env=environment, start_new_session=True)
-    try:
-        return server.wait()
-    except KeyboardInterrupt:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait()
-        return 0
+def _points(client: MlflowClient, run_ids: list[str], key: str) -> pd.DataFrame:
+    """`value` and `time` (ms) of one metric after step 0, by the place of the run in `run_ids`,
+    the epoch, and a number that tells doubled points apart."""
+    query, chunk = (
+        (_request_points, RUNS_PER_REQUEST) if is_served() else (_query_points, RUNS_PER_QUERY)
+    )
+    points = [
+        point
+        for start in range(0, len(run_ids), chunk)
+        for point in query(client, run_ids[start : start + chunk], key)
+    ]
+    table = pd.DataFrame(points, columns=["run_id", "epoch", "value", "time"])
+    table = table[table["epoch"] > 0]
+    table["run_id"] = table["run_id"].map({run_id: i for i, run_id in enumerate(run_ids)})
+    table["copy"] = table.groupby(["run_id", "epoch"]).cumcount()
+    return table.set_index(["run_id", "epoch", "copy"])
 
 
-def ui(port: int = UI_PORT) -> str:
-    """The address of the UI: that of the tracking server, or of `serve` where there is none."""
-    return tracking_uri().rstrip("/") if is_served() else f"http://127.0.0.1:{port}"
+Point = tuple[str, int, float, int]
 
 
-def is_served() -> bool:
-    """Whether a tracking server keeps the store, which then has its UI as well."""
-    return tracking_uri().startswith(("http://", "https://"))
+def _query_points(client: MlflowClient, run_ids: list[str], key: str) -> list[Point]:
+    # The client has no call for several runs; its store does.
+    store = client._tracking_client.store
+    found = store.get_metric_history_bulk(run_ids, key, max_results=sys.maxsize)
+    return [(p.run_id, p.step, p.value, p.timestamp) for p in found]
 
 
-def table_address(port: int) -> str:
-    """Where the UI shows the run table."""
+def _request_points(client: MlflowClient, run_ids: list[str], key: str) -> list[Point]:
+    reply = http_request(
+        client._tracking_client.store.get_host_creds(),
+        "/ajax-api/2.0/mlflow/metrics/get-history-bulk", "GET",
+        params=[("metric_key", key), *(("run_id", run_id) for run_id in run_ids)],
+    )  # fmt: skip
+    found = [(p["run_id"], p["step"], p["value"], p["timestamp"]) for p in reply.json()["metrics"]]
+    if len(found) < POINTS_PER_REQUEST:
+        return found
+    # Cut off by the server.
+    points = ((run, point) for run in run_ids for point in client.get_metric_history(run, key))
+    return [(run, point.step, point.value, point.timestamp) for run, point in points]
+
+
+def table(run_id: str, name: str) -> pd.DataFrame | None:
+    """A table that a run was given with `log_table`; None when it has none of that name."""
+    file = _artifact(run_id, f"{name}.csv")
+    # Whole numbers stay whole where some are missing.
+    return pd.read_csv(file).convert_dtypes() if file else None
+
+
+def image(run_id: str, name: str) -> np.ndarray | None:
+    """Grey values, uint8 (height, width), that a run was given with `log_image`; None if not."""
+    file = _artifact(run_id, f"{name}.png")
+    return np.asarray(Image.open(file)) if file else None
+
+
+def _artifact(run_id: str, file: str) -> io.BytesIO | None:
     with _readable_errors():
-        _, experiment = _open(tracking_uri())
-    return f"{ui(port)}/#/experiments/{experiment}{MACHINE_LEARNING}"
+        client, _ = _open(tracking_uri())
+        if file not in {artifact.path for artifact in client.list_artifacts(run_id)}:
+            return None
+        with tempfile.TemporaryDirectory() as folder:
+            return io.BytesIO(Path(client.download_artifacts(run_id, file, folder)).read_bytes())
 
 
-def check_port(port: int) -> None:
-    """Raise ExpectedError when no server can listen on 127.0.0.1 at `port`."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise ExpectedError(
-                f"port {port} cannot be used ({error.strerror}); choose another: "
-                f"make ui PORT={port + 1 if port < 65535 else 5001}"
-            ) from None
+PORTABLE_TAGS = ("mlflow.note.content", "mlflow.source.name")
+"""Of MLflow's own tags, those that say nothing about the machine and its user."""
+
+
+def archive(run_ids: Iterable[str]) -> pd.DataFrame:
+    """Runs as rows from which `enter_run` can make them again, but for their histories and tables.
+
+    Columns as MLflow names them: `run_id` (that of the original, for a run that was entered from an
+    archive), `run_name`, `start_time`, `end_time`, and `params.*`, `tags.*` and `metrics.*` (those
+    that are not per epoch). All of it text, as it stands in the store.
+    """
+    wanted = set(run_ids)
+    with _readable_errors():
+        client, experiment = _open(tracking_uri())
+        found = [run for run in _all_runs(client, experiment) if run.info.run_id in wanted]
+    rows = []
+    for run in found:
+        tags = {
+            key: value
+            for key, value in run.data.tags.items()
+            if key in PORTABLE_TAGS or not key.startswith("mlflow.")
+        }
+        original = tags.pop(IMPORTED, run.info.run_id)
+        metrics = {
+            key: value for key, value in run.data.metrics.items() if key not in EPOCH_METRICS
+        }
+        rows.append(
+            {
+                "run_id": original,
+                "run_name": run.info.run_name,
+                "start_time": _time(run.info.start_time).isoformat(),
+                "end_time": _time(run.info.end_time).isoformat(),
+                **{f"params.{key}": value for key, value in sorted(run.data.params.items())},
+                **{f"tags.{key}": value for key, value in sorted(tags.items())},
+                **{f"metrics.{key}": repr(value) for key, value in sorted(metrics.items())},
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def keep_page(name: str, file: Path) -> str:
+    """Keep `file` as an artifact of the one run called `name`, which holds nothing else and is made
+    when it is not there; returns the run's id."""
+    with _readable_errors():
+        client, experiment = _open(tracking_uri())
+        query = f"attributes.run_name = '{name}'"
+        found = client.search_runs([experiment], query, max_results=1)
+        run = found[0] if found else client.create_run(experiment, run_name=name)
+        client.log_artifact(run.info.run_id, str(file))
+        client.set_terminated(run.info.run_id)
+    return str(run.info.run_id)
+
+
+@contextlib.contextmanager
+def enter_run(archived: Mapping[str, str], history: pd.DataFrame) -> Iterator["RunWriter"]:
+    """Make a finished run from a row of `archive` and its rows of `history`, with its times.
+
+    The block may add tables; the run counts as finished when the block has ended.
+    """
+    start, end = (pd.Timestamp(archived[f"{name}_time"]) for name in ("start", "end"))
+    parts = {
+        part: {
+            key.removeprefix(f"{part}."): value
+            for key, value in archived.items()
+            if key.startswith(f"{part}.")
+        }
+        for part in ("params", "tags", "metrics")
+    }
+    names = {_column(key): key for key in EPOCH_METRICS}
+    points = [
+        Metric(names[column], float(row[column]), _milliseconds(row["time"]), int(row["epoch"]))
+        for row in history.to_dict("records")
+        for column in names.keys() & row.keys()
+        if pd.notna(row[column])
+    ]
+    points += [
+        Metric(key, float(value), _milliseconds(end), 0) for key, value in parts["metrics"].items()
+    ]
+    with _readable_errors():
+        client, experiment = _open(tracking_uri())
+        run = client.create_run(
+            experiment, start_time=_milliseconds(start), run_name=archived["run_name"],
+            tags={**parts["tags"], IMPORTED: archived["run_id"]},
+        )  # fmt: skip
+        run_id = run.info.run_id
+        for place in range(0, len(points), 1000):  # what one request may hold
+            client.log_batch(run_id, metrics=points[place : place + 1000])
+        client.log_batch(run_id, params=[Param(*item) for item in parts["params"].items()])
+        mlflow.start_run(run_id)
+    try:
+        yield RunWriter(run_id, experiment)
+    finally:
+        mlflow.end_run("RUNNING")
+    with _readable_errors():
+        client.set_terminated(run_id, "FINISHED", _milliseconds(end))
+
+
+def only_one() -> contextlib.AbstractContextManager[object]:
+    """A block that one process on this machine enters at a time; on a server, any number."""
+    database = _sqlite_file(tracking_uri())
+    if database is None:
+        return contextlib.nullcontext()
+    database.parent.mkdir(parents=True, exist_ok=True)
+    # The one object can be entered again inside its block.
+    return FileLock(database.parent / ".lock", is_singleton=True)
+
+
+def remove_run(run_id: str) -> None:
+    """Take a run out of every list; MLflow keeps it as deleted."""
+    with _readable_errors():
+        _open(tracking_uri())[0].delete_run(run_id)
 
 
 def _open(uri: str) -> tuple[MlflowClient, str]:
@@ -320,19 +452,14 @@ def _open(uri: str) -> tuple[MlflowClient, str]:
 @cache
 def _experiment(uri: str) -> str:
     database = _sqlite_file(uri)
-    if database:
-        database.parent.mkdir(parents=True, exist_ok=True)
-    # A database that two processes make or upgrade at once breaks.
-    lock = FileLock(database.parent / ".lock") if database else contextlib.nullcontext()
-    with lock:
+    with only_one():  # a database that two processes make or upgrade at once breaks
         client = MlflowClient(uri)
         experiment = client.get_experiment_by_name(EXPERIMENT)
         if experiment:
             return str(experiment.experiment_id)
         artifacts = (database.parent / "artifacts").as_uri() if database else None
         try:
-            tags = {"mlflow.note.content": DESCRIPTION}
-            return str(client.create_experiment(EXPERIMENT, artifacts, tags=tags))
+            return str(client.create_experiment(EXPERIMENT, artifacts))
         except MlflowException:  # another process on another machine was faster
             experiment = client.get_experiment_by_name(EXPERIMENT)
             if experiment is None:
@@ -360,16 +487,22 @@ def _all_runs(client: MlflowClient, experiment: str) -> list[Run]:
 
 def _run_record(run: Run) -> dict[str, object]:
     info = run.info
-    times = {
-        name: pd.to_datetime(value, unit="ms", utc=True)
-        for name, value in (("start_time", info.start_time), ("end_time", info.end_time))
-    }
+    times = {"start_time": _time(info.start_time), "end_time": _time(info.end_time)}
     tags = {key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")}
     own = {"run_id": info.run_id, "run_name": info.run_name, "status": info.status, **times}
+    own["experiment_id"] = info.experiment_id
     # A parameter wins over a metric of its name: the learning rate is that of the recipe.
     parameters = {key: _number(value) for key, value in run.data.params.items()}
     values = run.data.metrics | tags | parameters
     return {_column(key): value for key, value in values.items()} | own
+
+
+def _time(milliseconds: int | None) -> Any:
+    return pd.Timestamp(milliseconds, unit="ms", tz="UTC") if milliseconds else pd.NaT
+
+
+def _milliseconds(time: pd.Timestamp) -> int:
+    return round(time.timestamp() * 1000)
 
 
 def _number(text: str) -> str | int | float:

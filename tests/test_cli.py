@@ -1,5 +1,6 @@
 """What a person types, sees and gets as an exit code."""
 
+import json
 import shutil
 import socket
 import subprocess
@@ -9,21 +10,10 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from conftest import GOOD, record_run
 
 from mnist_exp import ROOT, recipe, tracking
 from mnist_exp.cli import main
-
-
-def record(errors: list[int], *, number: int = 6, finished: bool = True, **tags: str) -> None:
-    """A run of an iteration, written to the store by hand."""
-    parameters = {"model": number, "parameters": 7_416, "split": "test", "test_images": 10_000}
-    own = {"overrides": "none", "code_sha256": recipe.load(number).code_sha256} | tags
-    with pytest.MonkeyPatch.context() as patch:
-        if not finished:
-            patch.setattr(tracking.RunWriter, "end", lambda *_: tracking.mlflow.end_run("FAILED"))
-        with tracking.start_run(f"model-{number} · seed 1", parameters, own) as run:
-            for epoch, wrong in enumerate(errors, start=1):
-                run.log_metrics({"test/errors": wrong}, step=epoch)
 
 
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -59,6 +49,13 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["run", "5", "--split=all"], "SPLIT=all: choose one of test, validation"),
         (["check", "99"], "there is no experiments/model_99.py"),
         (["check", "6"], "the store holds no run of model 6: make run MODEL=6"),
+        (["check"], "the store holds no run of an iteration: make run MODEL=6"),
+        (["check", "6", "--seeds=0"], "SEEDS=0: a whole number from 1"),
+        (["check", "6", "--baseline=x"], "BASELINE=x: a whole number"),
+        (["compare"], "the store holds no run of an iteration"),
+        (["compare", "--models=3 x"], "MODELS=x: a whole number"),
+        (["compare", "--models= "], "MODELS=: a whole number"),
+        (["report", "--models=99"], "there is no experiments/model_99.py"),
         (["ui", "--port=0"], "PORT=0: a whole number from 1 to 65535"),
         (["ui", "--port=http"], "PORT=http"),
         (["new", "6", "--from=5"], "experiments/model_6.py is there already"),
@@ -103,37 +100,123 @@ def test_a_busy_port_is_one_line(store: Path, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.usefixtures("store")
-def test_check_exits_0_when_the_newest_run_meets_the_target(
+def test_check_exits_0_when_every_seed_meets_the_target(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    record([900] * 15)
-    record([500] * 10 + [60] * 5)
+    record_run(errors=[900] * 15)  # superseded by the next
+    record_run()
+    record_run(seed=2)
     assert main(["check", "6"]) == 0
-    met, accuracy, epochs, parameters = capsys.readouterr().out.splitlines()[2:]
-    assert met == "Target met:"
-    assert accuracy.startswith("  yes  test accuracy of at least 99.40 % in each of the last 5")
-    assert accuracy.endswith(": worst 99.40 %, in epoch 15")
-    assert epochs == "  yes  at most 15 epochs: 15"
-    assert parameters == "  yes  fewer than 8,000 parameters: 7,416"
+    assert capsys.readouterr().out.splitlines() == [
+        "Model 6, regularise less, and lower the learning rate: met on every seed, 2 of 2",
+        "  lowest of the last 5 epochs 99.40 % (seed 1, epoch 15)",
+    ]
 
 
 @pytest.mark.usefixtures("store")
-def test_check_exits_1_when_it_does_not(capsys: pytest.CaptureFixture[str]) -> None:
-    record([60] * 15)
-    record([500] * 10 + [61] + [60] * 4, verdict="target met")  # a tag is no evidence
-    assert main(["check", "6"]) == 1
-    assert "NO   test accuracy" in capsys.readouterr().out
+def test_check_exits_1_when_one_seed_does_not(capsys: pytest.CaptureFixture[str]) -> None:
+    record_run(seed=1)
+    record_run(seed=2, errors=[500] * 10 + [61] + [60] * 4, tags={"verdict": "target met"})
+    assert main(["check", "6"]) == 1  # a tag is no evidence
+    assert capsys.readouterr().out.splitlines() == [
+        "Model 6, regularise less, and lower the learning rate: met on some seeds, 1 of 2",
+        "  lowest of the last 5 epochs 99.39 % (seed 2, epoch 11); not met by seed 2",
+    ]
+
+
+@pytest.mark.usefixtures("store")
+def test_check_without_a_model_judges_every_iteration(capsys: pytest.CaptureFixture[str]) -> None:
+    record_run(6)
+    record_run(3)
+    record_run(2, status="FAILED")
+    assert main(["check"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(",")[0] for line in lines[::2]] == [
+        "Model 3",
+        "Model 6",
+        "Model 2: no run of model 2 counts (1 not finished): make run MODEL=2",
+    ]
+    record_run(4, errors=[100] * 15)
+    assert main(["check"]) == 1
+
+
+@pytest.mark.usefixtures("store")
+def test_check_can_demand_a_number_of_seeds(capsys: pytest.CaptureFixture[str]) -> None:
+    record_run(seed=1)
+    record_run(seed=2)
+    assert main(["check", "6", "--seeds=2"]) == 0
+    assert main(["check", "6", "--seeds=3"]) == 1
+    assert "3 seeds are asked for, 2 were run" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("store")
+def test_check_against_a_baseline(capsys: pytest.CaptureFixture[str]) -> None:
+    for seed, gain in enumerate((10, 20, 30), start=1):
+        record_run(5, errors=[100 + gain] * 15, seed=seed)
+        record_run(6, errors=[100] * 15, seed=seed)
+    assert main(["check", "6", "--baseline=5"]) == 0
+    assert "Model 6 is not worse than model 5" in capsys.readouterr().out
+    assert main(["check", "5", "--baseline=6"]) == 1
+    out = capsys.readouterr().out
+    assert "Model 5 is worse than model 6:" in out
+    assert "-0.20 points, 95 % interval -0.30 to -0.10 (3 pairs)" in out
+    assert main(["check", "5", "--baseline=6", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["worse"] is True
+    said = refused(["check", "6", "--baseline=5", "--seeds=4"], capsys)
+    assert "models 6 and 5 share 3 seeds; 4 are needed" in said
+    assert "no run of model 3" in refused(["check", "6", "--baseline=3"], capsys)
+    assert "as in MODEL=8 BASELINE=6" in refused(["check", "--baseline=3"], capsys)
+    assert "as in MODEL=8 BASELINE=6" in refused(["check", "6", "--baseline=6"], capsys)
+
+
+@pytest.mark.usefixtures("store")
+def test_check_prints_json_for_other_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    record_run(6, errors=[*GOOD[:-1], 61])
+    assert main(["check", "--json"]) == 1
+    (verdict,) = json.loads(capsys.readouterr().out)
+    assert verdict["model"] == 6
+    assert verdict["met"] is False
+    assert verdict["verdict"] == "not met"
+    assert (verdict["seeds"], verdict["passing"]) == (1, 0)
+    assert verdict["worst_accuracy"] == 0.9939
+    assert verdict["final_test_accuracy_std"] is None
 
 
 @pytest.mark.usefixtures("store")
 def test_check_exits_2_when_nothing_speaks_for_the_iteration(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    record([60] * 15, finished=False)
-    record([60] * 15, overrides="epochs=15")
-    record([60] * 15, code_sha256="of something else")
+    record_run(status="FAILED")
+    record_run(tags={"overrides": "epochs=15"})
+    record_run(tags={"code_sha256": "of something else"})
     said = refused(["check", "6"], capsys)
-    assert "no run of model 6 counts (1 did not finish, 1 overridden, 1 of an earlier" in said
+    assert "no run of model 6 counts (1 not finished, 1 overridden, 1 stale: of an earlier" in said
+    assert refused(["check"], capsys) == said
+    assert refused(["compare"], capsys) == said
+
+
+@pytest.mark.usefixtures("store")
+def test_compare_prints_a_row_per_iteration_and_the_reasons(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    record_run(3, errors=[*[80] * 14, 50])
+    record_run(6, seed=1)
+    record_run(6, seed=2)
+    record_run(5, status="KILLED")
+    assert main(["compare"]) == 0
+    head, three, six, blank, *reasons = capsys.readouterr().out.splitlines()
+    assert head.split()[:3] == ["model", "idea", "verdict"]
+    assert "99.20 % (seed 1, epoch 14)" in three
+    assert "2 of 2 (16–100 %)" in six
+    assert blank == ""
+    lucky = "its best epoch, 99.50 % (seed 1, epoch 15), is at the bar, but one epoch is no pass"
+    assert reasons == [
+        f"Model 3: not met; lowest of the last 5 epochs 99.20 % (seed 1, epoch 14); {lucky}",
+        "Model 6: met on every seed; lowest of the last 5 epochs 99.40 % (seed 1, epoch 15)",
+        "Model 5: no run of model 5 counts (1 not finished): make run MODEL=5",
+    ]
+    assert main(["compare", "--models=6"]) == 0
+    assert "batch normalisation" not in capsys.readouterr().out
 
 
 def test_ui_serves_the_run_table_on_this_machine_only(store: Path, tmp_path: Path) -> None:
@@ -145,8 +228,8 @@ def test_ui_serves_the_run_table_on_this_machine_only(store: Path, tmp_path: Pat
         server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
     try:
         printed = server.stdout.readline()
-        address = f"http://127.0.0.1:{port}/#/experiments/1?workflowType=machine_learning"
-        assert printed == f"The runs: {address}\n"
+        path = "/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=iterations"
+        assert printed == f"The runs: http://127.0.0.1:{port}{path}&compareRunsMode=TABLE\n"
         for _ in range(120):
             try:
                 with urllib.request.urlopen(f"http://127.0.0.1:{port}/") as page:

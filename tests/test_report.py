@@ -1,62 +1,160 @@
-"""Figures and Markdown, from hand-made tables."""
+"""Pages and Markdown, from hand-made tables and stores."""
 
+import csv
 import dataclasses
-import io
-import time
+import itertools
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
 
-import numpy as np
-import pandas as pd
+import pytest
+from conftest import GOOD, add_evidence, record_run
 
-from mnist_exp import recipe, report
+from mnist_exp import comparison, recipe, report
+from mnist_exp.recipe import Iteration
 from mnist_exp.verdict import Condition, Verdict
 
+SCRIPT = "<script>alert(1)</script>"
 
-def history(split: str) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "epoch": [1, 2, 3],
-            "train_accuracy": [0.9, 0.97, 0.98],
-            "train_loss": [0.3, 0.1, 0.05],
-            f"{split}_accuracy": [0.95, 0.98, 0.99],
-            f"{split}_loss": [0.2, 0.08, 0.04],
-        }
+
+@pytest.fixture(scope="module")
+def written(fresh_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a report on a store with every kind of run, and with hostile text in it."""
+    load = recipe.load
+
+    def hostile(number: int) -> Iteration:
+        iteration = load(number)
+        changed = iteration.sections | {"Change": f"{SCRIPT} | ![x](http://example.org/x)"}
+        return dataclasses.replace(iteration, title=f"{iteration.title} {SCRIPT}", sections=changed)
+
+    folder = tmp_path_factory.mktemp("written")
+    shutil.copytree(fresh_store, folder / "mlruns")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlruns/mlflow.db")
+        for seed in (1, 2, 3):
+            record_run(5, errors=[80] * 14 + [50 + seed], seed=seed)
+            add_evidence(record_run(6, errors=[*GOOD[:-1], 55 - seed], seed=seed))
+        record_run(4, tags={"code_sha256": f"{SCRIPT} changed", "git_commit": SCRIPT})
+        record_run(6, seed=9, tags={"overrides": SCRIPT})
+        patch.setattr(recipe, "load", hostile)
+        page = report.write(comparison.read(), folder / "reports")
+    assert page == folder / "reports" / "comparison.html"
+    return page.parent
+
+
+class Page(HTMLParser):
+    """What a page is made of: its tags with their attributes, and its text."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(source)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def attributes(self, name: str, key: str) -> list[str | None]:
+        return [attributes.get(key) for tag, attributes in self.tags if tag == name]
+
+
+def test_the_page_holds_everything_itself_and_nothing_that_runs(written: Path) -> None:
+    source = (written / "comparison.html").read_text()
+    page = Page(source)
+    assert not [tag for tag, _ in page.tags if tag == "script"]
+    assert SCRIPT in page.text
+    assert all(str(src).startswith("data:image/png") for src in page.attributes("img", "src"))
+    outside = re.findall(r'(?:src|href)="(?!data:|#|http://127\.0\.0\.1:5000/)[^"]*"', source)
+    assert outside == []
+    assert len(source.encode()) < 2_000_000
+
+
+def test_the_page_can_be_read_by_those_who_cannot_see_it(written: Path) -> None:
+    page = Page((written / "comparison.html").read_text())
+    assert page.attributes("html", "lang") == ["en"]
+    assert all(page.attributes("img", "alt"))
+    assert set(page.attributes("th", "scope")) == {"col", "row"}
+    figures = [own for tag, own in page.tags if tag == "svg"]
+    assert len(figures) == 5
+    assert all(own["role"] == "img" and own["aria-label"] for own in figures)
+    headings = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
+    assert headings.count(1) == 1
+    assert all(after - before <= 1 for before, after in itertools.pairwise(headings))
+    ids = [own["id"] for _, own in page.tags if "id" in own]
+    assert len(ids) == len(set(ids))
+    targets = {str(href)[1:] for href in page.attributes("a", "href") if str(href)[0] == "#"}
+    assert targets <= set(ids)
+
+
+def test_the_page_answers_the_questions(written: Path) -> None:
+    text = Page((written / "comparison.html").read_text()).text.replace("\xa0", " ")
+    for said in (
+        "1 of 2 iterations meets the target on every seed that was run",
+        "met on every seed",
+        "3 of 3 (29–100 %)",
+        "its best epoch, 99.49 % (seed 1, epoch 15), is at the bar, but one epoch is no pass",
+        "final test accuracy against model 5: -0.01 points, 95 % interval -0.03 to +0.01 (3 pairs)",
+        "+    schedule=partial(StepLR, step_size=6, gamma=0.1),",
+        "no run counts (1 stale: of an earlier version of its file)",
+        "99.45 %",  # the published best of model 6
+        "2 taken for 7",
+        "98.70 %",
+        "overridden",
+    ):
+        assert said in text, said
+    assert text.index("2 taken for 7") < text.index("4 taken for 9")  # the most certain first
+
+
+def test_the_markdown_says_the_same_and_shows_text_as_text(written: Path) -> None:
+    text = (written / "comparison.md").read_text()
+    assert SCRIPT not in text
+    assert "&lt;script>alert(1)&lt;/script> \\| !\\[x\\](http" in text
+    assert "| 3 of 3 (29–100 %) |" in text
+    rows = [line for line in text.splitlines() if line.startswith("| 6 |")]
+    assert rows
+    for figure in re.findall(r"\]\((figures/.*?)\)", text):
+        assert (written / figure).is_file()
+    assert "```diff" in text
+
+
+def test_figures_are_written_as_svg_and_png(written: Path) -> None:
+    names = {"accuracy", "price", "effects", "receptive_field_6", "confusion_matrix"}
+    names |= {"misclassified"}
+    files = {file.name for file in (written / "figures").iterdir()}
+    assert files == {f"{name}.{kind}" for name in names for kind in ("svg", "png")}
+    assert (written / "figures" / "price.png").read_bytes().startswith(b"\x89PNG")
+    assert "#fffffe" not in (written / "figures" / "price.svg").read_text()
+
+
+def test_the_tables_are_tidy(written: Path) -> None:
+    def rows(name: str) -> list[dict[str, str]]:
+        with (written / name).open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    assert [row["model"] for row in rows("verdicts.csv")] == ["5", "6"]
+    runs = rows("runs.csv")
+    assert len(runs) == 8
+    assert [row["excluded"] for row in runs].count("") == 6
+    history = rows("history.csv")
+    assert len(history) == 8 * 15
+    assert {"run_id", "epoch", "train_accuracy", "test_errors"} <= history[0].keys()
+
+
+def test_changed_lines_leave_out_the_docstring() -> None:
+    lines = report.changed_lines(recipe.load(4), recipe.load(5))
+    assert lines == (
+        ("plus", "+from mnist_exp.augment import RandomRotation"),
+        ("plus", "+    augment=RandomRotation(degrees=7),"),
     )
 
 
-def test_curves_draw_what_the_history_holds() -> None:
-    figure = report.curves(history("validation"), "validation", recipe.load_target())
-    accuracy, loss = figure.axes
-    lines = {line.get_label(): list(line.get_ydata()) for line in accuracy.get_lines()}
-    assert lines["train"] == [0.9, 0.97, 0.98]
-    assert lines["validation"] == [0.95, 0.98, 0.99]
-    assert [0.994, 0.994] in lines.values()
-    assert (accuracy.get_ylabel(), loss.get_ylabel()) == ("accuracy", "loss")
-
-
-def test_curves_of_a_long_run_are_quick() -> None:
-    long = pd.concat([history("test")] * 400, ignore_index=True)
-    long["epoch"] = range(1, 1201)
-    start = time.perf_counter()
-    report.curves(long, "test", recipe.load_target()).savefig(io.BytesIO())
-    assert time.perf_counter() - start < 5
-
-
-def test_a_confusion_matrix_counts_truth_by_guess() -> None:
-    counts = pd.DataFrame(0, index=pd.RangeIndex(10, name="truth"), columns=range(10))
-    counts = counts.rename_axis(columns="guess")
-    for truth, guess in [(3, 3), (3, 3), (3, 8), (5, 5), (9, 4)]:
-        counts.loc[truth, guess] += 1
-    axes = report.confusion_matrix(counts, "two errors").axes[0]
-    shown = {(round(t.get_position()[0] - 0.5), round(t.get_position()[1] - 0.5)): t.get_text()
-             for t in axes.texts if t.get_text() not in ("", "0")}  # fmt: skip
-    assert shown == {(3, 3): "2", (8, 3): "1", (5, 5): "1", (4, 9): "1"}
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("guess", "truth")
-
-
-def test_a_sheet_shows_each_digit_under_its_label() -> None:
-    figure = report.digit_sheet(np.zeros((12, 28, 28)), np.arange(12) % 10, "digits")
-    titles = [axes.get_title() for axes in figure.axes if axes.images]
-    assert titles == ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "0", "1"]
+def test_a_fence_is_longer_than_the_backticks_in_it() -> None:
+    step = report.Step(recipe.load(6), None, (("plus", '+    x = "````"'),))
+    assert step.fence == "`````"
 
 
 def test_a_description_shows_text_as_text() -> None:
@@ -78,3 +176,12 @@ def test_a_verdict_table() -> None:
         "| at most 15 epochs | 16 | **no** |",
         "| few | 7 | yes |",
     ]
+
+
+@pytest.mark.usefixtures("store")
+def test_a_store_without_a_run_that_counts_still_has_its_page(tmp_path: Path) -> None:
+    record_run(6, status="KILLED")
+    text = Page(report.write(comparison.read(), tmp_path).read_text()).text
+    assert "0 of 0 iterations meet the target" in text
+    assert "no run counts (1 not finished)" in text
+    assert "No run that counts holds its misclassified digits." in text

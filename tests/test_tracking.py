@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
+from sqlalchemy import Engine, event
 
-from mnist_exp import ROOT, ExpectedError, tracking
+from mnist_exp import ROOT, ExpectedError, tracking, ui
 
 pytestmark = pytest.mark.usefixtures("store")
 
@@ -47,7 +49,9 @@ def test_history_has_a_row_per_run_and_epoch() -> None:
         first: [1, 2],
         second: [1, 2, 3],
     }
-    assert list(history.columns) == ["run_id", "epoch", "test_errors", "train_accuracy"]
+    assert list(history.columns) == ["run_id", "epoch", "time", "train_accuracy", "test_errors"]
+    now = pd.Timestamp.now(tz="UTC")
+    assert history["time"].between(now - pd.Timedelta(minutes=1), now).all()
     only = tracking.history([second])
     assert only["test_errors"].tolist() == [99, 98, 97]
 
@@ -86,6 +90,45 @@ def test_a_doubled_point_stays_visible() -> None:
     history = tracking.history([run.run_id])
     assert history["epoch"].tolist() == [1, 1]
     assert sorted(history["test_errors"]) == [5, 6]
+
+
+def test_histories_come_in_the_order_asked_for() -> None:
+    ids = [record(f"run {number}", epochs=2) for number in range(4)][::-1]
+    assert tracking.history(ids)["run_id"].tolist() == [run_id for run_id in ids for _ in range(2)]
+
+
+def test_reading_more_runs_takes_no_more_queries() -> None:
+    def queries() -> int:
+        count = 0
+
+        def counted(*_: object) -> None:
+            nonlocal count
+            count += 1
+
+        event.listen(Engine, "before_cursor_execute", counted)
+        tracking.runs()
+        tracking.history()
+        event.remove(Engine, "before_cursor_execute", counted)
+        return count
+
+    record("first")
+    queries()  # the store may be looked over once
+    few = queries()
+    for number in range(8):
+        record(f"run {number}")
+    assert queries() == few
+
+
+def test_what_a_run_was_given_is_read_back() -> None:
+    sheet = torch.arange(56, dtype=torch.uint8).reshape(7, 8)
+    with tracking.start_run("named", {}, {}) as run:
+        run.log_table(pd.DataFrame({"layer": ["conv1"], "kernel": [3]}), "receptive_field")
+        run.log_image(sheet, "misclassified")
+    table = tracking.table(run.run_id, "receptive_field")
+    assert table.to_dict("list") == {"layer": ["conv1"], "kernel": [3]}
+    assert (tracking.image(run.run_id, "misclassified") == sheet.numpy()).all()
+    assert tracking.table(run.run_id, "confusion_matrix") is None
+    assert tracking.image(run.run_id, "digits") is None
 
 
 def test_an_empty_store_gives_empty_tables() -> None:
@@ -214,5 +257,8 @@ def test_a_server_works_like_the_local_store(server: str, monkeypatch: pytest.Mo
     run_id = record("through a server", model=5)
     assert tracking.runs()["run_id"].tolist() == [run_id]
     assert tracking.history()["test_errors"].tolist() == [99, 98]
+    monkeypatch.setattr(tracking, "POINTS_PER_REQUEST", 2)  # as if the server had cut it off
+    assert tracking.history()["test_errors"].tolist() == [99, 98]
     assert tracking.is_served()
-    assert tracking.table_address(5000).startswith(f"{server}/#/experiments/")
+    assert ui.address() == server
+    assert ui.prepare().startswith("/#/experiments/")

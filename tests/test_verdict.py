@@ -1,19 +1,31 @@
-"""Verdicts on hand-made histories and stores with known answers."""
+"""Verdicts, statistics and what counts, on hand-made tables with known answers."""
+
+import math
 
 import pandas as pd
 import pytest
+from scipy import stats
 
-from mnist_exp import ExpectedError
+from mnist_exp import verdict as verdicts
 from mnist_exp.recipe import Target
-from mnist_exp.verdict import Verdict, judge, newest_run, percent
+from mnist_exp.verdict import Verdict, percent, points
 
 TARGET = Target(test_accuracy=0.994, last_epochs=5, max_epochs=15, parameters_below=8_000)
 GOOD = [500] * 10 + [60] * 5
 
 
-def verdict(errors: list[float], *, parameters: int = 7_999, images: int = 10_000) -> Verdict:
-    history = pd.DataFrame({"epoch": range(1, len(errors) + 1), "test_errors": errors})
-    return judge(history, parameters=parameters, test_images=images, target=TARGET)
+def history(errors: list[float], run_id: str = "a") -> pd.DataFrame:
+    columns = {"epoch": range(1, len(errors) + 1), "test_errors": errors, "train_accuracy": 0.9}
+    return pd.DataFrame({"run_id": run_id} | columns)
+
+
+def judge(rows: pd.DataFrame, *, parameters: int = 7_999, images: int = 10_000) -> Verdict:
+    runs = pd.DataFrame([{"run_id": "a", "parameters": parameters, "test_images": images}])
+    return verdicts.judge(runs.join(verdicts.scores(runs, rows, TARGET)).iloc[0], TARGET)
+
+
+def verdict(errors: list[float], **settings: int) -> Verdict:
+    return judge(history(errors), **settings)
 
 
 def met(judged: Verdict) -> list[bool]:
@@ -70,8 +82,7 @@ def test_a_run_without_epochs_fails() -> None:
 
 @pytest.mark.parametrize("epochs", [[1, 2, 3, 5, 6, 7], [1, 2, 3, 4, 5, 5], [2, 3, 4, 5, 6]])
 def test_missing_and_doubled_epochs_fail(epochs: list[int]) -> None:
-    history = pd.DataFrame({"epoch": epochs, "test_errors": 10})
-    judged = judge(history, parameters=10, test_images=10_000, target=TARGET)
+    judged = judge(pd.DataFrame({"run_id": "a", "epoch": epochs, "test_errors": 10}))
     assert met(judged) == [False, True, True]
     assert "gaps" in judged.conditions[0].measured
 
@@ -81,18 +92,35 @@ def test_an_epoch_without_a_score_fails() -> None:
 
 
 def test_a_validation_history_fails() -> None:
-    history = pd.DataFrame({"epoch": range(1, 16), "validation_errors": 10})
-    assert not judge(history, parameters=10, test_images=10_000, target=TARGET).met
+    rows = pd.DataFrame({"run_id": "a", "epoch": range(1, 16), "validation_errors": 10})
+    assert met(judge(rows)) == [False, True, True]
 
 
 def test_rows_in_any_order() -> None:
-    history = pd.DataFrame({"epoch": range(15, 0, -1), "test_errors": GOOD[::-1]})
-    assert judge(history, parameters=10, test_images=10_000, target=TARGET).met
+    assert judge(history(GOOD).sample(frac=1, random_state=0)).met
+
+
+def test_scores_are_what_the_epochs_come_to() -> None:
+    runs = pd.DataFrame(
+        [{"run_id": "b", "test_images": 1_000}, {"run_id": "none", "test_images": 5}]
+    )
+    rows = history([300, 20, 40, 30, 40, 25, 35], "b")
+    rows["train_accuracy"] = [0.5, 0.9, 0.97, 0.95, 0.96, 0.9, 0.9]
+    table = verdicts.scores(runs, pd.concat([history(GOOD), rows]), TARGET)
+    assert table.loc[0].to_dict() == {
+        "epochs_run": 7, "complete": True, "scored": True, "best_train_accuracy": 0.97,
+        "best_epoch": 2, "best_test_accuracy": 0.98, "final_test_accuracy": 0.965,
+        "worst_errors": 40, "worst_epoch": 5, "worst_accuracy": 0.96,
+    }  # fmt: skip
+    assert table.loc[1, "epochs_run"] == 0
+    assert not table.loc[1, "complete"]
+    assert math.isnan(table.loc[1, "worst_accuracy"])
 
 
 RUN = {
-    "run_id": "a", "model": 6, "status": "FINISHED", "overrides": "none", "split": "test",
-    "code_sha256": "now", "start_time": pd.Timestamp("2026-01-01"),
+    "run_id": "a", "model": 6, "seed": 1, "status": "FINISHED", "overrides": "none",
+    "split": "test", "code_sha256": "now", "start_time": pd.Timestamp("2026-01-01"),
+    "parameters": 7_416, "test_images": 10_000, "receptive_field": 28,
 }  # fmt: skip
 
 
@@ -100,39 +128,157 @@ def store(*changes: dict[str, object]) -> pd.DataFrame:
     return pd.DataFrame([RUN | change for change in changes])
 
 
-def test_the_newest_run_counts() -> None:
-    later = {"run_id": "b", "start_time": pd.Timestamp("2026-01-02")}
-    assert newest_run(store(later, {}), 6, "now")["run_id"] == "b"
-    assert newest_run(store({}, later), 6, "now")["run_id"] == "b"
-
-
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"status": "FAILED"}, "did not finish"),
-        ({"status": "KILLED"}, "did not finish"),
-        ({"status": "RUNNING"}, "did not finish"),
+        ({}, ""),
+        ({"status": "FAILED"}, "not finished"),
+        ({"status": "KILLED"}, "not finished"),
+        ({"status": "RUNNING"}, "not finished"),
         ({"overrides": "epochs=2"}, "overridden"),
-        ({"split": "validation"}, "validation split"),
-        ({"code_sha256": "before"}, "earlier version"),
+        ({"split": "validation"}, "on the validation split"),
+        ({"code_sha256": "before"}, "stale: of an earlier version of its file"),
+        ({"code_sha256": None}, "stale: of an earlier version of its file"),
+        ({"model": 7}, "its iteration's file is gone"),
+        ({"seed": None}, "incomplete: without seed, parameters or test images"),
+        ({"parameters": "many"}, "incomplete: without seed, parameters or test images"),
+        ({"status": "FAILED", "overrides": "epochs=2"}, "not finished"),
     ],
 )
-def test_a_run_that_does_not_speak_for_the_iteration(change: dict[str, str], reason: str) -> None:
-    newer = change | {"run_id": "b", "start_time": pd.Timestamp("2026-01-02")}
-    assert newest_run(store({}, newer), 6, "now")["run_id"] == "a"
-    with pytest.raises(
-        ExpectedError, match=f"no run of model 6 counts .1 .*{reason}.*make run MODEL=6"
-    ):
-        newest_run(store(newer), 6, "now")
+def test_which_runs_speak_for_their_iteration(change: dict[str, object], reason: str) -> None:
+    assert verdicts.exclusions(store(change), {6: "now"}).tolist() == [reason]
 
 
-def test_no_run_at_all() -> None:
-    for empty in (pd.DataFrame(), store({"model": 5})):
-        with pytest.raises(ExpectedError, match="no run of model 6: make run MODEL=6"):
-            newest_run(empty, 6, "now")
+def test_the_newest_run_of_a_seed_counts() -> None:
+    later = {"start_time": pd.Timestamp("2026-01-02")}
+    failed = {"start_time": pd.Timestamp("2026-01-03"), "status": "FAILED"}
+    runs = store(later, {}, {"seed": 2}, {"model": 5}, failed)
+    old = "superseded by a newer run of its seed"
+    counted = verdicts.exclusions(runs, {5: "now", 6: "now"}).tolist()
+    assert counted == ["", old, "", "", "not finished"]
 
 
-def test_percent() -> None:
+def judged(*runs: tuple[int, list[float]], **changes: object) -> pd.Series:
+    """The verdict on model 6 from runs of (seed, errors)."""
+    table = store(*({"run_id": f"{seed}", "seed": seed} | changes for seed, _ in runs))
+    rows = pd.concat([history(errors, f"{seed}") for seed, errors in runs])
+    table = table.join(verdicts.scores(table, rows, TARGET))
+    (row,) = (row for _, row in verdicts.iterations(table, TARGET).iterrows())
+    return row
+
+
+LOW = [*GOOD[:12], 61, 60, 60]
+
+
+def test_met_on_every_seed() -> None:
+    row = judged((1, GOOD), (2, [*GOOD[:10], 50, 50, 50, 50, 40]))
+    assert (row["verdict"], row["met"], row["passing"], row["seeds"]) == (
+        "met on every seed", True, 2, 2,
+    )  # fmt: skip
+    assert row["reason"] == "lowest of the last 5 epochs 99.40 % (seed 1, epoch 15)"
+    assert row["best_test_accuracy"] == 0.996
+    assert (row["best_seed"], row["best_epoch"]) == (2, 15)
+    assert row["final_test_accuracy"] == pytest.approx(0.995)
+    assert row["final_test_accuracy_std"] == pytest.approx(0.001 * math.sqrt(2))
+    assert (row["parameters"], row["receptive_field"], row["epochs"]) == (7_416, 28, 15)
+
+
+def test_met_on_some_seeds_names_those_that_fail() -> None:
+    row = judged((1, GOOD), (2, LOW), (3, GOOD))
+    assert (row["verdict"], row["met"], row["passing"]) == ("met on some seeds", False, 2)
+    assert row["reason"] == (
+        "lowest of the last 5 epochs 99.39 % (seed 2, epoch 13); not met by seed 2"
+    )
+
+
+def test_a_one_epoch_wonder_is_not_met_and_said_to_be_one() -> None:
+    row = judged((1, [80] * 14 + [40]), (2, [80] * 15))
+    assert row["verdict"] == "not met"
+    assert row["reason"] == (
+        "lowest of the last 5 epochs 99.20 % (seed 1, epoch 14); its best epoch, 99.60 % (seed 1, "
+        "epoch 15), is at the bar, but one epoch is no pass"
+    )
+
+
+def test_too_few_epochs() -> None:
+    row = judged((1, [10] * 4))
+    assert (row["verdict"], row["reason"]) == ("too few epochs", "epochs run: only 4")
+
+
+def test_too_large_and_too_long() -> None:
+    row = judged((1, [10] * 16), parameters=6_379_786)
+    assert row["verdict"] == "not met"
+    assert row["reason"] == (
+        "at most 15 epochs are asked for, it has 16; "
+        "fewer than 8,000 parameters are asked for, it has 6,379,786"
+    )
+
+
+def test_a_record_with_a_gap_is_named_beside_the_seeds_that_are_sound() -> None:
+    row = judged((1, GOOD), (2, [*GOOD[:14], math.nan]), (3, LOW))
+    assert row["passing"] == 1
+    assert row["reason"] == (
+        "not every epoch was scored on the test set; not met by seed 2; "
+        "lowest of the last 5 epochs 99.39 % (seed 3, epoch 13); not met by seed 3"
+    )
+
+
+def test_no_run_gives_an_empty_table() -> None:
+    empty = store().reindex(columns=[*RUN, "epochs_run"])
+    assert verdicts.iterations(empty, TARGET).columns.tolist() == list(verdicts.ITERATION_COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("passing", "seeds", "low", "high"),
+    # With all or none passing the bounds are roots of 0.025, worked out by hand.
+    [(1, 1, 0.025, 1), (0, 1, 0, 0.975), (10, 10, 0.025**0.1, 1), (0, 5, 0, 1 - 0.025**0.2)],
+)
+def test_the_interval_of_the_pass_rate(passing: int, seeds: int, low: float, high: float) -> None:
+    assert verdicts.pass_rate_interval(passing, seeds) == pytest.approx((low, high))
+
+
+def test_the_interval_of_the_pass_rate_covers_what_it_says() -> None:
+    low, high = verdicts.pass_rate_interval(3, 5)
+    assert stats.binom.sf(2, 5, low) == pytest.approx(0.025)
+    assert stats.binom.cdf(3, 5, high) == pytest.approx(0.025)
+
+
+def finals(**models: dict[int, float]) -> pd.DataFrame:
+    rows = [
+        (int(name[1:]), seed, value) for name, own in models.items() for seed, value in own.items()
+    ]
+    return pd.DataFrame(rows, columns=["model", "seed", "final_test_accuracy"])
+
+
+def test_an_effect_is_paired_by_seed() -> None:
+    runs = finals(m5={1: 0.98, 2: 0.99, 3: 0.97, 9: 0.5}, m6={1: 0.981, 2: 0.992, 3: 0.973, 4: 0.1})
+    effect = verdicts.effect(runs, 6, 5)
+    assert effect.seeds == (1, 2, 3)
+    assert effect.mean == pytest.approx(0.002)
+    assert effect.interval == pytest.approx((0.001, 0.003))
+    assert not effect.worse
+    assert verdicts.effect(runs, 5, 6).worse
+    assert str(effect) == "+0.20 points, 95 % interval +0.10 to +0.30 (3 pairs)"
+
+
+def test_two_pairs_are_not_enough_to_tell() -> None:
+    runs = finals(m5={1: 0.98, 2: 0.99}, m6={1: 0.99, 2: 1.0}, m7={3: 0.9})
+    effect = verdicts.effect(runs, 6, 5)
+    assert effect.interval is None
+    assert not effect.worse
+    assert str(effect) == "not enough seeds to tell (2 pairs, mean +1.00)"
+    assert str(verdicts.effect(runs, 7, 6)) == "not enough seeds to tell (0 pairs)"
+
+
+def test_an_effect_that_is_the_same_on_every_seed() -> None:
+    runs = finals(m5={1: 0.98, 2: 0.98, 3: 0.98}, m6={1: 0.98, 2: 0.98, 3: 0.98})
+    assert verdicts.effect(runs, 6, 5).interval == (0, 0)
+    assert not verdicts.effect(runs, 6, 5).worse
+
+
+def test_numbers_are_shown_one_way() -> None:
     assert percent(0.994) == "99.40 %"
     assert percent(9_939 / 10_000) == "99.39 %"
     assert percent(1) == "100.00 %"
+    assert percent(math.nan) == "–"
+    assert points(0.0012) == "+0.12"

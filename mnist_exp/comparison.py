@@ -1,0 +1,174 @@
+"""What the tracking store says about the iterations, judged: the tables behind every report.
+
+Measured numbers come from the store alone; `experiments/` gives the words, the code and the target,
+and tells which runs were made with the recipe as it stands.
+"""
+
+import itertools
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from mnist_exp import ExpectedError, recipe, tracking, verdict
+from mnist_exp.recipe import EXPERIMENTS, Iteration, Target
+from mnist_exp.verdict import Effect, percent
+
+PUBLISHED = EXPERIMENTS / "published.csv"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Iterations and their runs."""
+
+    target: Target
+    iterations: Mapping[int, Iteration]
+    """Those with runs in the store and a file in the notebook, ascending."""
+    runs: pd.DataFrame
+    """Every run of an iteration, with its scores and why it does not count (`excluded`)."""
+    history: pd.DataFrame
+    verdicts: pd.DataFrame
+    """One row per iteration with runs that count: `verdict.iterations`, and its `title`."""
+
+    @property
+    def counting(self) -> pd.DataFrame:
+        """The runs that speak for their iterations."""
+        return self.runs[self.runs["excluded"] == ""]
+
+    @property
+    def uncounted(self) -> dict[int, str]:
+        """The iterations without a run that counts, and why."""
+        judged = set(self.verdicts["model"])
+        left = self.runs[~self.runs["model"].isin(judged)]
+        return {
+            int(str(number)): ", ".join(f"{n} {reason}" for reason, n in own.value_counts().items())
+            for number, own in left.groupby("model")["excluded"]
+        }
+
+    def steps(self) -> list[Effect]:
+        """The effect of each iteration against the one before it."""
+        numbers = list(self.iterations)
+        return [
+            verdict.effect(self.counting, model, before)
+            for before, model in itertools.pairwise(numbers)
+        ]
+
+    def best_run(self) -> pd.Series | None:
+        """The run that counts with the highest of the worst of its last epochs; the first such."""
+        ranked = self.counting.dropna(subset="worst_accuracy")
+        if ranked.empty:
+            return None
+        return ranked.sort_values("worst_accuracy", ascending=False, kind="stable").iloc[0]
+
+
+def read(models: Collection[int] = ()) -> Comparison:
+    """Judge what the store holds of `models`, or of every iteration.
+
+    Raises ExpectedError when it holds no run of them.
+    """
+    target = recipe.load_target()
+    runs = tracking.runs()
+    numbers = pd.to_numeric(runs["model"], errors="coerce")
+    runs = runs[numbers.notna()].assign(model=numbers[numbers.notna()].astype(int))
+    if models:
+        runs = runs[runs["model"].isin(models)]
+    absent = sorted(set(models) - set(runs["model"]))
+    if absent or runs.empty:
+        number = absent[0] if absent else 6
+        name = f"model {number}" if absent else "an iteration"
+        if absent:
+            recipe.load(number)  # says so when there is no such iteration at all
+        raise ExpectedError(f"the store holds no run of {name}: make run MODEL={number}")
+
+    there = [number for number in recipe.numbers() if number in set(runs["model"])]
+    iterations = {number: recipe.load(number) for number in there}
+    hashes = {number: iteration.code_sha256 for number, iteration in iterations.items()}
+    runs = runs.assign(excluded=verdict.exclusions(runs, hashes))
+    history = tracking.history(runs["run_id"])
+    runs = runs.join(verdict.scores(runs, history, target))
+    verdicts = verdict.iterations(runs[runs["excluded"] == ""], target)
+    titles = [iterations[number].title for number in verdicts["model"]]
+    verdicts.insert(1, "title", pd.Series(titles, dtype=object))
+    return Comparison(target, iterations, runs, history, verdicts)
+
+
+def verdicts(comparison: Comparison, seeds: int | None = None) -> list[dict[str, Any]]:
+    """The verdict on each iteration, as plain values for other programs; None where there is none.
+
+    `seeds` is how many are demanded: with fewer, the verdict is not met.
+    """
+    rows = comparison.verdicts.astype(object).where(comparison.verdicts.notna(), None)
+    found: list[dict[str, Any]] = rows.to_dict("records")  # type: ignore[assignment]
+    for row in found:
+        if seeds and row["seeds"] < seeds:
+            row["met"] = False
+            row["reason"] = f"{seeds} seeds are asked for, {row['seeds']} were run; {row['reason']}"
+    return found
+
+
+def shown(verdicts: pd.DataFrame, target: Target) -> pd.DataFrame:
+    """The table of verdicts as it is shown everywhere: text, one row per iteration."""
+    columns: dict[str, Callable[[Any], str]] = {
+        "model": lambda row: f"{row.model}",
+        "idea": lambda row: row.title,
+        "verdict": lambda row: row.verdict,
+        "seeds passing (95 % interval)": lambda row: (
+            f"{row.passing} of {row.seeds} ({100 * row.pass_low:.0f}–{100 * row.pass_high:.0f} %)"
+        ),
+        f"worst of last {target.last_epochs}": lambda row: _place(
+            row.worst_accuracy, row.worst_seed, row.worst_epoch
+        ),
+        "final test": lambda row: _final(row.final_test_accuracy, row.final_test_accuracy_std),
+        "best test": lambda row: _place(row.best_test_accuracy, row.best_seed, row.best_epoch),
+        "best train": lambda row: percent(row.best_train_accuracy),
+        "parameters": lambda row: f"{row.parameters:,}",
+        "receptive field": lambda row: f"{row.receptive_field}",
+        "epochs": lambda row: f"{row.epochs}",
+    }
+    rows = list(verdicts.itertuples())
+    return pd.DataFrame({name: [text(row) for row in rows] for name, text in columns.items()})
+
+
+def _place(accuracy: float, seed: int, epoch: float) -> str:
+    where = "" if pd.isna(epoch) else f" (seed {seed}, epoch {epoch:.0f})"
+    return f"{percent(accuracy)}{where}"
+
+
+def _final(mean: float, std: float) -> str:
+    return percent(mean) if pd.isna(std) else f"{percent(mean)} ± {100 * std:.2f}"
+
+
+def published(comparison: Comparison) -> pd.DataFrame:
+    """Whether the runs reproduce the published figures, of one seed each (`published.csv`).
+
+    One row per iteration that was published and quantity (best train, best test, and worst of the
+    last epochs): `published`, and `low` and `high` over the seeds that count (fractions, to a
+    hundredth of a percent, as published), and `inside`, whether the published value lies there.
+    """
+    table = pd.read_csv(PUBLISHED, comment="#")
+    last = table.groupby("model").tail(comparison.target.last_epochs)
+    figures = {
+        "best train": (table.groupby("model")["train_accuracy"].max(), "best_train_accuracy"),
+        "best test": (table.groupby("model")["test_accuracy"].max(), "best_test_accuracy"),
+        f"worst of last {comparison.target.last_epochs}": (
+            last.groupby("model")["test_accuracy"].min(),
+            "worst_accuracy",
+        ),
+    }
+    measured = comparison.counting.groupby("model")
+    rows = [
+        {
+            "model": model,
+            "quantity": quantity,
+            "published": round(values[model] / 100, 4),
+            "low": round(measured[column].min()[model], 4),
+            "high": round(measured[column].max()[model], 4),
+        }
+        for model in comparison.verdicts["model"]
+        for quantity, (values, column) in figures.items()
+        if model in values
+    ]
+    result = pd.DataFrame(rows, columns=["model", "quantity", "published", "low", "high"])
+    result["inside"] = result["published"].between(result["low"], result["high"])
+    return result

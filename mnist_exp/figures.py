@@ -1,0 +1,263 @@
+"""DataFrames in, matplotlib figures out.
+
+Colours mean the same in every figure, and are told apart by colour-blind readers.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import (
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    PercentFormatter,
+)
+
+from mnist_exp.recipe import Target
+from mnist_exp.verdict import Effect, percent
+
+mpl.use("Agg")  # seaborn would look for a screen
+TRAIN, HELD_OUT, PASS, FAIL = sns.color_palette("colorblind")[:4]
+PARTS = (("train", TRAIN), ("test", HELD_OUT))
+INK, GREY, PAPER = "#222222", "#8a8a8a", "#fffffe"
+"""INK and PAPER stand for themselves in a file; a page replaces them by its own."""
+TEXT = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+STYLE: Any = dict.fromkeys(TEXT, INK) | {"figure.facecolor": PAPER, "axes.facecolor": "none"}
+SHOWN = (0.98, 1.0)
+"""The accuracies that figures show: the differences that matter are there."""
+MOST_LINES = 10
+"""With more seeds than this, a band from the lowest to the highest takes the place of lines."""
+
+
+@mpl.rc_context(STYLE)
+def curves(history: pd.DataFrame, split: str, target: Target) -> Figure:
+    """Accuracy and loss per epoch of one run; `history` has `train_*` and `<split>_*` columns."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    for axes, quantity in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
+        for part, colour in (("train", TRAIN), (split, HELD_OUT)):
+            sns.lineplot(
+                history, x="epoch", y=f"{part}_{quantity}", ax=axes, color=colour, marker="o",
+                label=part,
+            )  # fmt: skip
+        axes.set(ylabel=quantity)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        sns.despine(ax=axes)
+    accuracy = figure.axes[0]
+    _bar(accuracy, target, label=True)
+    accuracy.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+    if history[f"{split}_accuracy"].iloc[-1] > 0.98:  # the first epochs would flatten the rest
+        accuracy.set_ylim(0.97, 1)
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def confusion_matrix(counts: pd.DataFrame, title: str) -> Figure:
+    """How often each digit was taken for which: `counts` has a row per truth, a column per guess.
+
+    The colour leaves out the diagonal, which would drown the errors; a cell without any is blank.
+    """
+    diagonal = np.eye(10, dtype=bool)
+    errors = counts.mask((counts == 0) | diagonal)
+    shown = counts.astype(str).mask(errors.isna(), "")
+    figure = Figure(figsize=(6, 5), layout="constrained")
+    axes = figure.subplots()
+    sns.heatmap(
+        errors, annot=shown, fmt="", cmap="Blues", linewidths=0.5, linecolor="0.9",
+        cbar_kws={"label": "errors"}, ax=axes,
+    )  # fmt: skip
+    for digit in range(10):
+        count = str(counts.iloc[digit, digit])
+        axes.text(digit + 0.5, digit + 0.5, count, ha="center", va="center", color=GREY)
+    axes.set_title(title)
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def digit_sheet(images: np.ndarray, labels: np.ndarray, title: str) -> Figure:
+    """Digits in rows of eight, each under its label; `images` are (N, 28, 28), any scale."""
+    rows = -(-len(images) // 8)
+    figure = Figure(figsize=(8, 1.25 * rows + 0.4), layout="constrained")
+    grid = list(figure.subplots(rows, 8).flat)
+    for axes in grid:
+        axes.axis("off")
+    for axes, image, label in zip(grid, images, labels, strict=False):  # the last row may be short
+        axes.imshow(image, cmap="gray")
+        axes.set_title(label, fontsize=9)
+    figure.suptitle(title)
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def accuracy_by_seed(runs: pd.DataFrame, history: pd.DataFrame, target: Target) -> Figure:
+    """Train and test accuracy per epoch, one panel per iteration: a thin line per seed and the mean
+    over them.
+
+    `runs` have `run_id`, `model` and `seed`; `history` is theirs.
+    """
+    rows = history.merge(runs[["run_id", "model", "seed"]], on="run_id")
+    models = sorted(rows["model"].unique())
+    figure, panels = _panels(len(models), height=2.7)
+    for number, (axes, model) in enumerate(zip(panels, models, strict=True)):
+        own = rows[rows["model"] == model]
+        for part, colour in PARTS:
+            line = {"data": own, "x": "epoch", "y": f"{part}_accuracy", "ax": axes, "color": colour}
+            many = own["seed"].nunique() > MOST_LINES
+            if not many:
+                sns.lineplot(**line, units="run_id", estimator=None, linewidth=0.6, alpha=0.5)
+            band = ("pi", 100) if many else None
+            sns.lineplot(**line, errorbar=band, linewidth=1.8)
+        _bar(axes, target, label=number == 0)
+        axes.set(title=_seeds(model, own["seed"].nunique()), xlabel="epoch", ylim=SHOWN)
+        axes.set_ylabel("accuracy" if number % COLUMNS == 0 else "")
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    lines = [Line2D([], [], color=colour, label=part) for part, colour in PARTS]
+    figure.legend(handles=lines, loc="outside upper right", ncols=2, frameon=False)
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def price(verdicts: pd.DataFrame, target: Target) -> Figure:
+    """What accuracy costs: parameters against the worst test accuracy of the last epochs, over all
+    seeds, with the frontier of those that no other beats in both."""
+    figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
+    axes = figure.subplots()
+    points = verdicts.dropna(subset="worst_accuracy")
+    for met, colour, marker in ((True, PASS, "o"), (False, FAIL, "X")):
+        own = points[points["met"] == met]
+        axes.scatter(
+            own["parameters"], own["worst_accuracy"], color=colour, marker=marker, s=60, zorder=3,
+            label="met on every seed" if met else "not met, or not on every seed",
+        )  # fmt: skip
+    best = frontier(points)
+    axes.step(
+        best["parameters"], best["worst_accuracy"], where="post", color=GREY, linewidth=1.2,
+        label="frontier",
+    )  # fmt: skip
+    rows: Any = points.sort_values("worst_accuracy").itertuples()
+    for place, row in enumerate(rows):
+        left = place % 2  # neighbours would cover each other's name
+        axes.annotate(
+            f"model {row.model}", (row.parameters, row.worst_accuracy), textcoords="offset points",
+            xytext=(-8 if left else 8, -3), ha="right" if left else "left", fontsize=9,
+        )  # fmt: skip
+    _bar(axes, target, label=True)
+    axes.axvline(target.parameters_below, color=INK, linestyle=":", linewidth=1)
+    axes.annotate(
+        f"{target.parameters_below:,} parameters", (target.parameters_below, 0.02), rotation=90,
+        xycoords=("data", "axes fraction"), ha="right", va="bottom", fontsize=8,
+    )  # fmt: skip
+    axes.set(
+        xscale="log", xlabel="parameters",
+        ylabel=f"worst test accuracy\nof the last {target.last_epochs} epochs",
+    )  # fmt: skip
+    if len(points):
+        low, high = points["worst_accuracy"].min(), points["worst_accuracy"].max()
+        low, high = min(low, target.test_accuracy), max(high, target.test_accuracy)
+        axes.set_ylim(low - 0.15 * (high - low), high + 0.3 * (high - low))
+        fewest, most = points["parameters"].min(), points["parameters"].max()
+        axes.set_xlim(0.6 * fewest, 2 * max(most, target.parameters_below))
+        steps = (1,) if most > 20 * fewest else (1, 2, 4, 6, 8)
+        axes.xaxis.set_major_locator(LogLocator(subs=steps))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=2))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.legend(frameon=False, fontsize=8, loc="upper right")
+    sns.despine(ax=axes)
+    return figure
+
+
+def frontier(verdicts: pd.DataFrame) -> pd.DataFrame:
+    """The iterations that no other beats in parameters and in `worst_accuracy`, smallest first."""
+    ordered = verdicts.sort_values(["parameters", "worst_accuracy"], ascending=[True, False])
+    highest = ordered["worst_accuracy"].cummax()
+    return ordered[ordered["worst_accuracy"] > highest.shift(fill_value=float("-inf"))]
+
+
+@mpl.rc_context(STYLE)
+def effects(steps: Sequence[Effect]) -> Figure:
+    """The effect of each iteration on final test accuracy, against the one before it."""
+    figure = Figure(figsize=(WIDTH, 1.1 + 0.4 * len(steps)), layout="constrained")
+    axes = figure.subplots()
+    axes.axvline(0, color=GREY, linewidth=1)
+    for row, step in enumerate(steps):
+        if step.interval:
+            low, high = (100 * bound for bound in step.interval)
+            axes.plot([low, high], [row, row], color=HELD_OUT, linewidth=2.5)
+        fill = HELD_OUT if step.interval else "none"
+        axes.plot(100 * step.mean, row, "o", color=HELD_OUT, markerfacecolor=fill)
+    labels = [f"{step.baseline} → {step.model}" for step in steps]
+    axes.set_yticks(range(len(steps)), labels)
+    axes.set(xlabel="difference of final test accuracy, percentage points", ylabel="model")
+    axes.invert_yaxis()
+    axes.margins(y=0.15)
+    sns.despine(ax=axes)
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def receptive_field_growth(table: pd.DataFrame) -> Figure:
+    """How much of the input each layer sees: a bar as wide as its receptive field, over the width
+    of the image. `table` is a receptive-field table; of a field that is not square, the wider side
+    is drawn."""
+    seen = table["r_out"].astype(str).str.split("x").map(lambda sides: max(map(int, sides)))
+    image = int(str(table["n_out"].iloc[0]).split("x")[-1])
+    figure = Figure(figsize=(WIDTH, 0.6 + 0.3 * len(table)), layout="constrained")
+    axes = figure.subplots()
+    axes.axvspan(-image / 2, image / 2, color=GREY, alpha=0.2, linewidth=0)
+    bars = axes.barh(table["layer"], seen, left=-seen / 2, color=TRAIN, height=0.7)
+    axes.bar_label(bars, labels=[f" {width}" for width in seen], fontsize=9)
+    axes.axvline(-image / 2, color=INK, linestyle="--", linewidth=1)
+    axes.axvline(image / 2, color=INK, linestyle="--", linewidth=1)
+    axes.set(xlabel=f"pixels seen; the shaded band is the input, {image} pixels wide", xticks=[])
+    axes.invert_yaxis()
+    axes.margins(x=0.1, y=0.02)
+    sns.despine(ax=axes, bottom=True)
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def misclassified(images: np.ndarray, mistakes: pd.DataFrame) -> Figure:
+    """Digits that were misclassified, (N, 28, 28), with truth, guess and probability in percent, as
+    `4→9 87`."""
+    rows: Any = mistakes.itertuples()
+    labels = [f"{row.truth}→{row.guess} {100 * row.probability:.0f}" for row in rows]
+    return digit_sheet(images, np.array(labels), "truth → guess, probability in percent")
+
+
+COLUMNS = 2
+WIDTH = 6.4
+"""Inches; narrow, so that the words stay readable on a phone."""
+
+
+def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
+    rows = max(1, -(-count // COLUMNS))
+    figure = Figure(figsize=(WIDTH, height * rows + 0.4), layout="constrained")
+    grid = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
+    for axes in grid[count:]:
+        axes.axis("off")
+    for axes in grid[:count]:
+        sns.despine(ax=axes)
+    return figure, grid[:count]
+
+
+def _bar(axes: Axes, target: Target, *, label: bool) -> None:
+    """The accuracy that the target asks for, as a line."""
+    axes.axhline(target.test_accuracy, color=INK, linestyle="--", linewidth=1)
+    if label:
+        axes.annotate(
+            percent(target.test_accuracy), (0.01, target.test_accuracy), fontsize=8, va="bottom",
+            xycoords=("axes fraction", "data"),
+        )  # fmt: skip
+
+
+def _seeds(model: int, seeds: int) -> str:
+    return f"model {model}, {seeds} seed{'' if seeds == 1 else 's'}"

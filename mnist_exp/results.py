@@ -1,0 +1,138 @@
+"""The record in the repository: the evidence that travels with git.
+
+`experiments/results/` holds the runs that count as CSV, with the figures; `experiments/RESULTS.md`
+shows them. Written from a store, and entered into a store again.
+"""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+from PIL import Image
+
+from mnist_exp import ExpectedError, report, tracking
+from mnist_exp.comparison import Comparison
+from mnist_exp.recipe import EXPERIMENTS
+
+MISTAKES = ("confusion_matrix", "misclassified")
+"""The tables of the best run that are kept."""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """How many runs an import entered, and how many were there already."""
+
+    entered: int
+    present: int
+
+
+def write(found: Comparison, folder: Path = EXPERIMENTS) -> Path:
+    """Write `RESULTS.md` and `results/` to `folder` from the runs that count; returns the page.
+
+    Raises ExpectedError when there are none.
+    """
+    counting = found.counting
+    if counting.empty:
+        raise ExpectedError("no run in the store counts, so there is no result: make compare")
+    # Beside the old results, which stay until the new ones are complete.
+    new, results = folder / "results.new", folder / "results"
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    archive = tracking.archive(counting["run_id"])
+    archive.to_csv(new / "runs.csv", index=False)
+    _write_history(found, archive, new)
+    _write_fields(counting, new)
+    _write_mistakes(found, new)
+    content = report.contents(found) | {"title": "Results"}
+    report.write_figures(content["pictures"].values(), new / "figures", ("png",))
+    text = report.markdown(content, "results/figures")
+    shutil.rmtree(results, ignore_errors=True)
+    new.rename(results)
+    page = folder / "RESULTS.md"
+    page.write_text(text, encoding="utf-8")
+    return page
+
+
+def enter(folder: Path = EXPERIMENTS) -> Imported:
+    """Enter the runs of `folder`/results into the store, each once however often it is called.
+
+    Raises ExpectedError when they are not there or cannot be read.
+    """
+    results = folder / "results"
+    try:
+        runs = pd.read_csv(results / "runs.csv", dtype=str)
+        history = pd.read_csv(results / "history.csv", parse_dates=["time"])
+        fields = pd.read_csv(results / "receptive_field.csv").convert_dtypes()
+        archived: list[dict[str, str]] = [
+            {str(key): value for key, value in row.dropna().items()} for _, row in runs.iterrows()
+        ]
+        ids = {row["run_id"] for row in archived}
+    except (OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise ExpectedError(
+            f"{results} cannot be imported: {reason}: restore it from git"
+        ) from None
+    with tracking.only_one():
+        there = tracking.runs()
+        broken = there[there["imported_from"].isin(ids) & (there["status"] != "FINISHED")]
+        for run_id in broken["run_id"]:  # of an import that was interrupted
+            tracking.remove_run(run_id)
+        there = there.drop(broken.index)
+        present = ids & {*there["run_id"], *there["imported_from"]}
+        for row in archived:
+            if row["run_id"] not in present:
+                own = history[history["run_id"] == row["run_id"]]
+                with tracking.enter_run(row, own) as run:
+                    _enter_tables(run, row, fields, results)
+    return Imported(len(ids) - len(present), len(present))
+
+
+def _write_history(found: Comparison, archive: pd.DataFrame, folder: Path) -> None:
+    # The runs' own ids may be those of an import.
+    originals = dict(zip(found.counting["run_id"], archive["run_id"], strict=True))
+    history = found.history[found.history["run_id"].isin(originals)]
+    history.assign(run_id=history["run_id"].map(originals)).to_csv(
+        folder / "history.csv", index=False
+    )
+
+
+def _write_fields(counting: pd.DataFrame, folder: Path) -> None:
+    newest = counting.groupby("model")["run_id"].last()
+    tables = {model: tracking.table(run_id, "receptive_field") for model, run_id in newest.items()}
+    there = {model: table for model, table in tables.items() if table is not None}
+    empty = pd.DataFrame(columns=["model", "layer"])
+    fields = pd.concat(there, names=["model"]).reset_index("model") if there else empty
+    fields.to_csv(folder / "receptive_field.csv", index=False)
+
+
+def _write_mistakes(found: Comparison, folder: Path) -> None:
+    run = found.best_run()
+    image = None if run is None else tracking.image(run["run_id"], "misclassified")
+    if run is None or image is None:
+        return
+    mistakes = folder / "best_run"
+    mistakes.mkdir()
+    (original,) = tracking.archive([run["run_id"]])["run_id"]
+    (mistakes / "run_id").write_text(f"{original}\n")
+    for name in MISTAKES:
+        table = tracking.table(run["run_id"], name)
+        if table is not None:
+            table.to_csv(mistakes / f"{name}.csv", index=False)
+    Image.fromarray(image).save(mistakes / "misclassified.png")
+
+
+def _enter_tables(
+    run: tracking.RunWriter, row: dict[str, str], fields: pd.DataFrame, results: Path
+) -> None:
+    own = fields[fields["model"].astype(str) == row.get("params.model")]
+    if len(own):
+        run.log_table(own.drop(columns="model"), "receptive_field")
+    mistakes = results / "best_run"
+    if mistakes.is_dir() and (mistakes / "run_id").read_text().strip() == row["run_id"]:
+        for name in MISTAKES:
+            run.log_table(pd.read_csv(mistakes / f"{name}.csv"), name)
+        with Image.open(mistakes / "misclassified.png") as image:
+            pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+            run.log_image(pixels.reshape(image.height, image.width), "misclassified")

@@ -1,0 +1,146 @@
+"""Stores made by hand, with known answers."""
+
+import math
+
+import pandas as pd
+import pytest
+from conftest import GOOD, record_run
+
+from mnist_exp import ExpectedError, comparison, tracking
+
+pytestmark = pytest.mark.usefixtures("store")
+WONDER = [80] * 14 + [50]
+
+
+def test_every_kind_of_run_gets_its_verdict() -> None:
+    record_run(6, seed=1)
+    record_run(6, seed=2, errors=[*GOOD[:14], 61])
+    record_run(5, errors=WONDER)
+    record_run(4, errors=[*GOOD[:12], None, *GOOD[13:]])
+    record_run(3, errors=[*GOOD[:10], 60, 60, 60, 60, 60])
+    record_run(3, seed=2, status="FAILED", errors=[900])
+    record_run(3, seed=3, errors=[10] * 3, tags={"overrides": "epochs=3"})
+    record_run(3, seed=4, errors=[10] * 15, tags={"code_sha256": "before the change"})
+    record_run(3, seed=5, split="validation")
+    found = comparison.read()
+    table = found.verdicts.set_index("model")
+    assert table["verdict"].to_dict() == {
+        3: "met on every seed", 4: "not met", 5: "not met", 6: "met on some seeds",
+    }  # fmt: skip
+    assert table["seeds"].to_dict() == {3: 1, 4: 1, 5: 1, 6: 2}
+    assert table["passing"].to_dict() == {3: 1, 4: 0, 5: 0, 6: 1}
+    assert "gaps or doubles" in table["reason"][4]
+    assert "one epoch is no pass" in table["reason"][5]
+    assert table["reason"][6].startswith("lowest of the last 5 epochs 99.39 % (seed 2, epoch 15)")
+    assert table["title"][5] == "rotate the training images"
+    left_out = found.runs.query("excluded != ''").set_index("seed")["excluded"].to_dict()
+    assert left_out == {
+        2: "not finished",
+        3: "overridden",
+        4: "stale: of an earlier version of its file",
+        5: "on the validation split",
+    }
+
+
+def test_9940_of_10000_pass_and_9939_do_not() -> None:
+    record_run(5, errors=[60] * 15)
+    record_run(6, errors=[61] * 15)
+    found = comparison.read()
+    assert found.verdicts["met"].tolist() == [True, False]
+    shown = comparison.shown(found.verdicts, found.target)
+    worst = shown["worst of last 5"].tolist()
+    assert worst == ["99.40 % (seed 1, epoch 15)", "99.39 % (seed 1, epoch 15)"]
+
+
+def test_a_doubled_epoch_is_no_pass() -> None:
+    run = record_run(6)
+    client, _ = tracking.open_store()
+    client.log_metric(run, "test/errors", 10, step=15)
+    found = comparison.read()
+    assert not found.verdicts["met"][0]
+    assert "gaps or doubles" in found.verdicts["reason"][0]
+
+
+def test_chosen_models_are_compared_with_each_other() -> None:
+    for model, errors in ((3, 90), (5, 80), (6, 60)):
+        for seed in (1, 2, 3):
+            record_run(model, errors=[errors + seed] * 15, seed=seed)
+    found = comparison.read([6, 3])
+    assert list(found.iterations) == [3, 6]
+    (step,) = found.steps()
+    assert (step.model, step.baseline, step.mean) == (6, 3, pytest.approx(0.003))
+    assert set(found.history["run_id"]) == set(found.runs["run_id"])
+    assert len(found.runs) == 6
+
+
+def test_iterations_without_a_run_that_counts_are_named() -> None:
+    record_run(2, status="FAILED")
+    record_run(2, status="RUNNING")
+    record_run(2, tags={"overrides": "epochs=15"})
+    record_run(6)
+    found = comparison.read()
+    assert found.uncounted == {2: "2 not finished, 1 overridden"}
+    assert found.verdicts["model"].tolist() == [6]
+
+
+def test_a_run_whose_iteration_is_gone_and_those_of_others_are_left_out() -> None:
+    run = record_run(6)
+    client, _ = tracking.open_store()
+    (experiment,) = client.search_experiments(filter_string="name = 'mnist_exp'")
+    gone = client.create_run(experiment.experiment_id)
+    for key, value in {"model": 77, "seed": 1, "parameters": 10, "test_images": 10}.items():
+        client.log_param(gone.info.run_id, key, value)
+    client.set_terminated(gone.info.run_id)
+    other = client.create_run(experiment.experiment_id)
+    client.log_param(other.info.run_id, "model", "resnet")
+    found = comparison.read()
+    assert found.counting["run_id"].tolist() == [run]
+    assert set(found.runs["run_id"]) == {run, gone.info.run_id}
+    assert list(found.iterations) == [6]
+
+
+def test_the_best_run_is_the_one_with_the_best_worst_epoch() -> None:
+    record_run(5, errors=WONDER)
+    steady = record_run(6, errors=[70] * 15)
+    assert comparison.read().best_run()["run_id"] == steady
+
+
+def test_published_figures_stand_beside_the_measured_range() -> None:
+    record_run(6, seed=1, errors=[500] * 10 + [70, 60, 60, 60, 60])
+    record_run(6, seed=2, errors=[500] * 10 + [59, 55, 60, 60, 60])
+    table = comparison.published(comparison.read()).set_index("quantity")
+    # Of the published log of model 6: best train 98.93, best test 99.45, worst of the last 99.41.
+    assert table["published"].to_dict() == {
+        "best train": 0.9893, "best test": 0.9945, "worst of last 5": 0.9941,
+    }  # fmt: skip
+    assert table.loc["best test", ["low", "high"]].tolist() == [0.994, 0.9945]
+    assert table.loc["worst of last 5", ["low", "high"]].tolist() == [0.993, 0.994]
+    assert table["inside"].to_dict() == {
+        "best train": False, "best test": True, "worst of last 5": False,
+    }  # fmt: skip
+
+
+def test_the_published_log_is_whole() -> None:
+    table = pd.read_csv(comparison.PUBLISHED, comment="#")
+    assert table.groupby("model")["epoch"].apply(list).tolist() == [list(range(1, 16))] * 6
+    last = table[(table["model"] == 6) & (table["epoch"] > 10)]["test_accuracy"]
+    assert last.tolist() == [99.43, 99.42, 99.41, 99.42, 99.45]
+
+
+def test_what_is_not_there_is_said() -> None:
+    with pytest.raises(ExpectedError, match="holds no run of an iteration: make run MODEL=6"):
+        comparison.read()
+    record_run(6)
+    with pytest.raises(ExpectedError, match="holds no run of model 5: make run MODEL=5"):
+        comparison.read([5, 6])
+    with pytest.raises(ExpectedError, match=r"there is no experiments/model_99\.py"):
+        comparison.read([99])
+
+
+def test_verdicts_for_other_programs_are_plain_values() -> None:
+    record_run(6)
+    (row,) = comparison.verdicts(comparison.read())
+    assert row["final_test_accuracy_std"] is None
+    assert type(row["seeds"]) is int
+    assert type(row["met"]) is bool
+    assert not any(isinstance(value, float) and math.isnan(value) for value in row.values())

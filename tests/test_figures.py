@@ -1,0 +1,146 @@
+"""Figures, from hand-made tables."""
+
+import io
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mnist_exp import figures, recipe
+from mnist_exp.verdict import Effect
+
+
+def history(split: str) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "epoch": [1, 2, 3],
+            "train_accuracy": [0.9, 0.97, 0.98],
+            "train_loss": [0.3, 0.1, 0.05],
+            f"{split}_accuracy": [0.95, 0.98, 0.99],
+            f"{split}_loss": [0.2, 0.08, 0.04],
+        }
+    )
+
+
+def test_curves_draw_what_the_history_holds() -> None:
+    figure = figures.curves(history("validation"), "validation", recipe.load_target())
+    accuracy, loss = figure.axes
+    lines = {line.get_label(): list(line.get_ydata()) for line in accuracy.get_lines()}
+    assert lines["train"] == [0.9, 0.97, 0.98]
+    assert lines["validation"] == [0.95, 0.98, 0.99]
+    assert [0.994, 0.994] in lines.values()
+    assert (accuracy.get_ylabel(), loss.get_ylabel()) == ("accuracy", "loss")
+
+
+def test_curves_of_a_long_run_are_quick() -> None:
+    long = pd.concat([history("test")] * 400, ignore_index=True)
+    long["epoch"] = range(1, 1201)
+    start = time.perf_counter()
+    figures.curves(long, "test", recipe.load_target()).savefig(io.BytesIO())
+    assert time.perf_counter() - start < 5
+
+
+def test_a_confusion_matrix_counts_truth_by_guess() -> None:
+    counts = pd.DataFrame(0, index=pd.RangeIndex(10, name="truth"), columns=range(10))
+    counts = counts.rename_axis(columns="guess")
+    for truth, guess in [(3, 3), (3, 3), (3, 8), (5, 5), (9, 4)]:
+        counts.loc[truth, guess] += 1
+    axes = figures.confusion_matrix(counts, "two errors").axes[0]
+    shown = {(round(t.get_position()[0] - 0.5), round(t.get_position()[1] - 0.5)): t.get_text()
+             for t in axes.texts if t.get_text() not in ("", "0")}  # fmt: skip
+    assert shown == {(3, 3): "2", (8, 3): "1", (5, 5): "1", (4, 9): "1"}
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("guess", "truth")
+
+
+def test_a_sheet_shows_each_digit_under_its_label() -> None:
+    figure = figures.digit_sheet(np.zeros((12, 28, 28)), np.arange(12) % 10, "digits")
+    titles = [axes.get_title() for axes in figure.axes if axes.images]
+    assert titles == ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "0", "1"]
+
+
+TARGET = recipe.load_target()
+
+
+def runs_and_history(seeds: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    ids = [f"{model}-{seed}" for model in (3, 6) for seed in range(seeds)]
+    runs = pd.DataFrame({"run_id": ids, "model": [3] * seeds + [6] * seeds})
+    runs["seed"] = [*range(seeds), *range(seeds)]
+    rows = [
+        {"run_id": run, "epoch": epoch, "train_accuracy": 0.98, "test_accuracy": 0.98 + place / 1e4}
+        for place, run in enumerate(ids)
+        for epoch in (1, 2)
+    ]
+    return runs, pd.DataFrame(rows)
+
+
+def test_a_line_per_seed_and_their_mean_around_the_target() -> None:
+    figure = figures.accuracy_by_seed(*runs_and_history(3), TARGET)
+    three, six = (axes for axes in figure.axes if axes.get_title())
+    assert [axes.get_title() for axes in (three, six)] == ["model 3, 3 seeds", "model 6, 3 seeds"]
+    lines = [list(line.get_ydata()) for line in six.get_lines()]
+    assert len(lines) == 3 + 1 + 3 + 1 + 1  # seeds and mean, of train and of test; the target
+    assert [0.9803, 0.9803] in lines
+    assert any(line == pytest.approx([0.9804, 0.9804]) for line in lines)  # the mean of 3, 4 and 5
+    assert [0.994, 0.994] in lines
+    assert six.get_ylim() == (0.98, 1.0)
+
+
+def test_many_seeds_become_a_band() -> None:
+    figure = figures.accuracy_by_seed(*runs_and_history(11), TARGET)
+    axes = figure.axes[0]
+    assert len(axes.get_lines()) == 3  # two means and the target
+    band = axes.collections[1].get_paths()[0].vertices[:, 1]
+    assert (band.min(), band.max()) == pytest.approx((0.98, 0.981))
+
+
+def verdicts(*rows: tuple[int, int, float]) -> pd.DataFrame:
+    table = pd.DataFrame(rows, columns=["model", "parameters", "worst_accuracy"])
+    return table.assign(met=table["worst_accuracy"] >= 0.994)
+
+
+def test_the_frontier_is_what_no_other_beats_in_both() -> None:
+    table = verdicts(
+        (1, 6_000_000, 0.995), (2, 7_000, 0.98), (3, 7_500, 0.991), (4, 7_500, 0.99),
+        (5, 7_000, 0.97),
+    )  # fmt: skip
+    assert figures.frontier(table)["model"].tolist() == [2, 3, 1]
+
+
+def test_the_price_is_on_a_log_scale_with_the_limit_and_the_bar() -> None:
+    figure = figures.price(verdicts((6, 7_416, 0.9941), (1, 6_379_786, 0.9921)), TARGET)
+    axes = figure.axes[0]
+    assert axes.get_xscale() == "log"
+    vertical, horizontal = ([line for line in axes.get_lines() if test(line)] for test in (
+        lambda line: list(line.get_xdata()) == [8000, 8000],
+        lambda line: list(line.get_ydata()) == [0.994, 0.994],
+    ))  # fmt: skip
+    assert len(vertical) == len(horizontal) == 1
+    passing, failing = (points.get_offsets().tolist() for points in axes.collections)
+    assert passing == [[7_416, 0.9941]]
+    assert failing == [[6_379_786, 0.9921]]
+    assert {text.get_text() for text in axes.texts} >= {"model 6", "model 1", "99.40 %"}
+
+
+def test_an_effect_without_an_interval_is_hollow() -> None:
+    told = Effect(6, 5, (1, 2, 3), 0.002, (0.001, 0.003))
+    figure = figures.effects([told, Effect(7, 6, (1,), -0.001, None)])
+    lines = figure.axes[0].get_lines()
+    points = [line for line in lines if line.get_marker() == "o"]
+    assert [line.get_xdata()[0] for line in points] == pytest.approx([0.2, -0.1])
+    assert [line.get_markerfacecolor() for line in points] == [figures.HELD_OUT, "none"]
+    assert any(list(line.get_xdata()) == pytest.approx([0.1, 0.3]) for line in lines)
+
+
+def test_a_receptive_field_is_a_bar_as_wide_as_what_is_seen() -> None:
+    table = pd.DataFrame(
+        {"layer": ["input", "conv1", "conv2"], "r_out": [1, 3, "5x7"], "n_out": [28, 26, "24x22"]}
+    )
+    bars = figures.receptive_field_growth(table).axes[0].patches[1:]
+    assert [(bar.get_x(), bar.get_width()) for bar in bars] == [(-0.5, 1), (-1.5, 3), (-3.5, 7)]
+
+
+def test_no_verdict_and_no_run_still_draw() -> None:
+    runs, history = runs_and_history(1)
+    figures.accuracy_by_seed(runs.head(0), history.head(0), TARGET).savefig(io.BytesIO())
+    figures.price(verdicts(), TARGET).savefig(io.BytesIO())

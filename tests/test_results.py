@@ -1,0 +1,145 @@
+"""The record in the repository: written from a store, entered into another."""
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import GOOD, add_evidence, record_run
+
+from mnist_exp import ExpectedError, comparison, results, tracking
+from mnist_exp.results import Imported
+
+
+@pytest.fixture(scope="module")
+def published(fresh_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the results of three runs that count and one that does not."""
+    folder = tmp_path_factory.mktemp("published")
+    shutil.copytree(fresh_store, folder / "mlruns")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlruns/mlflow.db")
+        for seed in (1, 2):
+            add_evidence(record_run(6, errors=[*GOOD[:-1], 60 - seed], seed=seed, optimizer="SGD"))
+        add_evidence(record_run(5, errors=[70] * 15, tags={"mlflow.note.content": "## Five, <b>"}))
+        record_run(5, seed=2, status="FAILED")
+        assert results.write(comparison.read(), folder) == folder / "RESULTS.md"
+        comparison.read().history.to_csv(folder / "history.csv", index=False)
+        tracking.runs().to_csv(folder / "runs.csv", index=False)
+    return folder
+
+
+def test_what_travels_with_git(published: Path) -> None:
+    text = (published / "RESULTS.md").read_text()
+    assert text.startswith("# Results\n")
+    assert "(results/figures/accuracy.png)" in text
+    kept = {
+        str(file.relative_to(published / "results")) for file in published.rglob("results/**/*.*")
+    }
+    assert {"runs.csv", "history.csv", "figures/price.png", "best_run/misclassified.csv"} <= kept
+    runs = pd.read_csv(published / "results" / "runs.csv", dtype=str)
+    assert runs["params.seed"].tolist() == ["1", "2", "1"]
+    assert not [name for name in runs if "user" in name]
+    assert len(pd.read_csv(published / "results" / "history.csv")) == 45
+    assert not (published / "results.new").exists()
+
+
+@pytest.mark.usefixtures("store")
+def test_an_import_gives_the_runs_back_as_they_were(published: Path) -> None:
+    assert results.enter(published) == Imported(entered=3, present=0)
+    runs = tracking.runs().set_index("imported_from")
+    before = pd.read_csv(published / "runs.csv").set_index("run_id").loc[runs.index]
+    assert runs["status"].tolist() == ["FINISHED"] * 3
+    for column in (
+        "run_name",
+        "model",
+        "seed",
+        "parameters",
+        "optimizer",
+        "code_sha256",
+        "verdict",
+    ):
+        if column in before:
+            assert runs[column].astype(str).tolist() == before[column].astype(str).tolist()
+    for column in ("start_time", "end_time"):
+        assert (runs[column] == pd.to_datetime(before[column], format="ISO8601")).all()
+    history = tracking.history().assign(run_id=lambda rows: rows["run_id"].map(
+        dict(zip(runs["run_id"], runs.index, strict=True))
+    ))  # fmt: skip
+    recorded = pd.read_csv(published / "history.csv")
+    recorded = recorded[recorded["run_id"].isin(runs.index)].reset_index(drop=True)
+    recorded["time"] = pd.to_datetime(recorded["time"], format="ISO8601")
+    pd.testing.assert_frame_equal(history, recorded[history.columns], check_dtype=False)
+    client, _ = tracking.open_store()
+    described = client.get_run(runs.query("model == 5")["run_id"].iloc[0])
+    assert described.data.tags["mlflow.note.content"] == "## Five, <b>"
+    for run_id in runs["run_id"]:
+        table = tracking.table(run_id, "receptive_field")
+        assert table["r_out"].tolist() == [1, 3]
+    best = comparison.read().best_run()
+    assert tracking.image(best["run_id"], "misclassified")[0, 28] == 255
+    assert tracking.table(best["run_id"], "misclassified")["guess"].tolist() == [9, 7]
+
+
+@pytest.mark.usefixtures("store")
+def test_imported_runs_are_judged_like_others_and_published_again(
+    published: Path, tmp_path: Path
+) -> None:
+    results.enter(published)
+    found = comparison.read()
+    assert found.verdicts["verdict"].tolist() == ["not met", "met on every seed"]
+    results.write(found, tmp_path / "again")
+    for file in ("runs.csv", "history.csv", "receptive_field.csv", "best_run/run_id"):
+        again = (tmp_path / "again" / "results" / file).read_text()
+        assert again == (published / "results" / file).read_text()
+
+
+@pytest.mark.usefixtures("store")
+def test_a_run_is_entered_once(published: Path) -> None:
+    record_run(3)
+    assert results.enter(published) == Imported(entered=3, present=0)
+    assert results.enter(published) == Imported(entered=0, present=3)
+    assert len(tracking.runs()) == 4
+
+
+def test_nothing_is_entered_where_the_runs_are(
+    published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{published}/mlruns/mlflow.db")
+    assert results.enter(published) == Imported(entered=0, present=3)
+
+
+@pytest.mark.usefixtures("store")
+def test_an_interrupted_import_is_completed(
+    published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(results, "_enter_tables", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            results.enter(published)
+    assert tracking.runs()["status"].tolist() == ["RUNNING"]
+    assert results.enter(published) == Imported(entered=3, present=0)
+    assert tracking.runs()["status"].tolist() == ["FINISHED"] * 3
+
+
+@pytest.mark.usefixtures("store")
+def test_results_that_cannot_be_read_are_one_line(published: Path, tmp_path: Path) -> None:
+    with pytest.raises(ExpectedError, match="cannot be imported") as raised:
+        results.enter(tmp_path)
+    assert "\n" not in str(raised.value)
+    for file, content in (("runs.csv", b"\xff\xfe\x00"), ("history.csv", b"a,b\n1,2,3\n")):
+        shutil.copytree(published / "results", tmp_path / file / "results")
+        (tmp_path / file / "results" / file).write_bytes(content)
+        with pytest.raises(ExpectedError, match="cannot be imported"):
+            results.enter(tmp_path / file)
+    assert tracking.runs().empty
+
+
+@pytest.mark.usefixtures("store")
+def test_without_a_run_that_counts_there_is_no_result(tmp_path: Path) -> None:
+    record_run(6, status="FAILED")
+    with pytest.raises(ExpectedError, match="no run in the store counts"):
+        results.write(comparison.read(), tmp_path)
+    assert not (tmp_path / "RESULTS.md").exists()
