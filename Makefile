@@ -1,7 +1,7 @@
 # Every command a person uses; bare `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run check compare report results import ui new test lint
+.PHONY: help setup run check compare report results import ui new test test-browser lint
 .SUFFIXES:
 
 # What a user sets is taken literally and reaches a recipe through the environment only, as in
@@ -33,7 +33,7 @@ endif
 installed := $(VENV)/.mnist-exp-installed
 
 help: ## list these commands
-	@awk -F ' *## *' '/^[a-z]+:.*##/ { sub(/:.*/, "", $$1); printf "make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ' *## *' '/^[a-z-]+:.*##/ { sub(/:.*/, "", $$1); printf "make %-12s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "PYTHON= chooses the Python (3.11 or newer) that makes the environment, and VENV= its folder,"
 	@echo "or an environment of your own (conda: VENV=\$$CONDA_PREFIX)."
@@ -66,6 +66,16 @@ new: $(installed) ## MODEL=7 FROM=6: start an iteration from a copy of another
 
 test: $(installed) ## run the tests
 	@"$$VENV/bin/python" -m pytest
+
+test-browser: $(installed) ## run the tests in a real browser (installs Debian's Chromium if it may)
+	@for name in chromium chromium-browser google-chrome; do \
+		command -v $$name > /dev/null && found=yes; done; \
+	if [ -z "$$found" ] && [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+		apt-get -qq update && apt-get -qq install --yes --no-install-recommends chromium; \
+	elif [ -z "$$found" ]; then \
+		echo "No Chromium here. Debian: sudo apt-get install chromium; elsewhere:"; \
+		echo "$$VENV/bin/playwright install chromium (which is used if it is there)"; fi
+	@"$$VENV/bin/python" -m pytest --no-cov tests/browser
 
 lint: $(installed) ## check style, types and the direction of imports
 	@"$$VENV/bin/ruff" check .

@@ -37,7 +37,6 @@ COLUMNS = {
 """The columns of the run table that matter, with their widths in pixels."""
 
 DESCRIPTION = """\
-
 Iterations of a small MNIST classifier, one file each in `experiments/`.
 
 Every run holds its recipe as parameters, accuracy and loss of each epoch, its receptive-field
@@ -84,7 +83,7 @@ def prepare(page: Path | None = None) -> str:
         if page:
             links[REPORT] = run_path(experiment, report, page.name)
         line = " · ".join(f"[{name}]({link})" for name, link in links.items())
-        client.set_experiment_tag(experiment, "mlflow.note.content", f"{line}\n{DESCRIPTION}")
+        client.set_experiment_tag(experiment, "mlflow.note.content", f"{line}\n\n{DESCRIPTION}")
     return table
 
 

@@ -1,17 +1,17 @@
 """What the tests share: real MNIST, and a real store that is made once and copied."""
 
+import dataclasses
 import os
 import shutil
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
 import torch
+from handmade import GOOD, SCRIPT, add_evidence, record_run
 
-from mnist_exp import ROOT, data, recipe, tracking
+from mnist_exp import ROOT, comparison, data, recipe, report, tracking, ui
 from mnist_exp.data import Digits
+from mnist_exp.recipe import Iteration
 
 # `make test` runs these tests, and they run make, which is to behave as it does for a user.
 for inherited in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
@@ -48,54 +48,30 @@ def store(fresh_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return folder
 
 
-GOOD = (500,) * 10 + (60,) * 5
-"""Errors on 10,000 test digits in 15 epochs that just meet the target."""
+@pytest.fixture(scope="session")
+def report_folder(fresh_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a report on a store with every kind of run, and with hostile text in it."""
+    load = recipe.load
 
+    def hostile(number: int) -> Iteration:
+        iteration = load(number)
+        changed = iteration.sections | {"Change": f"{SCRIPT} | ![x](http://example.org/x)"}
+        return dataclasses.replace(iteration, title=f"{iteration.title} {SCRIPT}", sections=changed)
 
-def record_run(
-    number: int = 6, errors: Sequence[int | None] = GOOD, *, seed: int = 1,
-    status: str = "FINISHED", tags: Mapping[str, str] | None = None, **parameters: object,
-) -> str:  # fmt: skip
-    """Write a run of an iteration to the store by hand; an epoch whose errors are None is missing.
-
-    Returns its id.
-    """
-    own = {
-        "model": number, "seed": seed, "parameters": 7_416, "receptive_field": 28,
-        "split": "test", "test_images": 10_000,
-    } | parameters  # fmt: skip
-    marks = {"overrides": "none", "code_sha256": recipe.load(number).code_sha256} | (tags or {})
+    folder = tmp_path_factory.mktemp("written")
+    shutil.copytree(fresh_store, folder / "mlruns")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tracking.RunWriter, "end", lambda *_: tracking.mlflow.end_run(status))
-        with tracking.start_run(f"model-{number} · seed {seed}", own, marks) as run:
-            for epoch, wrong in enumerate(errors, start=1):
-                if wrong is not None:
-                    metrics = {"test/errors": wrong, "test/accuracy": 1 - wrong / 10_000}
-                    run.log_metrics(metrics | {"train/accuracy": 0.9 + epoch / 200}, step=epoch)
-    return run.run_id
-
-
-def add_evidence(run_id: str) -> None:
-    """Give a run its receptive-field table, and two digits that it misclassified."""
-    tables = {
-        "receptive_field": pd.DataFrame(
-            {"layer": ["input", "conv1"], "kernel": [None, 3], "r_out": [1, 3], "n_out": [28, 26]}
-        ),
-        "confusion_matrix": pd.DataFrame(np.diag([5] * 10), columns=[str(i) for i in range(10)]),
-        "misclassified": pd.DataFrame(
-            {"index": [7, 9], "truth": [4, 2], "guess": [9, 7], "probability": [0.5, 0.987]}
-        ),
-    }
-    counts = tables["confusion_matrix"]
-    counts.loc[4, "9"], counts.loc[2, "7"] = 1, 1
-    counts.insert(0, "truth", range(10))
-    writer = tracking.RunWriter(run_id, "1")
-    with tracking.mlflow.start_run(run_id):
-        for name, table in tables.items():
-            writer.log_table(table, name)
-        sheet = torch.zeros(28, 280, dtype=torch.uint8)
-        sheet[:, 28:56] = 255
-        writer.log_image(sheet, "misclassified")
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlruns/mlflow.db")
+        for seed in (1, 2, 3):
+            record_run(5, errors=[80] * 14 + [50 + seed], seed=seed)
+            add_evidence(record_run(6, errors=[*GOOD[:-1], 55 - seed], seed=seed))
+        record_run(4, tags={"code_sha256": f"{SCRIPT} changed", "git_commit": SCRIPT})
+        record_run(6, seed=9, tags={"overrides": SCRIPT})
+        patch.setattr(recipe, "load", hostile)
+        page = report.write(comparison.read(), folder / "reports")
+        ui.prepare(page)
+    assert page == folder / "reports" / "comparison.html"
+    return page.parent
 
 
 @pytest.fixture

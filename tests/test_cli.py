@@ -10,7 +10,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from conftest import GOOD, record_run
+from handmade import GOOD, record_run
 
 from mnist_exp import ROOT, recipe, tracking
 from mnist_exp.cli import main

@@ -4,7 +4,7 @@ import math
 
 import pandas as pd
 import pytest
-from conftest import GOOD, record_run
+from handmade import GOOD, record_run
 
 from mnist_exp import ExpectedError, comparison, tracking
 

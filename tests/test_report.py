@@ -4,43 +4,14 @@ import csv
 import dataclasses
 import itertools
 import re
-import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from conftest import GOOD, add_evidence, record_run
+from handmade import SCRIPT, record_run
 
 from mnist_exp import comparison, recipe, report
-from mnist_exp.recipe import Iteration
 from mnist_exp.verdict import Condition, Verdict
-
-SCRIPT = "<script>alert(1)</script>"
-
-
-@pytest.fixture(scope="module")
-def written(fresh_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a report on a store with every kind of run, and with hostile text in it."""
-    load = recipe.load
-
-    def hostile(number: int) -> Iteration:
-        iteration = load(number)
-        changed = iteration.sections | {"Change": f"{SCRIPT} | ![x](http://example.org/x)"}
-        return dataclasses.replace(iteration, title=f"{iteration.title} {SCRIPT}", sections=changed)
-
-    folder = tmp_path_factory.mktemp("written")
-    shutil.copytree(fresh_store, folder / "mlruns")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlruns/mlflow.db")
-        for seed in (1, 2, 3):
-            record_run(5, errors=[80] * 14 + [50 + seed], seed=seed)
-            add_evidence(record_run(6, errors=[*GOOD[:-1], 55 - seed], seed=seed))
-        record_run(4, tags={"code_sha256": f"{SCRIPT} changed", "git_commit": SCRIPT})
-        record_run(6, seed=9, tags={"overrides": SCRIPT})
-        patch.setattr(recipe, "load", hostile)
-        page = report.write(comparison.read(), folder / "reports")
-    assert page == folder / "reports" / "comparison.html"
-    return page.parent
 
 
 class Page(HTMLParser):
@@ -62,8 +33,8 @@ class Page(HTMLParser):
         return [attributes.get(key) for tag, attributes in self.tags if tag == name]
 
 
-def test_the_page_holds_everything_itself_and_nothing_that_runs(written: Path) -> None:
-    source = (written / "comparison.html").read_text()
+def test_the_page_holds_everything_itself_and_nothing_that_runs(report_folder: Path) -> None:
+    source = (report_folder / "comparison.html").read_text()
     page = Page(source)
     assert not [tag for tag, _ in page.tags if tag == "script"]
     assert SCRIPT in page.text
@@ -73,8 +44,8 @@ def test_the_page_holds_everything_itself_and_nothing_that_runs(written: Path) -
     assert len(source.encode()) < 2_000_000
 
 
-def test_the_page_can_be_read_by_those_who_cannot_see_it(written: Path) -> None:
-    page = Page((written / "comparison.html").read_text())
+def test_the_page_can_be_read_by_those_who_cannot_see_it(report_folder: Path) -> None:
+    page = Page((report_folder / "comparison.html").read_text())
     assert page.attributes("html", "lang") == ["en"]
     assert all(page.attributes("img", "alt"))
     assert set(page.attributes("th", "scope")) == {"col", "row"}
@@ -90,8 +61,8 @@ def test_the_page_can_be_read_by_those_who_cannot_see_it(written: Path) -> None:
     assert targets <= set(ids)
 
 
-def test_the_page_answers_the_questions(written: Path) -> None:
-    text = Page((written / "comparison.html").read_text()).text.replace("\xa0", " ")
+def test_the_page_answers_the_questions(report_folder: Path) -> None:
+    text = Page((report_folder / "comparison.html").read_text()).text.replace("\xa0", " ")
     for said in (
         "1 of 2 iterations meets the target on every seed that was run",
         "met on every seed",
@@ -109,30 +80,30 @@ def test_the_page_answers_the_questions(written: Path) -> None:
     assert text.index("2 taken for 7") < text.index("4 taken for 9")  # the most certain first
 
 
-def test_the_markdown_says_the_same_and_shows_text_as_text(written: Path) -> None:
-    text = (written / "comparison.md").read_text()
+def test_the_markdown_says_the_same_and_shows_text_as_text(report_folder: Path) -> None:
+    text = (report_folder / "comparison.md").read_text()
     assert SCRIPT not in text
     assert "&lt;script>alert(1)&lt;/script> \\| !\\[x\\](http" in text
     assert "| 3 of 3 (29–100 %) |" in text
     rows = [line for line in text.splitlines() if line.startswith("| 6 |")]
     assert rows
     for figure in re.findall(r"\]\((figures/.*?)\)", text):
-        assert (written / figure).is_file()
+        assert (report_folder / figure).is_file()
     assert "```diff" in text
 
 
-def test_figures_are_written_as_svg_and_png(written: Path) -> None:
+def test_figures_are_written_as_svg_and_png(report_folder: Path) -> None:
     names = {"accuracy", "price", "effects", "receptive_field_6", "confusion_matrix"}
     names |= {"misclassified"}
-    files = {file.name for file in (written / "figures").iterdir()}
+    files = {file.name for file in (report_folder / "figures").iterdir()}
     assert files == {f"{name}.{kind}" for name in names for kind in ("svg", "png")}
-    assert (written / "figures" / "price.png").read_bytes().startswith(b"\x89PNG")
-    assert "#fffffe" not in (written / "figures" / "price.svg").read_text()
+    assert (report_folder / "figures" / "price.png").read_bytes().startswith(b"\x89PNG")
+    assert "#fffffe" not in (report_folder / "figures" / "price.svg").read_text()
 
 
-def test_the_tables_are_tidy(written: Path) -> None:
+def test_the_tables_are_tidy(report_folder: Path) -> None:
     def rows(name: str) -> list[dict[str, str]]:
-        with (written / name).open(newline="") as file:
+        with (report_folder / name).open(newline="") as file:
             return list(csv.DictReader(file))
 
     assert [row["model"] for row in rows("verdicts.csv")] == ["5", "6"]

@@ -1,0 +1,115 @@
+"""The MLflow UI over a store of ours."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from handmade import SCRIPT, record_run
+from playwright.sync_api import Browser, Page, expect
+
+from mnist_exp import tracking, ui
+
+PATIENCE = 60_000
+"""Milliseconds for a page of the UI, which is large, on a busy machine."""
+
+
+@pytest.fixture(scope="module")
+def address(report_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """`make ui` over the store that the report was made from; the address that it prints."""
+    log = tmp_path_factory.mktemp("ui") / "log"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    uri = f"sqlite:///{report_folder.parent}/mlruns/mlflow.db"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
+        record_run(10, tags={"code_sha256": "gone"})  # to be sorted after 4, 5 and 6
+    with log.open("wb") as errors:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "mnist_exp", "ui", f"--port={port}"],
+            env=os.environ | {"MLFLOW_TRACKING_URI": uri}, stdout=subprocess.PIPE, text=True,
+            stderr=errors,
+        )  # fmt: skip
+    try:
+        printed = server.stdout.readline().removeprefix("The runs: ").strip()
+        for _ in range(240):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health").close()
+                break
+            except OSError:
+                time.sleep(0.5)
+        yield printed
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait(30)
+        server.stdout.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page that must neither ask for anything outside this machine nor open a dialog."""
+    outside, dialogs = [], []
+    page = browser.new_page(viewport={"width": 1800, "height": 1000})
+    page.set_default_timeout(PATIENCE)
+    page.on("request", lambda asked: outside.append(asked.url))
+    page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+    yield page
+    page.close()
+    assert [url for url in outside if not re.match(r"http://127\.|data:|blob:", url)] == []
+    assert dialogs == []
+
+
+def run_id(report_folder: Path, name: str) -> str:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{report_folder.parent}/mlruns/mlflow.db")
+        runs = tracking.runs().set_index("run_name")["run_id"]
+        return str(runs[name])
+
+
+def test_the_run_table_opens_with_the_columns_that_matter(address: str, page: Page) -> None:
+    page.goto(address)
+    for column in ("seed", "parameters", "worst_of_last_5_test_accuracy_percent"):
+        header = page.get_by_role("columnheader", name=column, exact=True)
+        expect(header.first).to_be_attached()
+    expect(page.get_by_text("model-10 · seed 1")).to_be_visible()
+    names = re.findall(r"model-(\d+) · seed", page.inner_text("body"))
+    numbers = list(dict.fromkeys(map(int, names)))
+    assert numbers == [4, 5, 6, 10]
+
+
+def test_a_run_opens_with_its_description(address: str, page: Page, report_folder: Path) -> None:
+    run = run_id(report_folder, "model-6 · seed 1")
+    page.goto(address.partition("/#/")[0] + ui.run_path("1", run))
+    expect(page.get_by_role("heading", name="Model 6")).to_be_visible()
+    expect(page.get_by_text(SCRIPT)).to_be_attached()
+
+
+def test_the_receptive_field_opens_as_a_table(
+    address: str, page: Page, report_folder: Path
+) -> None:
+    run = run_id(report_folder, "model-6 · seed 1")
+    page.goto(address.partition("/#/")[0] + ui.run_path("1", run, "receptive_field.json"))
+    for column in ("layer", "kernel", "r_out"):
+        expect(page.get_by_text(column, exact=True).first).to_be_visible()
+    expect(page.get_by_text("conv1", exact=True).first).to_be_visible()
+
+
+def test_the_report_opens_in_the_ui(address: str, page: Page, report_folder: Path) -> None:
+    run = run_id(report_folder, ui.REPORT)
+    page.goto(address.partition("/#/")[0] + ui.run_path("1", run, "comparison.html"))
+    inside = page.frame_locator("iframe").get_by_role("heading", name="MNIST iterations compared")
+    expect(inside).to_be_visible()
+
+
+def test_charts_group_into_train_and_test(address: str, page: Page) -> None:
+    page.goto(address.replace("=TABLE", "=CHART"))
+    for section in ("train", "test"):
+        expect(page.get_by_text(re.compile(rf"^{section} ?(\(\d+\))?$")).first).to_be_visible()

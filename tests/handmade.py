@@ -1,0 +1,67 @@
+"""Runs that are written to a store by hand, with known answers."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from mnist_exp import recipe, report, tracking
+
+SCRIPT = "<script>alert(1)</script>"
+
+GOOD = (500,) * 10 + (60,) * 5
+"""Errors on 10,000 test digits in 15 epochs that just meet the target."""
+
+
+def record_run(
+    number: int = 6, errors: Sequence[int | None] = GOOD, *, seed: int = 1,
+    status: str = "FINISHED", tags: Mapping[str, str] | None = None, **parameters: object,
+) -> str:  # fmt: skip
+    """Write a run of an iteration to the store by hand; an epoch whose errors are None is missing.
+
+    Returns its id.
+    """
+    own = {
+        "model": number, "seed": seed, "parameters": 7_416, "receptive_field": 28,
+        "split": "test", "test_images": 10_000,
+    } | parameters  # fmt: skip
+    marks = {"overrides": "none"} | (tags or {})
+    if "code_sha256" not in marks:
+        marks["code_sha256"] = recipe.load(number).code_sha256
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tracking.RunWriter, "end", lambda *_: tracking.mlflow.end_run(status))
+        with tracking.start_run(f"model-{number} · seed {seed}", own, marks) as run:
+            worst = max((wrong for wrong in errors[-5:] if wrong is not None), default=0)
+            summary = {"worst_of_last_5_test_accuracy_percent": (10_000 - worst) / 100}
+            run.log_metrics({"parameters": 7_416, "model": number} | summary)
+            run.describe(f"## Model {number}\n\n**Change:** {report.escape_markdown(SCRIPT)}")
+            for epoch, wrong in enumerate(errors, start=1):
+                if wrong is not None:
+                    metrics = {"test/errors": wrong, "test/accuracy": 1 - wrong / 10_000}
+                    run.log_metrics(metrics | {"train/accuracy": 0.9 + epoch / 200}, step=epoch)
+    return run.run_id
+
+
+def add_evidence(run_id: str) -> None:
+    """Give a run its receptive-field table, and two digits that it misclassified."""
+    tables = {
+        "receptive_field": pd.DataFrame(
+            {"layer": ["input", "conv1"], "kernel": [None, 3], "r_out": [1, 3], "n_out": [28, 26]}
+        ),
+        "confusion_matrix": pd.DataFrame(np.diag([5] * 10), columns=[str(i) for i in range(10)]),
+        "misclassified": pd.DataFrame(
+            {"index": [7, 9], "truth": [4, 2], "guess": [9, 7], "probability": [0.5, 0.987]}
+        ),
+    }
+    counts = tables["confusion_matrix"]
+    counts.loc[4, "9"], counts.loc[2, "7"] = 1, 1
+    counts.insert(0, "truth", range(10))
+    writer = tracking.RunWriter(run_id, "1")
+    with tracking.mlflow.start_run(run_id):
+        for name, table in tables.items():
+            writer.log_table(table, name)
+        sheet = torch.zeros(28, 280, dtype=torch.uint8)
+        sheet[:, 28:56] = 255
+        writer.log_image(sheet, "misclassified")
