@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from mnist_exp import ExpectedError, recipe, tracking, verdict
-from mnist_exp.recipe import EXPERIMENTS, Iteration, Target
+from mnist_exp.recipe import EXPERIMENTS, Entry, Target
 from mnist_exp.verdict import Effect, percent
 
 PUBLISHED = EXPERIMENTS / "published.csv"
@@ -23,7 +23,7 @@ class Comparison:
     """Iterations and their runs."""
 
     target: Target
-    iterations: Mapping[int, Iteration]
+    iterations: Mapping[int, Entry]
     """Those with runs in the store and a file in the notebook, ascending."""
     runs: pd.DataFrame
     """Every run of an iteration, with its scores and why it does not count (`excluded`)."""
@@ -78,11 +78,11 @@ def read(models: Collection[int] = ()) -> Comparison:
         number = absent[0] if absent else 6
         name = f"model {number}" if absent else "an iteration"
         if absent:
-            recipe.load(number)  # says so when there is no such iteration at all
+            recipe.read(number)  # says so when there is no such iteration at all
         raise ExpectedError(f"the store holds no run of {name}: make run MODEL={number}")
 
     there = [number for number in recipe.numbers() if number in set(runs["model"])]
-    iterations = {number: recipe.load(number) for number in there}
+    iterations = {number: recipe.read(number) for number in there}
     hashes = {number: iteration.code_sha256 for number, iteration in iterations.items()}
     runs = runs.assign(excluded=verdict.exclusions(runs, hashes))
     history = tracking.history(runs["run_id"])

@@ -1,5 +1,7 @@
 """What an iteration is: its recipe, the target it is judged by, and how its file is read."""
 
+from __future__ import annotations
+
 import ast
 import dataclasses
 import hashlib
@@ -11,13 +13,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-
-from torch import nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from typing import TYPE_CHECKING
 
 from mnist_exp import ROOT, ExpectedError
-from mnist_exp.augment import Augmentation
+
+if TYPE_CHECKING:  # who reads the notebook need not wait for torch
+    from torch import nn
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+
+    from mnist_exp.augment import Augmentation
 
 EXPERIMENTS = ROOT / "experiments"
 SECTIONS = ("Target", "Change", "Expect", "Analysis")
@@ -93,15 +98,14 @@ class Target:
     parameters_below: int
 
 
-@dataclass(frozen=True)
-class Iteration:
-    """One file of the lab notebook: `experiments/model_<number>.py`."""
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One file of the lab notebook, `experiments/model_<number>.py`, as it reads."""
 
     number: int
     source: str
     title: str
     sections: dict[str, str]
-    recipe: Recipe
     folder: Path = EXPERIMENTS
 
     @property
@@ -131,6 +135,13 @@ class Iteration:
         return code_sha256(self.source)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Iteration(Entry):
+    """An entry together with what it defines, which takes running its file."""
+
+    recipe: Recipe
+
+
 def path(number: int, folder: Path = EXPERIMENTS) -> Path:
     """The file of an iteration, whether it is there or not."""
     return folder / f"model_{number}.py"
@@ -142,6 +153,22 @@ def numbers(folder: Path = EXPERIMENTS) -> list[int]:
     return sorted(int(match[1]) for match in names if match)
 
 
+def read(number: int, folder: Path = EXPERIMENTS) -> Entry:
+    """Read the file of an iteration, without running it.
+
+    Raises ExpectedError when there is no such file, or it is no Python with a docstring of the
+    four sections.
+    """
+    file = path(number, folder)
+    source = _read(file, number, folder)
+    try:
+        docstring = ast.get_docstring(ast.parse(source))
+    except SyntaxError as error:
+        raise _syntax_error(error, file) from None
+    title, sections = docstring_sections(docstring or "", number, file)
+    return Entry(number=number, source=source, title=title, sections=sections, folder=folder)
+
+
 def load(number: int, folder: Path = EXPERIMENTS) -> Iteration:
     """Read and run the file of an iteration.
 
@@ -149,16 +176,14 @@ def load(number: int, folder: Path = EXPERIMENTS) -> Iteration:
     exception on import, no RECIPE, or a docstring without its sections.
     """
     file = path(number, folder)
-    source = _read(file, number, folder)
-    module = _execute(source, file)
+    module = _execute(_read(file, number, folder), file)
     recipe = module.__dict__.get("RECIPE")
     if not isinstance(recipe, Recipe):
         raise ExpectedError(
             f"{_short(file)} has no RECIPE: end it with RECIPE = Recipe(network=Network, ...), "
             "as the other iterations do"
         )
-    title, sections = docstring_sections(module.__doc__ or "", number, file)
-    return Iteration(number, source, title, sections, recipe, folder)
+    return Iteration(**vars(read(number, folder)), recipe=recipe)
 
 
 def load_target(folder: Path = EXPERIMENTS) -> Target:
@@ -268,12 +293,14 @@ def _execute(source: str, file: Path) -> types.ModuleType:
     try:
         exec(compile(source, str(file), "exec"), module.__dict__)
     except SyntaxError as error:
-        raise ExpectedError(
-            f"{_short(file)}, line {error.lineno}: syntax error: {error.msg}"
-        ) from None
+        raise _syntax_error(error, file) from None
     except (Exception, SystemExit) as error:
         raise ExpectedError(where(error, file)) from None
     return module
+
+
+def _syntax_error(error: SyntaxError, file: Path) -> ExpectedError:
+    return ExpectedError(f"{_short(file)}, line {error.lineno}: syntax error: {error.msg}")
 
 
 def _short(file: Path) -> str:

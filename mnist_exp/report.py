@@ -20,7 +20,7 @@ from PIL import Image
 
 from mnist_exp import __version__, comparison, figures, tracking, ui
 from mnist_exp.comparison import Comparison
-from mnist_exp.recipe import SECTIONS, Iteration, Target
+from mnist_exp.recipe import SECTIONS, Entry, Target
 from mnist_exp.verdict import Effect, Verdict, percent
 
 MOST_RUNS = 500
@@ -56,7 +56,7 @@ class Picture:
 class Step:
     """An iteration, and what it changed and did against the one before it."""
 
-    iteration: Iteration
+    iteration: Entry
     effect: Effect | None = None
     diff: tuple[tuple[str, str], ...] = ()
     """("plus" or "minus", line of code)."""
@@ -202,7 +202,7 @@ def _steps(found: Comparison) -> list[Step]:
     return steps
 
 
-def changed_lines(before: Iteration, after: Iteration) -> tuple[tuple[str, str], ...]:
+def changed_lines(before: Entry, after: Entry) -> tuple[tuple[str, str], ...]:
     """The lines of code in which two iterations differ: ("minus" or "plus", line).
 
     Their docstrings are left out; the report shows their sections.
@@ -412,7 +412,7 @@ def escape_markdown(text: str) -> str:
     return re.sub(r"([\\|\[\]*`])", r"\\\1", text)
 
 
-def run_description(iteration: Iteration, summary: str, details: str = "") -> str:
+def run_description(iteration: Entry, summary: str, details: str = "") -> str:
     """What a run is about and how it ended, as the Markdown that the tracking UI shows.
 
     The UI folds all but the first lines: `summary` comes first, `details` last.

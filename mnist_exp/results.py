@@ -8,8 +8,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
-import torch
 from PIL import Image
 
 from mnist_exp import ExpectedError, report, tracking
@@ -134,5 +134,4 @@ def _enter_tables(
         for name in MISTAKES:
             run.log_table(pd.read_csv(mistakes / f"{name}.csv"), name)
         with Image.open(mistakes / "misclassified.png") as image:
-            pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-            run.log_image(pixels.reshape(image.height, image.width), "misclassified")
+            run.log_image(np.asarray(image), "misclassified")

@@ -186,8 +186,8 @@ def _record_beginning(
     for digits, context in ((train, "training"), (held_out, "evaluation")):
         name = f"MNIST, {len(digits):,} digits"
         run.log_dataset(
-            digits.images, digits.labels, name=name, context=context, digest=digits.sha256(),
-            source=data.ORIGIN,
+            digits.images.cpu().numpy(), digits.labels.cpu().numpy(), name=name, context=context,
+            digest=digits.sha256(), source=data.ORIGIN,
         )  # fmt: skip
     some = train[:SHEET]
     seen = training.network_input(
@@ -257,7 +257,8 @@ def _record_mistakes(run: tracking.RunWriter, plan: Plan, job: Training) -> None
     mistakes["probability"] = probability[wrong]
     run.log_table(pd.DataFrame(mistakes), "misclassified")
     if len(wrong):
-        run.log_image(make_grid(digits.images[wrong], nrow=10, padding=0)[0], "misclassified")
+        sheet = make_grid(digits.images[wrong], nrow=10, padding=0)[0]
+        run.log_image(sheet.numpy(), "misclassified")
     title = f"{plan.name}: {len(wrong)} of {len(digits):,} {plan.split} digits wrong at the end"
     run.log_figure(figures.confusion_matrix(counts, title), "confusion_matrix")
 

@@ -11,7 +11,7 @@ from handmade import GOOD, SCRIPT, add_evidence, record_run
 
 from mnist_exp import ROOT, comparison, data, recipe, report, tracking, ui
 from mnist_exp.data import Digits
-from mnist_exp.recipe import Iteration
+from mnist_exp.recipe import Entry
 
 # `make test` runs these tests, and they run make, which is to behave as it does for a user.
 for inherited in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
@@ -51,10 +51,10 @@ def store(fresh_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.fixture(scope="session")
 def report_folder(fresh_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a report on a store with every kind of run, and with hostile text in it."""
-    load = recipe.load
+    read = recipe.read
 
-    def hostile(number: int) -> Iteration:
-        iteration = load(number)
+    def hostile(number: int) -> Entry:
+        iteration = read(number)
         changed = iteration.sections | {"Change": f"{SCRIPT} | ![x](http://example.org/x)"}
         return dataclasses.replace(iteration, title=f"{iteration.title} {SCRIPT}", sections=changed)
 
@@ -67,7 +67,7 @@ def report_folder(fresh_store: Path, tmp_path_factory: pytest.TempPathFactory) -
             add_evidence(record_run(6, errors=[*GOOD[:-1], 55 - seed], seed=seed))
         record_run(4, tags={"code_sha256": f"{SCRIPT} changed", "git_commit": SCRIPT})
         record_run(6, seed=9, tags={"overrides": SCRIPT})
-        patch.setattr(recipe, "load", hostile)
+        patch.setattr(recipe, "read", hostile)
         page = report.write(comparison.read(), folder / "reports")
         ui.prepare(page)
     assert page == folder / "reports" / "comparison.html"

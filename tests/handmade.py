@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from mnist_exp import recipe, report, tracking
 
@@ -29,7 +28,7 @@ def record_run(
     } | parameters  # fmt: skip
     marks = {"overrides": "none"} | (tags or {})
     if "code_sha256" not in marks:
-        marks["code_sha256"] = recipe.load(number).code_sha256
+        marks["code_sha256"] = recipe.read(number).code_sha256
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tracking.RunWriter, "end", lambda *_: tracking.mlflow.end_run(status))
         with tracking.start_run(f"model-{number} · seed {seed}", own, marks) as run:
@@ -62,6 +61,6 @@ def add_evidence(run_id: str) -> None:
     with tracking.mlflow.start_run(run_id):
         for name, table in tables.items():
             writer.log_table(table, name)
-        sheet = torch.zeros(28, 280, dtype=torch.uint8)
+        sheet = np.zeros((28, 280), np.uint8)
         sheet[:, 28:56] = 255
         writer.log_image(sheet, "misclassified")

@@ -9,9 +9,9 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
-import torch
 from sqlalchemy import Engine, event
 
 from mnist_exp import ROOT, ExpectedError, tracking, ui
@@ -120,13 +120,13 @@ def test_reading_more_runs_takes_no_more_queries() -> None:
 
 
 def test_what_a_run_was_given_is_read_back() -> None:
-    sheet = torch.arange(56, dtype=torch.uint8).reshape(7, 8)
+    sheet = np.arange(56, dtype=np.uint8).reshape(7, 8)
     with tracking.start_run("named", {}, {}) as run:
         run.log_table(pd.DataFrame({"layer": ["conv1"], "kernel": [3]}), "receptive_field")
         run.log_image(sheet, "misclassified")
     table = tracking.table(run.run_id, "receptive_field")
     assert table.to_dict("list") == {"layer": ["conv1"], "kernel": [3]}
-    assert (tracking.image(run.run_id, "misclassified") == sheet.numpy()).all()
+    assert (tracking.image(run.run_id, "misclassified") == sheet).all()
     assert tracking.table(run.run_id, "confusion_matrix") is None
     assert tracking.image(run.run_id, "digits") is None
 

@@ -1,0 +1,170 @@
+"""How reading, comparing and reporting grow with the number of runs in the store.
+
+`python -m benchmarks.store` fills SQLite stores with runs of 15 epochs and prints a table. It exits
+with 1 when a limit is not kept: reading every run with its history takes at most 5 times what
+MLflow's own search for the runs takes, memory stays under 1 GB, and the page under 10 MB. Peak
+memory is read from /proc, so this is for Linux.
+"""
+
+import argparse
+import json
+import os
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from mnist_exp import recipe, tracking
+from mnist_exp.receptive_field import receptive_field_table
+
+MODELS = (2, 3, 4, 5, 6)
+EPOCHS = 15
+ROUNDS = 3
+MOST_TIMES, MOST_MEMORY, MOST_PAGE = 5, 1e9, 10e6
+
+COMPARE = "from mnist_exp import comparison; comparison.read()"
+REPORT = """
+from mnist_exp import comparison, report
+report.write(comparison.read(), Path(sys.argv[1]))
+"""
+MEASURE = """
+import json, re, sys, time
+from pathlib import Path
+start = time.perf_counter()
+exec(sys.stdin.read())
+# What getrusage calls the peak includes the process that started this one.
+peak = int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+print(json.dumps({"seconds": time.perf_counter() - start, "memory": peak}))
+"""
+
+
+def main() -> int:
+    """Measure stores of the sizes asked for; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("sizes", type=int, nargs="*", default=[100, 1_000, 10_000])
+    rows = []
+    for size in parser.parse_args().sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            rows.append(measure(size, Path(folder)))
+            print(json.dumps(rows[-1]), file=sys.stderr)
+    table = pd.DataFrame(rows)
+    print(table.to_string(index=False, float_format="{:.2f}".format))
+    kept = (
+        (table["times"] <= MOST_TIMES).all()
+        and (table[["compare_memory", "report_memory"]] < MOST_MEMORY / 1e6).all(axis=None)
+        and (table["page_mb"] < MOST_PAGE / 1e6).all()
+    )
+    return 0 if kept else 1
+
+
+def measure(size: int, folder: Path) -> dict[str, float]:
+    """Seconds, megabytes and the size of the page, for a store of `size` runs."""
+    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
+    fill(size, folder / "mlflow.db")
+    client, experiment = tracking.open_store()
+
+    def search() -> None:
+        page = client.search_runs([experiment], max_results=1_000)
+        while page.token:
+            page = client.search_runs([experiment], max_results=1_000, page_token=page.token)
+
+    def read() -> None:
+        assert len(tracking.runs()) == size
+        assert len(tracking.history()) == size * EPOCHS
+
+    searched, own = alternate(search, read)
+    compared = in_a_process(COMPARE, folder)
+    reported = in_a_process(REPORT, folder)
+    return {
+        "runs": size,
+        "search_seconds": searched,
+        "read_seconds": own,
+        "times": own / searched,
+        "compare_seconds": compared["seconds"],
+        "compare_memory": compared["memory"] / 1e6,
+        "report_seconds": reported["seconds"],
+        "report_memory": reported["memory"] / 1e6,
+        "page_mb": (folder / "comparison.html").stat().st_size / 1e6,
+    }
+
+
+def alternate(*actions: Callable[[], None]) -> list[float]:
+    """The median seconds of each action, measured in turns."""
+    seconds: list[list[float]] = [[] for _ in actions]
+    for _ in range(ROUNDS):
+        for action, own in zip(actions, seconds, strict=True):
+            start = time.perf_counter()
+            action()
+            own.append(time.perf_counter() - start)
+    return [statistics.median(own) for own in seconds]
+
+
+def in_a_process(code: str, folder: Path) -> dict[str, float]:
+    """Seconds, with imports, and peak memory in bytes of a process of its own."""
+    command = [sys.executable, "-c", MEASURE, str(folder)]
+    done = subprocess.run(command, input=code, capture_output=True, text=True, check=True)
+    return dict(json.loads(done.stdout))
+
+
+def fill(size: int, database: Path) -> None:
+    """Make a store of `size` finished runs of the models, each with its own seed and accuracies."""
+    templates = [record(number) for number in MODELS]
+    with sqlite3.connect(database) as store:
+        for place in range(len(MODELS), size):
+            copy_run(store, templates[place % len(MODELS)], seed=1 + place // len(MODELS))
+    store.close()
+
+
+def record(number: int) -> str:
+    """A run of an iteration with what real ones record per epoch; returns its id."""
+    iteration = recipe.load(number)
+    network = iteration.recipe.network()
+    parameters = {
+        "model": number, **iteration.recipe.hyperparameters(), "seed": 1, "split": "test",
+        "parameters": recipe.count_parameters(network), "receptive_field": 28, "device": "cpu",
+        "threads": 1, "machine": "Linux x86_64", "python": "3.11.7", "test_images": 10_000,
+    }  # fmt: skip
+    tags = {"code_sha256": iteration.code_sha256, "overrides": "none", "git_dirty": "false"}
+    with tracking.start_run(f"{iteration.name} · seed 1", parameters, tags) as run:
+        run.describe("A run to measure with. " * 20)
+        run.log_table(receptive_field_table(network, recipe.PIXELS), "receptive_field")
+        run.log_metrics({"model": number, "worst_of_last_5_test_accuracy_percent": 99.0})
+        for epoch in range(1, EPOCHS + 1):
+            wrong = 60 + 200 // epoch + 5 * number
+            metrics = {
+                "train/accuracy": 0.9 + epoch / 200, "train/loss": 1 / epoch,
+                "test/accuracy": 1 - wrong / 10_000, "test/loss": 1 / epoch, "test/errors": wrong,
+                "learning_rate": 0.01, "epoch_seconds": 20.0,
+            }  # fmt: skip
+            run.log_metrics(metrics, step=epoch)
+    return run.run_id
+
+
+def copy_run(store: sqlite3.Connection, template: str, seed: int) -> None:
+    """A run like another, but for its id, its seed and a shift of its errors."""
+    new, shift = uuid.uuid4().hex, seed * 7 % 41 - 20
+    for table in ("runs", "metrics", "latest_metrics", "params", "tags"):
+        columns = [row[1] for row in store.execute(f"PRAGMA table_info({table})")]
+        copied = ["?" if name == "run_uuid" else f'"{name}"' for name in columns]
+        store.execute(
+            f"INSERT INTO {table} SELECT {', '.join(copied)} FROM {table} WHERE run_uuid = ?",
+            (new, template),
+        )
+    store.execute("UPDATE params SET value = ? WHERE key = 'seed' AND run_uuid = ?", (seed, new))
+    for table in ("metrics", "latest_metrics"):
+        for key, step in (("test/errors", shift), ("test/accuracy", -shift / 10_000)):
+            store.execute(
+                f"UPDATE {table} SET value = value + ? WHERE key = ? AND run_uuid = ?",
+                (step, key, new),
+            )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
