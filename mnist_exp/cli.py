@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import json
 import logging
+import os
 import re
 import signal
 import sys
@@ -37,6 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
         return int(options.command(options))
     except ExpectedError as error:
         print(f"mnist-exp: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # as in `mnist-exp compare | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 2
     except KeyboardInterrupt:
         print("mnist-exp: interrupted", file=sys.stderr)
@@ -116,6 +120,8 @@ def _compare(options: argparse.Namespace) -> int:
     if found.verdicts.empty:
         raise ExpectedError(_uncounted(found))
     table = comparison.shown(found.verdicts, found.target)
+    for words in ("idea", "verdict"):
+        table[words] = table[words].str.ljust(table[words].str.len().max())
     print(table.to_string(index=False))
     print()
     for row in found.verdicts.itertuples():

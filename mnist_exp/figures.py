@@ -104,7 +104,7 @@ def accuracy_by_seed(runs: pd.DataFrame, history: pd.DataFrame, target: Target) 
     """
     rows = history.merge(runs[["run_id", "model", "seed"]], on="run_id")
     models = sorted(rows["model"].unique())
-    figure, panels = _panels(len(models), height=2.7)
+    figure, panels = _panels(len(models), height=2.1)
     for number, (axes, model) in enumerate(zip(panels, models, strict=True)):
         own = rows[rows["model"] == model]
         for part, colour in PARTS:
@@ -152,8 +152,8 @@ def price(verdicts: pd.DataFrame, target: Target) -> Figure:
     _bar(axes, target, label=True)
     axes.axvline(target.parameters_below, color=INK, linestyle=":", linewidth=1)
     axes.annotate(
-        f"{target.parameters_below:,} parameters", (target.parameters_below, 0.02), rotation=90,
-        xycoords=("data", "axes fraction"), ha="right", va="bottom", fontsize=8,
+        f"{target.parameters_below:,} parameters", (target.parameters_below, 0.99), rotation=90,
+        xycoords=("data", "axes fraction"), ha="right", va="top", fontsize=8,
     )  # fmt: skip
     axes.set(
         xscale="log", xlabel="parameters",

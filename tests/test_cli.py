@@ -219,6 +219,17 @@ def test_compare_prints_a_row_per_iteration_and_the_reasons(
     assert "batch normalisation" not in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("store")
+def test_a_reader_that_stops_reading_gets_no_traceback() -> None:
+    record_run()
+    command = [sys.executable, "-m", "mnist_exp", "compare"]
+    done = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    done.stdout.close()
+    assert done.stderr.read() == ""
+    done.stderr.close()
+    assert done.wait() == 2
+
+
 def test_ui_serves_the_run_table_on_this_machine_only(store: Path, tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
