@@ -80,12 +80,16 @@ def _check(options: argparse.Namespace) -> int:
         print(json.dumps(verdicts, indent=2))
     else:
         for verdict in verdicts:
-            count = f"{verdict['passing']} of {verdict['seeds']}"
-            print(f"Model {verdict['model']}, {verdict['title']}: {verdict['verdict']}, {count}")
+            if verdict["met"] is None:
+                print(f"Model {verdict['model']}: {verdict['verdict']}")
+            else:
+                count = f"{verdict['passing']} of {verdict['seeds']}"
+                print(
+                    f"Model {verdict['model']}, {verdict['title']}: {verdict['verdict']}, {count}"
+                )
             print(f"  {verdict['reason']}")
-        for number in found.uncounted:
-            print(f"Model {number}: {_uncounted(found, number)}")
-    return 0 if all(verdict["met"] for verdict in verdicts) else 1
+    met = [verdict["met"] for verdict in verdicts]
+    return 1 if False in met else 2 if None in met else 0
 
 
 def _check_baseline(options: argparse.Namespace) -> int:
@@ -101,13 +105,15 @@ def _check_baseline(options: argparse.Namespace) -> int:
     needed = max(verdict.FEWEST_PAIRS, options.seeds or 0)
     if len(effect.seeds) < needed:
         raise ExpectedError(
-            f"models {options.model} and {options.baseline} share {len(effect.seeds)} seeds; "
-            f"{needed} are needed to tell: make run MODEL={options.model} SEED=..."
+            f"models {options.model} and {options.baseline} have {len(effect.seeds)} seeds in "
+            f"common, and {needed} are needed: make run MODEL={options.model} SEED=..."
         )
     if options.json:
         print(json.dumps(dataclasses.asdict(effect) | {"worse": effect.worse}, indent=2))
     else:
-        judged = "is worse than" if effect.worse else "is not worse than"
+        judged = "is not shown to be worse than"
+        if effect.worse or effect.better:
+            judged = "is worse than" if effect.worse else "is better than"
         print(f"Model {options.model} {judged} model {options.baseline}:")
         print(f"  final test accuracy {effect}")
     return 1 if effect.worse else 0
@@ -126,8 +132,8 @@ def _compare(options: argparse.Namespace) -> int:
     print()
     for row in found.verdicts.itertuples():
         print(f"Model {row.model}: {row.verdict}; {row.reason}")
-    for number in found.uncounted:
-        print(f"Model {number}: {_uncounted(found, number)}")
+    for number, why in found.uncounted.items():
+        print(f"Model {number}: {why}")
     return 0
 
 
@@ -157,9 +163,10 @@ def _import(_: argparse.Namespace) -> int:
 
 
 def _uncounted(found: Comparison, number: int | None = None) -> str:
-    number = min(found.uncounted) if number is None else number
-    reasons = found.uncounted[number]
-    return f"no run of model {number} counts ({reasons}): make run MODEL={number}"
+    """Why nothing can be judged, and what to do about it."""
+    number = min(set(found.uncounted) - set(found.unrun)) if number is None else number
+    todo = f": make run MODEL={number}" if number in found.iterations else ""
+    return f"model {number}: {found.uncounted[number]}{todo}"
 
 
 def _ui(options: argparse.Namespace) -> int:

@@ -4,6 +4,7 @@ Measured numbers come from the store alone; `experiments/` gives the words, the 
 and tells which runs were made with the recipe as it stands.
 """
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -30,21 +31,27 @@ class Comparison:
     history: pd.DataFrame
     verdicts: pd.DataFrame
     """One row per iteration with runs that count: `verdict.iterations`, and its `title`."""
+    unrun: tuple[int, ...] = ()
+    """Iterations of the notebook of which the store has no run at all."""
 
     @property
     def counting(self) -> pd.DataFrame:
         """The runs that speak for their iterations."""
-        return self.runs[self.runs["excluded"] == ""]
+        counting = self.runs[self.runs["excluded"] == ""]
+        # Whole numbers, also where other runs have none.
+        return counting.astype(dict.fromkeys(("seed", "parameters", "test_images"), int))
 
     @property
     def uncounted(self) -> dict[int, str]:
         """The iterations without a run that counts, and why."""
         judged = set(self.verdicts["model"])
         left = self.runs[~self.runs["model"].isin(judged)]
-        return {
+        reasons = {
             int(str(number)): ", ".join(f"{n} {reason}" for reason, n in own.value_counts().items())
             for number, own in left.groupby("model")["excluded"]
         }
+        said = {number: f"no run counts ({why})" for number, why in reasons.items()}
+        return dict(sorted((said | dict.fromkeys(self.unrun, "not run")).items()))
 
     def steps(self) -> list[Effect]:
         """The effect of each iteration against the one before it."""
@@ -68,9 +75,7 @@ def read(models: Collection[int] = ()) -> Comparison:
     Raises ExpectedError when it holds no run of them.
     """
     target = recipe.load_target()
-    runs = tracking.runs()
-    numbers = pd.to_numeric(runs["model"], errors="coerce")
-    runs = runs[numbers.notna()].assign(model=numbers[numbers.notna()].astype(int))
+    runs = _ours(tracking.runs())
     if models:
         runs = runs[runs["model"].isin(models)]
     absent = sorted(set(models) - set(runs["model"]))
@@ -87,23 +92,39 @@ def read(models: Collection[int] = ()) -> Comparison:
     runs = runs.assign(excluded=verdict.exclusions(runs, hashes))
     history = tracking.history(runs["run_id"])
     runs = runs.join(verdict.scores(runs, history, target))
-    verdicts = verdict.iterations(runs[runs["excluded"] == ""], target)
+    unrun = () if models else tuple(set(recipe.numbers()) - set(runs["model"]))
+    found = Comparison(target, iterations, runs, history, pd.DataFrame(), unrun)
+    verdicts = verdict.iterations(found.counting, target)
     titles = [iterations[number].title for number in verdicts["model"]]
     verdicts.insert(1, "title", pd.Series(titles, dtype=object))
-    return Comparison(target, iterations, runs, history, verdicts)
+    return dataclasses.replace(found, verdicts=verdicts)
+
+
+def _ours(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs of iterations; others may lie in the same store."""
+    numbers = pd.to_numeric(runs["model"], errors="coerce").dropna()
+    numbers = numbers[numbers % 1 == 0]
+    return runs.loc[numbers.index].assign(model=numbers.astype(int))
 
 
 def verdicts(comparison: Comparison, seeds: int | None = None) -> list[dict[str, Any]]:
     """The verdict on each iteration, as plain values for other programs; None where there is none.
 
-    `seeds` is how many are demanded: with fewer, the verdict is not met.
+    `seeds` is how many are demanded: with fewer, the verdict is "too few seeds". Iterations whose
+    runs do not count come last, with `met` None.
     """
     rows = comparison.verdicts.astype(object).where(comparison.verdicts.notna(), None)
     found: list[dict[str, Any]] = rows.to_dict("records")  # type: ignore[assignment]
     for row in found:
         if seeds and row["seeds"] < seeds:
             row["met"] = False
+            row["verdict"] = "too few seeds"
             row["reason"] = f"{seeds} seeds are asked for, {row['seeds']} were run; {row['reason']}"
+    unjudged = [(number, why) for number, why in comparison.uncounted.items() if why != "not run"]
+    found += [
+        {"model": number, "met": None, "verdict": "not judged", "reason": why}
+        for number, why in unjudged
+    ]
     return found
 
 
@@ -111,7 +132,6 @@ def shown(verdicts: pd.DataFrame, target: Target) -> pd.DataFrame:
     """The table of verdicts as it is shown everywhere: text, one row per iteration."""
     columns: dict[str, Callable[[Any], str]] = {
         "model": lambda row: f"{row.model}",
-        "idea": lambda row: row.title,
         "verdict": lambda row: row.verdict,
         "seeds passing (95 % interval)": lambda row: (
             f"{row.passing} of {row.seeds} ({100 * row.pass_low:.0f}–{100 * row.pass_high:.0f} %)"
@@ -123,11 +143,12 @@ def shown(verdicts: pd.DataFrame, target: Target) -> pd.DataFrame:
         "best test": lambda row: _place(row.best_test_accuracy, row.best_seed, row.best_epoch),
         "best train": lambda row: percent(row.best_train_accuracy),
         "parameters": lambda row: f"{row.parameters:,}",
-        "receptive field": lambda row: f"{row.receptive_field}",
+        "receptive field": lambda row: plain(row.receptive_field),
         "epochs": lambda row: f"{row.epochs}",
+        "idea": lambda row: row.title,
     }
     rows = list(verdicts.itertuples())
-    return pd.DataFrame({name: [text(row) for row in rows] for name, text in columns.items()})
+    return pd.DataFrame({name: [show(row) for row in rows] for name, show in columns.items()})
 
 
 def _place(accuracy: float, seed: int, epoch: float) -> str:
@@ -136,7 +157,14 @@ def _place(accuracy: float, seed: int, epoch: float) -> str:
 
 
 def _final(mean: float, std: float) -> str:
-    return percent(mean) if pd.isna(std) else f"{percent(mean)} ± {100 * std:.2f}"
+    return percent(mean) if pd.isna(std) else f"{100 * mean:.2f} ± {100 * std:.2f} %"
+
+
+def plain(value: Any) -> str:
+    """A value of a run as it is shown: nothing where it is missing, and whole where it is whole."""
+    if pd.isna(value):
+        return ""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def published(comparison: Comparison) -> pd.DataFrame:
@@ -170,5 +198,6 @@ def published(comparison: Comparison) -> pd.DataFrame:
         if model in values
     ]
     result = pd.DataFrame(rows, columns=["model", "quantity", "published", "low", "high"])
+    result["seeds"] = result["model"].map(measured.size())
     result["inside"] = result["published"].between(result["low"], result["high"])
     return result

@@ -30,7 +30,12 @@ PARTS = (("train", TRAIN), ("test", HELD_OUT))
 INK, GREY, PAPER = "#222222", "#8a8a8a", "#fffffe"
 """INK and PAPER stand for themselves in a file; a page replaces them by its own."""
 TEXT = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
-STYLE: Any = dict.fromkeys(TEXT, INK) | {"figure.facecolor": PAPER, "axes.facecolor": "none"}
+STYLE: Any = dict.fromkeys(TEXT, INK) | {
+    "figure.facecolor": PAPER,
+    "axes.facecolor": "none",
+    "axes.unicode_minus": False,  # as in tables
+    "text.parse_math": False,  # names show as they are
+}
 SHOWN = (0.98, 1.0)
 """The accuracies that figures show: the differences that matter are there."""
 MOST_LINES = 10
@@ -52,7 +57,7 @@ def curves(history: pd.DataFrame, split: str, target: Target) -> Figure:
         sns.despine(ax=axes)
     accuracy = figure.axes[0]
     _bar(accuracy, target, label=True)
-    accuracy.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+    accuracy.yaxis.set_major_formatter(PercentFormatter(1, decimals=1, symbol=" %"))
     if history[f"{split}_accuracy"].iloc[-1] > 0.98:  # the first epochs would flatten the rest
         accuracy.set_ylim(0.97, 1)
     return figure
@@ -65,13 +70,13 @@ def confusion_matrix(counts: pd.DataFrame, title: str) -> Figure:
     The colour leaves out the diagonal, which would drown the errors; a cell without any is blank.
     """
     diagonal = np.eye(10, dtype=bool)
-    errors = counts.mask((counts == 0) | diagonal)
-    shown = counts.astype(str).mask(errors.isna(), "")
+    blank = (counts == 0) | diagonal
+    shown = counts.astype(str).mask(blank, "")
     figure = Figure(figsize=(6, 5), layout="constrained")
     axes = figure.subplots()
     sns.heatmap(
-        errors, annot=shown, fmt="", cmap="Blues", linewidths=0.5, linecolor="0.9",
-        cbar_kws={"label": "errors"}, ax=axes,
+        counts.mask(diagonal, 0), mask=blank, vmin=0, annot=shown, fmt="", cmap="Blues",
+        linewidths=0.5, linecolor="0.9", cbar_kws={"label": "errors"}, ax=axes,
     )  # fmt: skip
     for digit in range(10):
         count = str(counts.iloc[digit, digit])
@@ -102,7 +107,8 @@ def accuracy_by_seed(runs: pd.DataFrame, history: pd.DataFrame, target: Target) 
 
     `runs` have `run_id`, `model` and `seed`; `history` is theirs.
     """
-    rows = history.merge(runs[["run_id", "model", "seed"]], on="run_id")
+    columns = ["run_id", "epoch", *(f"{part}_accuracy" for part, _ in PARTS)]
+    rows = history.reindex(columns=columns).merge(runs[["run_id", "model", "seed"]], on="run_id")
     models = sorted(rows["model"].unique())
     figure, panels = _panels(len(models), height=2.1)
     for number, (axes, model) in enumerate(zip(panels, models, strict=True)):
@@ -116,8 +122,10 @@ def accuracy_by_seed(runs: pd.DataFrame, history: pd.DataFrame, target: Target) 
             sns.lineplot(**line, errorbar=band, linewidth=1.8)
         _bar(axes, target, label=number == 0)
         axes.set(title=_seeds(model, own["seed"].nunique()), xlabel="epoch", ylim=SHOWN)
+        if not (own[columns[2:]] > SHOWN[0]).any(axis=None):
+            axes.text(0.5, 0.5, f"below {percent(SHOWN[0])}", transform=axes.transAxes, ha="center")
         axes.set_ylabel("accuracy" if number % COLUMNS == 0 else "")
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1, symbol=" %"))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     lines = [Line2D([], [], color=colour, label=part) for part, colour in PARTS]
     figure.legend(handles=lines, loc="outside upper right", ncols=2, frameon=False)
@@ -152,8 +160,8 @@ def price(verdicts: pd.DataFrame, target: Target) -> Figure:
     _bar(axes, target, label=True)
     axes.axvline(target.parameters_below, color=INK, linestyle=":", linewidth=1)
     axes.annotate(
-        f"{target.parameters_below:,} parameters", (target.parameters_below, 0.99), rotation=90,
-        xycoords=("data", "axes fraction"), ha="right", va="top", fontsize=8,
+        f"{target.parameters_below:,} parameters", (target.parameters_below, 0), fontsize=8,
+        xycoords=("data", "axes fraction"), textcoords="offset points", xytext=(4, 4),
     )  # fmt: skip
     axes.set(
         xscale="log", xlabel="parameters",
@@ -162,12 +170,13 @@ def price(verdicts: pd.DataFrame, target: Target) -> Figure:
     if len(points):
         low, high = points["worst_accuracy"].min(), points["worst_accuracy"].max()
         low, high = min(low, target.test_accuracy), max(high, target.test_accuracy)
-        axes.set_ylim(low - 0.15 * (high - low), high + 0.3 * (high - low))
+        spread = max(high - low, 0.001)
+        axes.set_ylim(low - 0.15 * spread, high + 0.3 * spread)
         fewest, most = points["parameters"].min(), points["parameters"].max()
         axes.set_xlim(0.6 * fewest, 2 * max(most, target.parameters_below))
         steps = (1,) if most > 20 * fewest else (1, 2, 4, 6, 8)
         axes.xaxis.set_major_locator(LogLocator(subs=steps))
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=2))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=2, symbol=" %"))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.legend(frameon=False, fontsize=8, loc="upper right")
@@ -214,12 +223,14 @@ def receptive_field_growth(table: pd.DataFrame) -> Figure:
     axes = figure.subplots()
     axes.axvspan(-image / 2, image / 2, color=GREY, alpha=0.2, linewidth=0)
     bars = axes.barh(table["layer"], seen, left=-seen / 2, color=TRAIN, height=0.7)
-    axes.bar_label(bars, labels=[f" {width}" for width in seen], fontsize=9)
+    axes.bar_label(bars, labels=[f"{width}" for width in seen], fontsize=9, padding=3)
     axes.axvline(-image / 2, color=INK, linestyle="--", linewidth=1)
     axes.axvline(image / 2, color=INK, linestyle="--", linewidth=1)
     axes.set(xlabel=f"pixels seen; the shaded band is the input, {image} pixels wide", xticks=[])
     axes.invert_yaxis()
-    axes.margins(x=0.1, y=0.02)
+    widest = max(image, seen.max())
+    axes.set_xlim(-0.54 * widest, 0.58 * widest)
+    axes.margins(y=0.02)
     sns.despine(ax=axes, bottom=True)
     return figure
 

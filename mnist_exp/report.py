@@ -4,6 +4,7 @@ import base64
 import difflib
 import io
 import re
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,12 +20,16 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from mnist_exp import __version__, comparison, figures, tracking, ui
-from mnist_exp.comparison import Comparison
+from mnist_exp.comparison import Comparison, plain
 from mnist_exp.recipe import SECTIONS, Entry, Target
 from mnist_exp.verdict import Effect, Verdict, percent
 
 MOST_RUNS = 500
 """Rows of the page's table of runs; `runs.csv` has them all."""
+CHANCE = (
+    "By chance alone, one more run of the very same recipe lies outside the range of n others with "
+    "probability 2/(n + 1): with few seeds, outside says little."
+)
 MOST_EMBEDDED = 2_000_000
 """Bytes of a table that the page holds itself; a larger one stays beside it."""
 
@@ -82,6 +87,7 @@ def write(found: Comparison, folder: Path) -> Path:
         {"name": name, "what": what, "uri": _embedded(folder / name)}
         for name, (_, what) in tables.items()
     ]
+    shutil.rmtree(folder / "figures", ignore_errors=True)  # those of an earlier report
     content = contents(found)
     write_figures(content["pictures"].values(), folder / "figures", ("svg", "png"))
     (folder / "comparison.md").write_text(markdown(content, "figures"), encoding="utf-8")
@@ -115,24 +121,33 @@ def contents(found: Comparison) -> dict[str, Any]:
     counting, verdicts = found.counting, found.verdicts
     fields, field_pictures = _fields(found)
     mistakes, mistake_pictures = _mistakes(found)
-    effects = [effect for effect in found.steps() if effect.seeds]
-    pictures = [*_overview(found), *field_pictures, *mistake_pictures]
+    steps = found.steps()
+    effects = [effect for effect in steps if effect.seeds]
+    pictures = [*field_pictures, *mistake_pictures]
     if effects:
         pictures.append(_effects_picture(effects))
-    met = int(verdicts["met"].sum())
+    if len(verdicts):
+        pictures += _overview(found)
+        met = int(verdicts["met"].sum())
+        summary = (
+            f"{met} of {len(verdicts)} iteration{_s(len(verdicts))} "
+            f"meet{'s' if met == 1 else ''} the target on every seed that was run."
+        )
+    else:
+        summary = "No run counts yet, so nothing is judged."
     return {
         "title": "MNIST iterations compared",
         "target": target_text(found.target),
-        "summary": f"{met} of {len(verdicts)} iteration{_s(len(verdicts))} "
-        f"meet{'s' if met == 1 else ''} the target on every seed that was run.",
+        "summary": summary,
         "made": f"Made {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by mnist-exp {__version__} from "
         f"{len(found.runs):,} run{_s(len(found.runs))}, of which {len(counting):,} "
         f"count{'s' if len(counting) == 1 else ''}.",
         "verdicts": comparison.shown(verdicts, found.target),
         "reasons": list(_rows(verdicts)),
         "uncounted": found.uncounted,
-        "steps": _steps(found),
+        "steps": _steps(found, steps),
         "published": _published(found),
+        "chance": CHANCE,
         "fields": fields,
         "mistakes": mistakes,
         "no_mistakes": "No run that counts holds its misclassified digits.",
@@ -183,14 +198,14 @@ def _effects_picture(effects: list[Effect]) -> Picture:
         figures.effects(effects),
         f"The effect of each step on final test accuracy. {said}.",
         "The difference of final test accuracy to the iteration before, mean over the seeds that "
-        "both have run. The bars are bootstrap 95 % intervals; a hollow point has too few seeds "
-        "for one.",
+        "both have run. The bars are bootstrap 95 % intervals, which are too narrow with few pairs "
+        "(of three: the range of the differences); a hollow point has too few seeds for one.",
     )
 
 
-def _steps(found: Comparison) -> list[Step]:
+def _steps(found: Comparison, effects: list[Effect]) -> list[Step]:
     numbers = list(found.iterations)
-    effects = {effect.model: effect for effect in found.steps()}
+    by_model = {effect.model: effect for effect in effects}
     steps = []
     for before, number in zip([None, *numbers], numbers, strict=False):
         iteration = found.iterations[number]
@@ -198,7 +213,7 @@ def _steps(found: Comparison) -> list[Step]:
             steps.append(Step(iteration))
         else:
             diff = changed_lines(found.iterations[before], iteration)
-            steps.append(Step(iteration, effects[number], diff))
+            steps.append(Step(iteration, by_model[number], diff))
     return steps
 
 
@@ -219,6 +234,7 @@ def _published(found: Comparison) -> pd.DataFrame:
             "model": table["model"].map(str),
             "figure": table["quantity"],
             "published": table["published"].map(percent),
+            "seeds": table["seeds"].map(str),
             "measured": [
                 percent(row.low)
                 if row.low == row.high
@@ -259,8 +275,9 @@ def _fields(found: Comparison) -> tuple[list[dict[str, Any]], list[Picture]]:
                 )
             )
             table = table.drop(columns=["dilation", "start", "misaligned"], errors="ignore")
-            table = table.astype(object).map(_cell)
-        reason = group["run"]["receptive_field"]
+            table = table.astype(object).map(plain)
+        known = str(group["run"]["receptive_field"])
+        reason = known if known.startswith("unknown") else "the run has none"
         fields.append({"models": models, "name": name, "table": table, "reason": reason})
     return fields, pictures
 
@@ -268,10 +285,6 @@ def _fields(found: Comparison) -> tuple[list[dict[str, Any]], list[Picture]]:
 def _rows(table: pd.DataFrame) -> Any:
     """Its rows as named tuples."""
     return table.itertuples(index=False)
-
-
-def _cell(value: Any) -> str:
-    return "" if pd.isna(value) else str(value)
 
 
 def _mistakes(found: Comparison) -> tuple[dict[str, Any] | None, list[Picture]]:
@@ -288,8 +301,9 @@ def _mistakes(found: Comparison) -> tuple[dict[str, Any] | None, list[Picture]]:
         f"{int(run['test_images']):,} test digits after its last epoch."
     )
     pairs = counts.reset_index().melt("truth", var_name="guess", value_name="digits")
-    pairs = pairs[pairs["truth"].astype(str) != pairs["guess"]].nlargest(3, "digits")
-    most = ", ".join(f"{p.truth} for {p.guess} ({p.digits})" for p in _rows(pairs))
+    pairs = pairs[(pairs["truth"].astype(str) != pairs["guess"]) & (pairs["digits"] > 0)]
+    pairs = pairs.nlargest(3, "digits", keep="all")
+    most = ", ".join(f"{p.truth} for {p.guess} ({p.digits})" for p in _rows(pairs)) or "none"
     confusion = Picture(
         "confusion_matrix",
         figures.confusion_matrix(counts, name),
@@ -348,9 +362,9 @@ def _origin(found: Comparison) -> dict[str, Any]:
         "python": newest["python"],
         "torch": newest["torch"],
         "mlflow": newest["mlflow"],
-        "imported from": newest["imported_from"].map(_cell).str[:10],
+        "imported from": newest["imported_from"].map(plain).str[:10],
     }
-    table = pd.DataFrame({name: column.map(_cell) for name, column in texts.items()})
+    table = pd.DataFrame({name: column.map(plain) for name, column in texts.items()})
     addresses = [ui.run_address(run.experiment_id, run.run_id) for run in _rows(newest)]
     caption = "The runs, newest first"
     if len(found.runs) > MOST_RUNS:
@@ -407,9 +421,9 @@ def _markdown(value: object) -> Markup:
 
 
 def escape_markdown(text: str) -> str:
-    """Text, shown as it is and read neither as Markdown nor as HTML."""
-    text = text.replace("&", "&amp;").replace("<", "&lt;")
-    return re.sub(r"([\\|\[\]*`])", r"\\\1", text)
+    """Text in one line, shown as it is and read neither as Markdown nor as HTML."""
+    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
+    return re.sub(r"([\\|\[\]*_~$`])", r"\\\1", text)
 
 
 def run_description(iteration: Entry, summary: str, details: str = "") -> str:

@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from mnist_exp import ExpectedError, report, tracking
+from mnist_exp import ExpectedError, recipe, report, tracking
 from mnist_exp.comparison import Comparison
 from mnist_exp.recipe import EXPERIMENTS
 
+NEEDED = {"run_id", "run_name", "start_time", "end_time", "params.model"}
 MISTAKES = ("confusion_matrix", "misclassified")
 """The tables of the best run that are kept."""
 
@@ -31,16 +32,23 @@ class Imported:
 def write(found: Comparison, folder: Path = EXPERIMENTS) -> Path:
     """Write `RESULTS.md` and `results/` to `folder` from the runs that count; returns the page.
 
-    Raises ExpectedError when there are none.
+    Raises ExpectedError when there are none, or when the store lacks published runs that still
+    count: they would be lost.
     """
     counting = found.counting
     if counting.empty:
         raise ExpectedError("no run in the store counts, so there is no result: make compare")
+    archive = tracking.archive(counting["run_id"])
+    lost = _lost(archive, folder / "results" / "runs.csv")
+    if lost:
+        raise ExpectedError(
+            f"{lost} published runs that still count are not in the store, and would be lost: "
+            "make import first"
+        )
     # Beside the old results, which stay until the new ones are complete.
     new, results = folder / "results.new", folder / "results"
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
-    archive = tracking.archive(counting["run_id"])
     archive.to_csv(new / "runs.csv", index=False)
     _write_history(found, archive, new)
     _write_fields(counting, new)
@@ -69,6 +77,10 @@ def enter(folder: Path = EXPERIMENTS) -> Imported:
             {str(key): value for key, value in row.dropna().items()} for _, row in runs.iterrows()
         ]
         ids = {row["run_id"] for row in archived}
+        absent = {name for row in archived for name in NEEDED - row.keys()}
+        mistakes = _read_mistakes(results / "best_run")
+        if absent:
+            raise KeyError(f"runs.csv lacks {', '.join(sorted(absent))}")
     except (OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())
         raise ExpectedError(
@@ -85,8 +97,20 @@ def enter(folder: Path = EXPERIMENTS) -> Imported:
             if row["run_id"] not in present:
                 own = history[history["run_id"] == row["run_id"]]
                 with tracking.enter_run(row, own) as run:
-                    _enter_tables(run, row, fields, results)
+                    _enter_tables(run, row, fields, mistakes)
     return Imported(len(ids) - len(present), len(present))
+
+
+def _lost(archive: pd.DataFrame, published: Path) -> int:
+    """How many of the published runs were made with the code as it is, and are not in `archive`."""
+    if not published.is_file():
+        return 0
+    before = pd.read_csv(published, dtype=str)
+    current = {recipe.read(number).code_sha256 for number in recipe.numbers()}
+    counting = before[before["tags.code_sha256"].isin(current)]
+    settings = ["params.model", "params.seed"]  # a newer run of a seed takes the place of another
+    there = set(archive[settings].itertuples(index=False, name=None))
+    return sum(key not in there for key in counting[settings].itertuples(index=False, name=None))
 
 
 def _write_history(found: Comparison, archive: pd.DataFrame, folder: Path) -> None:
@@ -109,29 +133,46 @@ def _write_fields(counting: pd.DataFrame, folder: Path) -> None:
 
 def _write_mistakes(found: Comparison, folder: Path) -> None:
     run = found.best_run()
-    image = None if run is None else tracking.image(run["run_id"], "misclassified")
-    if run is None or image is None:
+    if run is None:
+        return
+    image = tracking.image(run["run_id"], "misclassified")
+    tables = {name: tracking.table(run["run_id"], name) for name in MISTAKES}
+    if image is None or any(table is None for table in tables.values()):
         return
     mistakes = folder / "best_run"
     mistakes.mkdir()
     (original,) = tracking.archive([run["run_id"]])["run_id"]
     (mistakes / "run_id").write_text(f"{original}\n")
-    for name in MISTAKES:
-        table = tracking.table(run["run_id"], name)
+    for name, table in tables.items():
         if table is not None:
             table.to_csv(mistakes / f"{name}.csv", index=False)
     Image.fromarray(image).save(mistakes / "misclassified.png")
 
 
+@dataclass(frozen=True)
+class Mistakes:
+    """What the best run gets wrong."""
+
+    run_id: str
+    tables: dict[str, pd.DataFrame]
+    image: np.ndarray
+
+
+def _read_mistakes(folder: Path) -> Mistakes | None:
+    if not folder.is_dir():
+        return None
+    tables = {name: pd.read_csv(folder / f"{name}.csv") for name in MISTAKES}
+    image = np.asarray(Image.open(folder / "misclassified.png"))
+    return Mistakes((folder / "run_id").read_text().strip(), tables, image)
+
+
 def _enter_tables(
-    run: tracking.RunWriter, row: dict[str, str], fields: pd.DataFrame, results: Path
+    run: tracking.RunWriter, row: dict[str, str], fields: pd.DataFrame, mistakes: Mistakes | None
 ) -> None:
-    own = fields[fields["model"].astype(str) == row.get("params.model")]
+    own = fields[fields["model"].astype(str) == row["params.model"]]
     if len(own):
         run.log_table(own.drop(columns="model"), "receptive_field")
-    mistakes = results / "best_run"
-    if mistakes.is_dir() and (mistakes / "run_id").read_text().strip() == row["run_id"]:
-        for name in MISTAKES:
-            run.log_table(pd.read_csv(mistakes / f"{name}.csv"), name)
-        with Image.open(mistakes / "misclassified.png") as image:
-            run.log_image(np.asarray(image), "misclassified")
+    if mistakes and mistakes.run_id == row["run_id"]:
+        for name, table in mistakes.tables.items():
+            run.log_table(table, name)
+        run.log_image(mistakes.image, "misclassified")

@@ -235,7 +235,7 @@ def _record_end(run: tracking.RunWriter, plan: Plan, job: Training) -> Verdict |
         run.log_network(classifier, job.evaluation.images[:2], register_as=register)
     except tracking.ExportError as error:
         log.warning("the network is not kept: %s", error)
-        result += f" The network could not be exported: {error}"
+        result += f" The network could not be exported: {report.escape_markdown(str(error))}"
     if outcome:
         run.set_tags({"verdict": str(outcome)} | outcome.reasons)
     run.describe(report.run_description(plan.iteration, result, details))

@@ -36,7 +36,7 @@ from filelock import FileLock
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.data.numpy_dataset import from_numpy
-from mlflow.entities import Metric, Param, Run
+from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
 from mlflow.store.tracking.dbmodels.models import SqlMetric
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 EXPERIMENT = "mnist_exp"
+PAGES = "mnist_exp reports"
 DEFAULT_FOLDER = ROOT / "mlruns"
 for noisy in ("mlflow", "alembic"):
     logging.getLogger(noisy).setLevel(logging.ERROR)
@@ -344,14 +345,20 @@ def _request(
 def table(run_id: str, name: str) -> pd.DataFrame | None:
     """A table that a run was given with `log_table`; None when it has none of that name."""
     file = _artifact(run_id, f"{name}.csv")
-    # Whole numbers stay whole where some are missing.
-    return pd.read_csv(file).convert_dtypes() if file else None
+    try:
+        # Whole numbers stay whole where some are missing.
+        return pd.read_csv(file).convert_dtypes() if file else None
+    except ValueError as error:  # what pandas raises for any file that is no table
+        raise ExpectedError(f"{name}.csv of run {run_id} cannot be read: {error}") from None
 
 
 def image(run_id: str, name: str) -> np.ndarray | None:
     """Grey values, uint8 (height, width), that a run was given with `log_image`; None if not."""
     file = _artifact(run_id, f"{name}.png")
-    return np.asarray(Image.open(file)) if file else None
+    try:
+        return np.asarray(Image.open(file)) if file else None
+    except OSError as error:
+        raise ExpectedError(f"{name}.png of run {run_id} cannot be read: {error}") from None
 
 
 def _artifact(run_id: str, file: str) -> io.BytesIO | None:
@@ -386,6 +393,8 @@ def archive(run_ids: Iterable[str]) -> pd.DataFrame:
             if key in PORTABLE_TAGS or not key.startswith("mlflow.")
         }
         original = tags.pop(IMPORTED, run.info.run_id)
+        own = _place(run.info.experiment_id, run.info.run_id)
+        tags = {key: value.replace(own, ANYWHERE) for key, value in tags.items()}
         metrics = {
             key: value for key, value in run.data.metrics.items() if key not in EPOCH_METRICS
         }
@@ -403,17 +412,26 @@ def archive(run_ids: Iterable[str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def keep_page(name: str, file: Path) -> str:
-    """Keep `file` as an artifact of the one run called `name`, which holds nothing else and is made
-    when it is not there; returns the run's id."""
+def keep_page(name: str, file: Path) -> tuple[str, str]:
+    """Keep `file` as an artifact of the one run called `name`, in an experiment of its own, so that
+    it does not stand among the trainings; returns the ids of the experiment and the run."""
     with _readable_errors():
-        client, experiment = _open(tracking_uri())
+        client, _ = _open(tracking_uri())
+        experiment = _experiment(tracking_uri(), PAGES)
         query = f"attributes.run_name = '{name}'"
         found = client.search_runs([experiment], query, max_results=1)
         run = found[0] if found else client.create_run(experiment, run_name=name)
         client.log_artifact(run.info.run_id, str(file))
         client.set_terminated(run.info.run_id)
-    return str(run.info.run_id)
+    return experiment, str(run.info.run_id)
+
+
+ANYWHERE = "/experiments/EXPERIMENT/runs/RUN"
+"""Takes the place of a run in links to it, in an archive."""
+
+
+def _place(experiment_id: str, run_id: str) -> str:
+    return f"/experiments/{experiment_id}/runs/{run_id}"
 
 
 @contextlib.contextmanager
@@ -445,9 +463,12 @@ def enter_run(archived: Mapping[str, str], history: pd.DataFrame) -> Iterator[Ru
         client, experiment = _open(tracking_uri())
         run = client.create_run(
             experiment, start_time=_milliseconds(start), run_name=archived["run_name"],
-            tags={**parts["tags"], IMPORTED: archived["run_id"]},
+            tags={IMPORTED: archived["run_id"]},
         )  # fmt: skip
         run_id = run.info.run_id
+        here = _place(experiment, run_id)
+        tags = [RunTag(key, text.replace(ANYWHERE, here)) for key, text in parts["tags"].items()]
+        client.log_batch(run_id, tags=tags)
         for place in range(0, len(points), 1000):  # what one request may hold
             client.log_batch(run_id, metrics=points[place : place + 1000])
         client.log_batch(run_id, params=[Param(*item) for item in parts["params"].items()])
@@ -485,18 +506,18 @@ def _open(uri: str) -> tuple[MlflowClient, str]:
 
 
 @cache
-def _experiment(uri: str) -> str:
+def _experiment(uri: str, name: str = EXPERIMENT) -> str:
     database = _sqlite_file(uri)
     with only_one():  # a database that two processes make or upgrade at once breaks
         client = MlflowClient(uri)
-        experiment = client.get_experiment_by_name(EXPERIMENT)
+        experiment = client.get_experiment_by_name(name)
         if experiment:
             return str(experiment.experiment_id)
         artifacts = (database.parent / "artifacts").as_uri() if database else None
         try:
-            return str(client.create_experiment(EXPERIMENT, artifacts))
+            return str(client.create_experiment(name, artifacts))
         except MlflowException:  # another process on another machine was faster
-            experiment = client.get_experiment_by_name(EXPERIMENT)
+            experiment = client.get_experiment_by_name(name)
             if experiment is None:
                 raise
             return str(experiment.experiment_id)

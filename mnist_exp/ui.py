@@ -8,6 +8,7 @@ description to its first line.
 import base64
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -48,8 +49,10 @@ where the UI rounds.
 
 def address(port: int = PORT) -> str:
     """The address of the UI: that of the tracking server, or of `serve` where there is none."""
-    served = tracking.is_served()
-    return tracking.tracking_uri().rstrip("/") if served else f"http://127.0.0.1:{port}"
+    if not tracking.is_served():
+        return f"http://127.0.0.1:{port}"
+    # It is printed and written into pages, and must not carry a password there.
+    return re.sub("//[^/@]*@", "//", tracking.tracking_uri().rstrip("/"))
 
 
 def run_path(experiment_id: str, run_id: str, artifact: str = "") -> str:
@@ -73,15 +76,15 @@ def prepare(page: Path | None = None) -> str:
     client, experiment = tracking.open_store()
     path = f"/#/experiments/{experiment}/runs?{MACHINE_LEARNING}&viewStateShareKey={VIEW}"
     table = f"{path}&compareRunsMode=TABLE"
-    report = tracking.keep_page(REPORT, page) if page else ""
     tags = client.get_experiment(experiment).tags
     if f"{TAG}{VIEW}" not in tags:
         client.set_experiment_tag(experiment, f"{TAG}{VIEW}", _view())
     current = tags.get("mlflow.note.content", DESCRIPTION)
-    if current.endswith(DESCRIPTION) and (report or current == DESCRIPTION):
+    kept = tracking.keep_page(REPORT, page) if page else None
+    if current.endswith(DESCRIPTION) and (kept or current == DESCRIPTION):
         links = {"run table": table, "charts": f"{path}&compareRunsMode=CHART"}
-        if page:
-            links[REPORT] = run_path(experiment, report, page.name)
+        if page and kept:
+            links[REPORT] = run_path(*kept, page.name)
         line = " · ".join(f"[{name}]({link})" for name, link in links.items())
         client.set_experiment_tag(experiment, "mlflow.note.content", f"{line}\n\n{DESCRIPTION}")
     return table

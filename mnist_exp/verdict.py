@@ -57,7 +57,8 @@ def scores(runs: pd.DataFrame, history: pd.DataFrame, target: Target) -> pd.Data
     whether every one has a test score; `best_train_accuracy`; `best_test_accuracy` and its
     `best_epoch`; `final_test_accuracy`; `worst_errors` in the last epochs that the target looks at,
     `worst_accuracy` and `worst_epoch` (the latest, when several are as bad). Accuracies are
-    fractions. Missing where a run has no such epochs.
+    fractions. Missing where the record of the epochs is not complete and scored, or, for the worst,
+    shorter than what the target looks at.
     """
     columns = ["run_id", "epoch", "test_errors", "train_accuracy"]
     rows = history.reindex(columns=columns).sort_values(["run_id", "epoch"], kind="stable")
@@ -84,6 +85,11 @@ def scores(runs: pd.DataFrame, history: pd.DataFrame, target: Target) -> pd.Data
     table["epochs_run"] = table["epochs_run"].fillna(0).astype(int)
     for column in ("complete", "scored"):
         table[column] = table[column].eq(True)
+    sound = table["complete"] & table["scored"]
+    long = table["epochs_run"] >= target.last_epochs
+    for name, tells in (("best", sound), ("final", sound), ("worst", sound & long)):
+        for column in table.columns.intersection([f"{name}_errors", f"{name}_epoch"]):
+            table[column] = table[column].where(tells)
     images = pd.to_numeric(runs["test_images"], errors="coerce")
     for name in ("best", "final", "worst"):
         accuracy = "worst_accuracy" if name == "worst" else f"{name}_test_accuracy"
@@ -102,7 +108,7 @@ def judge(run: pd.Series, target: Target) -> Verdict:
         (
             _accuracy(run, target),
             Condition(
-                f"at most {target.max_epochs} epochs", f"{epochs}", 0 < epochs <= target.max_epochs
+                f"at most {target.max_epochs} epochs", f"{epochs}", epochs <= target.max_epochs
             ),
             Condition(
                 f"fewer than {target.parameters_below:,} parameters",
@@ -283,6 +289,11 @@ class Effect:
         """Whether the whole interval lies below zero."""
         return self.interval is not None and self.interval[1] < 0
 
+    @property
+    def better(self) -> bool:
+        """Whether the whole interval lies above zero."""
+        return self.interval is not None and self.interval[0] > 0
+
     def __str__(self) -> str:
         pairs = f"{len(self.seeds)} pair{'' if len(self.seeds) == 1 else 's'}"
         if not self.seeds:
@@ -298,7 +309,8 @@ def effect(runs: pd.DataFrame, model: int, baseline: int) -> Effect:
     """The effect of `model` against `baseline`, from runs that count, with their `scores`.
 
     The interval is a bootstrap of the mean of the paired differences (percentiles of 9,999
-    resamples, always the same ones).
+    resamples, always the same ones). With few pairs it is too narrow: of three it is the range of
+    the differences, which holds the true mean in about three of four cases.
     """
     final = runs.pivot(index="seed", columns="model", values="final_test_accuracy")
     pairs = final.reindex(columns=[model, baseline]).dropna()

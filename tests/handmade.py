@@ -35,7 +35,9 @@ def record_run(
             worst = max((wrong for wrong in errors[-5:] if wrong is not None), default=0)
             summary = {"worst_of_last_5_test_accuracy_percent": (10_000 - worst) / 100}
             run.log_metrics({"parameters": 7_416, "model": number} | summary)
-            run.describe(f"## Model {number}\n\n**Change:** {report.escape_markdown(SCRIPT)}")
+            link = f"[x](/#/experiments/{run.experiment_id}/runs/{run.run_id}/artifacts/x)"
+            change = report.escape_markdown(SCRIPT)
+            run.describe(f"## Model {number}\n\n**Change:** {change}\n\n{link}")
             for epoch, wrong in enumerate(errors, start=1):
                 if wrong is not None:
                     metrics = {"test/errors": wrong, "test/accuracy": 1 - wrong / 10_000}

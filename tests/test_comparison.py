@@ -79,7 +79,11 @@ def test_iterations_without_a_run_that_counts_are_named() -> None:
     record_run(2, tags={"overrides": "epochs=15"})
     record_run(6)
     found = comparison.read()
-    assert found.uncounted == {2: "2 not finished, 1 overridden"}
+    assert found.uncounted == {
+        1: "not run",
+        2: "no run counts (2 not finished, 1 overridden)",
+        **dict.fromkeys((3, 4, 5), "not run"),
+    }
     assert found.verdicts["model"].tolist() == [6]
 
 
@@ -94,6 +98,9 @@ def test_a_run_whose_iteration_is_gone_and_those_of_others_are_left_out() -> Non
     other = client.create_run(experiment.experiment_id)
     client.log_param(other.info.run_id, "model", "resnet")
     found = comparison.read()
+    (shown,) = comparison.shown(found.verdicts, found.target).to_dict("records")
+    assert shown["worst of last 5"] == "99.40 % (seed 1, epoch 15)"
+    assert (shown["parameters"], shown["receptive field"]) == ("7,416", "28")
     assert found.counting["run_id"].tolist() == [run]
     assert set(found.runs["run_id"]) == {run, gone.info.run_id}
     assert list(found.iterations) == [6]
@@ -109,6 +116,7 @@ def test_published_figures_stand_beside_the_measured_range() -> None:
     record_run(6, seed=1, errors=[500] * 10 + [70, 60, 60, 60, 60])
     record_run(6, seed=2, errors=[500] * 10 + [59, 55, 60, 60, 60])
     table = comparison.published(comparison.read()).set_index("quantity")
+    assert table["seeds"].tolist() == [2, 2, 2]
     # Of the published log of model 6: best train 98.93, best test 99.45, worst of the last 99.41.
     assert table["published"].to_dict() == {
         "best train": 0.9893, "best test": 0.9945, "worst of last 5": 0.9941,
@@ -139,7 +147,10 @@ def test_what_is_not_there_is_said() -> None:
 
 def test_verdicts_for_other_programs_are_plain_values() -> None:
     record_run(6)
-    (row,) = comparison.verdicts(comparison.read())
+    record_run(5, status="FAILED")
+    row, unjudged = comparison.verdicts(comparison.read())
+    reason = "no run counts (1 not finished)"
+    assert unjudged == {"model": 5, "met": None, "verdict": "not judged", "reason": reason}
     assert row["final_test_accuracy_std"] is None
     assert type(row["seeds"]) is int
     assert type(row["met"]) is bool

@@ -123,6 +123,11 @@ def test_changed_lines_leave_out_the_docstring() -> None:
     )
 
 
+def test_text_in_markdown_is_shown_as_it_is() -> None:
+    escaped = report.escape_markdown("a__b__ *c* ~~d~~ $e$ `f` [g](h)\n# <i> | & \\")
+    assert escaped == r"a\_\_b\_\_ \*c\* \~\~d\~\~ \$e\$ \`f\` \[g\](h) # &lt;i> \| &amp; \\"
+
+
 def test_a_fence_is_longer_than_the_backticks_in_it() -> None:
     step = report.Step(recipe.load(6), None, (("plus", '+    x = "````"'),))
     assert step.fence == "`````"
@@ -153,6 +158,6 @@ def test_a_verdict_table() -> None:
 def test_a_store_without_a_run_that_counts_still_has_its_page(tmp_path: Path) -> None:
     record_run(6, status="KILLED")
     text = Page(report.write(comparison.read(), tmp_path).read_text()).text
-    assert "0 of 0 iterations meet the target" in text
+    assert "No run counts yet" in text
     assert "no run counts (1 not finished)" in text
     assert "No run that counts holds its misclassified digits." in text

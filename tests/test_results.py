@@ -131,12 +131,36 @@ def test_results_that_cannot_be_read_are_one_line(published: Path, tmp_path: Pat
     with pytest.raises(ExpectedError, match="cannot be imported") as raised:
         results.enter(tmp_path)
     assert "\n" not in str(raised.value)
-    for file, content in (("runs.csv", b"\xff\xfe\x00"), ("history.csv", b"a,b\n1,2,3\n")):
-        shutil.copytree(published / "results", tmp_path / file / "results")
-        (tmp_path / file / "results" / file).write_bytes(content)
+    for file, content in (
+        ("runs.csv", b"\xff\xfe\x00"), ("runs.csv", b"run_id,run_name\na,b\n"),
+        ("history.csv", b"a,b\n1,2,3\n"), ("best_run/misclassified.csv", b""),
+    ):  # fmt: skip
+        folder = tmp_path / str(hash(content))
+        shutil.copytree(published / "results", folder / "results")
+        (folder / "results" / file).write_bytes(content)
         with pytest.raises(ExpectedError, match="cannot be imported"):
-            results.enter(tmp_path / file)
+            results.enter(folder)
     assert tracking.runs().empty
+
+
+@pytest.mark.usefixtures("store")
+def test_published_runs_are_not_lost(published: Path, tmp_path: Path) -> None:
+    shutil.copytree(published / "results", tmp_path / "results")
+    record_run(6, seed=1)
+    with pytest.raises(ExpectedError, match=r"2 published runs .* make import first"):
+        results.write(comparison.read(), tmp_path)
+    results.enter(tmp_path)
+    assert results.write(comparison.read(), tmp_path).is_file()
+
+
+@pytest.mark.usefixtures("store")
+def test_links_in_a_description_lead_to_the_run_that_was_entered(published: Path) -> None:
+    results.enter(published)
+    client, experiment = tracking.open_store()
+    for run_id in tracking.runs()["run_id"]:
+        text = client.get_run(run_id).data.tags["mlflow.note.content"]
+        assert f"(/#/experiments/{experiment}/runs/{run_id}/artifacts/x)" in text
+    assert "RUN/artifacts/x" in (published / "results" / "runs.csv").read_text()
 
 
 @pytest.mark.usefixtures("store")

@@ -38,9 +38,17 @@ def test_the_description_links_to_the_newest_report(tmp_path: Path) -> None:
     ui.prepare(page)
     ui.prepare()  # does not take the link away
     line = tags()["mlflow.note.content"].partition("\n")[0]
-    (report,) = tracking.runs()["run_id"]  # one run keeps all reports
-    path = f"runs/{report}/artifacts/comparison.html?workflowType=machine_learning"
-    assert line.endswith(f"[comparison report](/#/experiments/1/{path})")
+    assert tracking.runs().empty  # it does not stand among the trainings
+    client, _ = tracking.open_store()
+    kept = client.get_experiment_by_name("mnist_exp reports").experiment_id
+    (report,) = client.search_runs([kept])  # one run keeps all reports
+    path = f"runs/{report.info.run_id}/artifacts/comparison.html?workflowType=machine_learning"
+    assert line.endswith(f"[comparison report](/#/experiments/{kept}/{path})")
+
+
+def test_no_password_is_in_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://someone:secret@example.org/mlflow/")
+    assert ui.run_address("1", "a").startswith("https://example.org/mlflow/#/experiments/1/runs/a")
 
 
 def test_a_description_that_someone_else_wrote_stays(tmp_path: Path) -> None:

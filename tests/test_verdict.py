@@ -77,7 +77,7 @@ def test_counts_are_compared_where_floats_would_round() -> None:
 
 
 def test_a_run_without_epochs_fails() -> None:
-    assert met(verdict([])) == [False, False, True]
+    assert met(verdict([])) == [False, True, True]
 
 
 @pytest.mark.parametrize("epochs", [[1, 2, 3, 5, 6, 7], [1, 2, 3, 4, 5, 5], [2, 3, 4, 5, 6]])
@@ -115,6 +115,25 @@ def test_scores_are_what_the_epochs_come_to() -> None:
     assert table.loc[1, "epochs_run"] == 0
     assert not table.loc[1, "complete"]
     assert math.isnan(table.loc[1, "worst_accuracy"])
+
+
+@pytest.mark.parametrize(
+    ("errors", "known"),
+    [
+        ([10, 20, 30, 40], {"best", "final"}),
+        ([10, 20, 30, 40, math.nan], set()),
+        ([10, 20, 30, 40, 50], {"best", "final", "worst"}),
+    ],
+)
+def test_runs_that_cannot_be_judged_give_no_numbers(errors: list[float], known: set[str]) -> None:
+    runs = pd.DataFrame([{"run_id": "a", "test_images": 1_000}])
+    row = verdicts.scores(runs, history(errors), TARGET).iloc[0]
+    names = {
+        "best": "best_test_accuracy",
+        "final": "final_test_accuracy",
+        "worst": "worst_accuracy",
+    }
+    assert {name for name, column in names.items() if not math.isnan(row[column])} == known
 
 
 RUN = {
@@ -257,6 +276,7 @@ def test_an_effect_is_paired_by_seed() -> None:
     assert effect.mean == pytest.approx(0.002)
     assert effect.interval == pytest.approx((0.001, 0.003))
     assert not effect.worse
+    assert effect.better
     assert verdicts.effect(runs, 5, 6).worse
     assert str(effect) == "+0.20 points, 95 % interval +0.10 to +0.30 (3 pairs)"
 

@@ -102,11 +102,15 @@ def test_the_receptive_field_opens_as_a_table(
     expect(page.get_by_text("conv1", exact=True).first).to_be_visible()
 
 
-def test_the_report_opens_in_the_ui(address: str, page: Page, report_folder: Path) -> None:
-    run = run_id(report_folder, ui.REPORT)
-    page.goto(address.partition("/#/")[0] + ui.run_path("1", run, "comparison.html"))
-    inside = page.frame_locator("iframe").get_by_role("heading", name="MNIST iterations compared")
-    expect(inside).to_be_visible()
+def test_the_description_leads_to_the_report(address: str, page: Page) -> None:
+    page.goto(address)
+    link = page.get_by_role("link", name=ui.REPORT)
+    with page.context.expect_page() as opened:
+        link.click()
+    inside = opened.value.frame_locator("iframe")
+    heading = inside.get_by_role("heading", name="MNIST iterations compared")
+    expect(heading).to_be_visible(timeout=PATIENCE)
+    opened.value.close()
 
 
 def test_charts_group_into_train_and_test(address: str, page: Page) -> None:
