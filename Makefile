@@ -1,12 +1,13 @@
 # Every command a person uses; bare `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run check compare report results import ui new test test-browser lint
+.PHONY: help setup run sweep check compare report results import ui new test test-slow test-browser lint
 .SUFFIXES:
 
 # What a user sets is taken literally and reaches a recipe through the environment only, as in
 # "$$MODEL": neither make nor the shell expands or runs what is in it.
-settings := MODEL MODELS SEED SEEDS EPOCHS DEVICE SPLIT BASELINE PORT FROM PYTHON VENV
+settings := MODEL MODELS SEED SEEDS EPOCHS DEVICE SPLIT BASELINE WORKERS THREADS SCHEDULER PORT \
+    FROM PYTHON VENV
 $(foreach name,$(settings),$(eval override $(name) := $$(value $(name))))
 ifeq ($(PYTHON),)
 override PYTHON := python3
@@ -42,6 +43,11 @@ run: $(installed) ## MODEL=5 [SEED=1] [EPOCHS=15] [DEVICE=auto] [SPLIT=test]: tr
 	@"$$VENV/bin/python" -m mnist_exp run $${SEED:+--seed="$$SEED"} $${EPOCHS:+--epochs="$$EPOCHS"} \
 		$${DEVICE:+--device="$$DEVICE"} $${SPLIT:+--split="$$SPLIT"} -- "$$MODEL"
 
+sweep: $(installed) ## MODELS="2 3" SEEDS=5 [EPOCHS=15] [SPLIT=test] [WORKERS=2] [THREADS=1] [SCHEDULER=host:8786]: train what the store lacks
+	@"$$VENV/bin/python" -m mnist_exp sweep --models="$$MODELS" --seeds="$$SEEDS" \
+		$${EPOCHS:+--epochs="$$EPOCHS"} $${SPLIT:+--split="$$SPLIT"} $${WORKERS:+--workers="$$WORKERS"} \
+		$${THREADS:+--threads="$$THREADS"} $${SCHEDULER:+--scheduler="$$SCHEDULER"}
+
 check: $(installed) ## [MODEL=6] [SEEDS=5] [BASELINE=5]: is the target met on every seed? Or: no worse than 5?
 	@"$$VENV/bin/python" -m mnist_exp check $${SEEDS:+--seeds="$$SEEDS"} \
 		$${BASELINE:+--baseline="$$BASELINE"} -- $${MODEL:+"$$MODEL"}
@@ -66,6 +72,9 @@ new: $(installed) ## MODEL=7 FROM=6: start an iteration from a copy of another
 
 test: $(installed) ## run the tests
 	@"$$VENV/bin/python" -m pytest
+
+test-slow: $(installed) ## run the tests that kill sweeps, their workers and their trainings
+	@"$$VENV/bin/python" -m pytest --no-cov -m slow
 
 test-browser: $(installed) ## run the tests in a real browser (installs Debian's Chromium if it may)
 	@for name in chromium chromium-browser google-chrome; do \

@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import json
 import logging
+import math
 import os
 import re
 import signal
@@ -21,6 +22,9 @@ from typing import TYPE_CHECKING, NoReturn
 from mnist_exp import ExpectedError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from mnist_exp import sweep
     from mnist_exp.comparison import Comparison
     from mnist_exp.run import Plan
     from mnist_exp.training import EpochResult, Progress
@@ -119,22 +123,54 @@ def _check_baseline(options: argparse.Namespace) -> int:
     return 1 if effect.worse else 0
 
 
+def _sweep(options: argparse.Namespace) -> int:
+    from mnist_exp import comparison, sweep
+
+    plan = sweep.plan(options.models, options.seeds, split=options.split, epochs=options.epochs)
+    count = len(plan.held) + len(plan.missing)
+    print(f"A {plan.name}: {count} runs, {len(plan.held)} in the store")
+    runs = list(plan.held.values())
+    failed = []
+    if plan.missing:
+        with _SweepDisplay(plan) as display:
+            results = sweep.carry_out(
+                plan, workers=options.workers, threads=options.threads,
+                scheduler=options.scheduler, on_start=display.start, on_result=display.result,
+            )  # fmt: skip
+        failed = [result for result in results if result.failure]
+        runs += [result.run_id for result in results if not result.failure]
+    else:
+        print("Nothing is missing, so nothing was trained.")
+    if runs:
+        _print_verdicts(comparison.of_runs(runs, plan.split), plan.split)
+    if failed:
+        raise ExpectedError(f"{len(failed)} of {count} runs failed; the same command tries again")
+    return 0
+
+
 def _compare(options: argparse.Namespace) -> int:
     from mnist_exp import comparison
 
     found = comparison.read(options.models)
     if found.verdicts.empty:
         raise ExpectedError(_uncounted(found))
-    table = comparison.shown(found.verdicts, found.target)
-    for words in ("idea", "verdict"):
-        table[words] = table[words].str.ljust(table[words].str.len().max())
-    print(table.to_string(index=False))
-    print()
-    for row in found.verdicts.itertuples():
-        print(f"Model {row.model}: {row.verdict}; {row.reason}")
+    _print_verdicts(found.verdicts)
     for number, why in found.uncounted.items():
         print(f"Model {number}: {why}")
     return 0
+
+
+def _print_verdicts(verdicts: pd.DataFrame, split: str = "test") -> None:
+    from mnist_exp import comparison, recipe
+
+    table = comparison.shown(verdicts, recipe.load_target(), split)
+    for words in table.columns.intersection(["idea", "verdict"]):
+        table[words] = table[words].str.ljust(table[words].str.len().max())
+    print(table.to_string(index=False))
+    if split == "test":
+        print()
+        for row in verdicts.itertuples():
+            print(f"Model {row.model}: {row.verdict}; {row.reason}")
 
 
 def _report(options: argparse.Namespace) -> int:
@@ -243,6 +279,48 @@ class _ProgressDisplay:
         sys.stdout.flush()
 
 
+class _SweepDisplay:
+    """A bar over the sweep on a terminal, and a line per training that ends, everywhere."""
+
+    def __init__(self, plan: sweep.Plan) -> None:
+        from tqdm import tqdm
+
+        self.plan, self.at_once = plan, 1
+        self.seconds: list[float] = []
+        self.bar = tqdm(
+            total=len(plan.missing), disable=not sys.stderr.isatty(), leave=False,
+            bar_format="{desc}{bar} {n}/{total}",
+        )  # fmt: skip
+
+    def __enter__(self) -> _SweepDisplay:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def start(self, at_once: int) -> None:
+        self.at_once = at_once
+        print(f"{len(self.plan.missing)} to train, {at_once} at once", flush=True)
+
+    def result(self, result: sweep.Result) -> None:
+        from mnist_exp.verdict import percent
+
+        self.seconds.append(result.seconds)
+        left = len(self.plan.missing) - len(self.seconds)
+        expected = sum(self.seconds) / len(self.seconds) * math.ceil(left / self.at_once)
+        ended = result.failure or f"{self.plan.split} {percent(result.accuracy)}, {result.verdict}"
+        line = f"{result.job.name}: {ended} ({_duration(result.seconds)})"
+        self.bar.update()
+        self.bar.write(
+            f"{line}; {left} left, about {_duration(expected)}" if left else line, file=sys.stdout
+        )
+        sys.stdout.flush()
+
+
+def _duration(seconds: float) -> str:
+    return f"{round(seconds)} s" if seconds < 90 else f"{round(seconds / 60)} min"
+
+
 class _OneLineParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         message = re.sub(r"^argument \S+: ", "", " ".join(message.split()))
@@ -265,6 +343,16 @@ def _whole_number(name: str, least: int, most: int, example: str) -> Callable[[s
 def _models(text: str) -> list[int]:
     number = _whole_number("MODELS", 1, 9999, 'MODELS="3 6"')
     return sorted({number(word) for word in text.split() or [""]})
+
+
+def _seeds(text: str) -> list[int]:
+    """`5` is the seeds 1 to 5; `101-110` and `1 4 9` are those."""
+    number = _whole_number("SEEDS", 0, 2**32 - 1, "SEEDS=5 or SEEDS=101-110")
+    words = text.split()
+    if len(words) == 1 and "-" not in text:
+        return list(range(1, _whole_number("SEEDS", 1, 10_000, "SEEDS=5")(words[0]) + 1))
+    bounds = [[number(bound) for bound in word.split("-", 1)] for word in words or [""]]
+    return sorted({seed for own in bounds for seed in range(own[0], own[-1] + 1)})
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -296,6 +384,16 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     check.add_argument("--json", action="store_true", help="print the verdicts as JSON")
     check.set_defaults(command=_check)
+
+    sweep = commands.add_parser("sweep", help="train what the store lacks of iterations and seeds")
+    sweep.add_argument("--models", type=_models, required=True, help='such as "2 3"')
+    sweep.add_argument("--seeds", type=_seeds, required=True, help="5 (1 to 5), or 101-110")
+    sweep.add_argument("--epochs", type=_whole_number("EPOCHS", 1, 10_000, "EPOCHS=2"))
+    sweep.add_argument("--split", default="test", help="test or validation")
+    sweep.add_argument("--workers", type=_whole_number("WORKERS", 1, 1024, "WORKERS=2"))
+    sweep.add_argument("--threads", type=_whole_number("THREADS", 1, 1024, "THREADS=1"), default=1)
+    sweep.add_argument("--scheduler", default="", help="address of a cluster, tcp://...")
+    sweep.set_defaults(command=_sweep)
 
     compare = commands.add_parser("compare", help="print a table of the iterations in the store")
     compare.add_argument("--models", type=_models, default=(), help='such as "3 6"')

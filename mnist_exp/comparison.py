@@ -16,6 +16,8 @@ from mnist_exp import ExpectedError, recipe, tracking, verdict
 from mnist_exp.recipe import EXPERIMENTS, Entry, Target
 from mnist_exp.verdict import Effect, percent
 
+WHOLE: Any = {"seed": int, "parameters": int}
+"""Columns of whole numbers, also where the runs of others have none."""
 PUBLISHED = EXPERIMENTS / "published.csv"
 
 
@@ -38,8 +40,7 @@ class Comparison:
     def counting(self) -> pd.DataFrame:
         """The runs that speak for their iterations."""
         counting = self.runs[self.runs["excluded"] == ""]
-        # Whole numbers, also where other runs have none.
-        return counting.astype(dict.fromkeys(("seed", "parameters", "test_images"), int))
+        return counting.astype(WHOLE | {"test_images": int})
 
     @property
     def uncounted(self) -> dict[int, str]:
@@ -94,10 +95,17 @@ def read(models: Collection[int] = ()) -> Comparison:
     runs = runs.join(verdict.scores(runs, history, target))
     unrun = () if models else tuple(set(recipe.numbers()) - set(runs["model"]))
     found = Comparison(target, iterations, runs, history, pd.DataFrame(), unrun)
-    verdicts = verdict.iterations(found.counting, target)
-    titles = [iterations[number].title for number in verdicts["model"]]
-    verdicts.insert(1, "title", pd.Series(titles, dtype=object))
-    return dataclasses.replace(found, verdicts=verdicts)
+    return dataclasses.replace(found, verdicts=_titled(verdict.iterations(found.counting, target)))
+
+
+def of_runs(run_ids: Collection[str], split: str) -> pd.DataFrame:
+    """The verdicts on iterations as far as these runs go, whether they count or not."""
+    target = recipe.load_target()
+    runs = _ours(tracking.runs())
+    runs = runs[runs["run_id"].isin(run_ids)].sort_values(["model", "seed"])
+    history = tracking.history(runs["run_id"])
+    runs = runs.join(verdict.scores(runs, history, target, split))
+    return _titled(verdict.iterations(runs.astype(WHOLE), target))
 
 
 def _ours(runs: pd.DataFrame) -> pd.DataFrame:
@@ -105,6 +113,12 @@ def _ours(runs: pd.DataFrame) -> pd.DataFrame:
     numbers = pd.to_numeric(runs["model"], errors="coerce").dropna()
     numbers = numbers[numbers % 1 == 0]
     return runs.loc[numbers.index].assign(model=numbers.astype(int))
+
+
+def _titled(verdicts: pd.DataFrame) -> pd.DataFrame:
+    titles = [recipe.read(number).title for number in verdicts["model"]]
+    verdicts.insert(1, "title", pd.Series(titles, dtype=object))
+    return verdicts
 
 
 def verdicts(comparison: Comparison, seeds: int | None = None) -> list[dict[str, Any]]:
@@ -128,8 +142,11 @@ def verdicts(comparison: Comparison, seeds: int | None = None) -> list[dict[str,
     return found
 
 
-def shown(verdicts: pd.DataFrame, target: Target) -> pd.DataFrame:
-    """The table of verdicts as it is shown everywhere: text, one row per iteration."""
+def shown(verdicts: pd.DataFrame, target: Target, split: str = "test") -> pd.DataFrame:
+    """The table of verdicts as it is shown everywhere: text, one row per iteration.
+
+    Scores of another `split` say so, and are no verdict.
+    """
     columns: dict[str, Callable[[Any], str]] = {
         "model": lambda row: f"{row.model}",
         "verdict": lambda row: row.verdict,
@@ -147,8 +164,12 @@ def shown(verdicts: pd.DataFrame, target: Target) -> pd.DataFrame:
         "epochs": lambda row: f"{row.epochs}",
         "idea": lambda row: row.title,
     }
+    if split != "test":
+        del columns["verdict"], columns["seeds passing (95 % interval)"]
     rows = list(verdicts.itertuples())
-    return pd.DataFrame({name: [show(row) for row in rows] for name, show in columns.items()})
+    return pd.DataFrame(
+        {name.replace("test", split): [show(row) for row in rows] for name, show in columns.items()}
+    )
 
 
 def _place(accuracy: float, seed: int, epoch: float) -> str:

@@ -436,6 +436,12 @@ def run_description(iteration: Entry, summary: str, details: str = "") -> str:
     return "\n\n".join(filter(None, [title, summary, *sections, details]))
 
 
+def markdown_table(table: pd.DataFrame) -> str:
+    """A table of texts as Markdown."""
+    rows = [table.columns, ["---"] * len(table.columns), *_rows(table)]
+    return "\n".join(f"| {' | '.join(map(escape_markdown, row))} |" for row in rows)
+
+
 def verdict_table(verdict: Verdict) -> str:
     """A verdict, condition by condition, as Markdown."""
     rows = [

@@ -140,11 +140,13 @@ def _try_out(iteration: Iteration) -> nn.Module:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A run that has ended: its id, where a UI shows it, and the verdict (None on the validation
-    split, which the target says nothing about)."""
+    """A run that has ended: its id, where a UI shows it, the accuracy after the last epoch (a
+    fraction) and the verdict (None on the validation split, which the target says nothing about).
+    """
 
     run_id: str
     address: str
+    accuracy: float
     verdict: Verdict | None
 
 
@@ -153,8 +155,13 @@ def carry_out(
     *,
     on_batch: Callable[[Progress], None],
     on_epoch: Callable[[EpochResult], None],
+    on_start: Callable[[str], None] = lambda _: None,
+    parent: str = "",
 ) -> Outcome:
-    """Train as planned and record the run; `on_batch` and `on_epoch` hear how it goes."""
+    """Train as planned and record the run, as a child of the run `parent` if there is one.
+
+    `on_start` hears the run's id, `on_batch` and `on_epoch` how it goes.
+    """
     train, held_out = data.load(plan.split)
     tracking.open_store()
     job = Training(plan.recipe, train, held_out, seed=plan.seed, device=plan.device)
@@ -162,13 +169,16 @@ def carry_out(
     tags |= {"code_sha256": plan.iteration.code_sha256, "overrides": plan.overrides}
     tags |= {f"sha256.{name}": value for name, value in data.SHA256.items()}
     settings = plan.settings() | {f"{plan.split}_images": len(held_out)}
-    with tracking.start_run(plan.name, settings, tags, source=plan.iteration.file) as run:
+    source = plan.iteration.file
+    with tracking.start_run(plan.name, settings, tags, source=source, parent=parent) as run:
+        on_start(run.run_id)
         _record_beginning(run, plan, train, held_out, uncommitted)
         for result in job.epochs(on_batch):
             run.log_metrics(_metrics(result, plan.split), step=result.epoch)
             on_epoch(result)
-        outcome = _record_end(run, plan, job)
-    return Outcome(run.run_id, ui.run_address(run.experiment_id, run.run_id), outcome)
+        judged = _record_end(run, plan, job)
+    address = ui.run_address(run.experiment_id, run.run_id)
+    return Outcome(run.run_id, address, result.evaluation.accuracy, judged)
 
 
 def _record_beginning(

@@ -91,17 +91,37 @@ def open_store() -> tuple[MlflowClient, str]:
 
 @contextlib.contextmanager
 def start_run(
-    name: str, parameters: Mapping[str, object], tags: Mapping[str, str], source: str = ""
-) -> Iterator[RunWriter]:
+    name: str, parameters: Mapping[str, object], tags: Mapping[str, str], source: str = "",
+    parent: str = "",
+) -> Iterator[RunWriter]:  # fmt: skip
     """A new run that ends with the block: FINISHED, KILLED by an interrupt, or FAILED with the
-    error as its tag `failure`. `source` is the file that the UI names as the run's source."""
+    error as its tag `failure`. `source` is the file that the UI names as the run's source, `parent`
+    the run below which it shows this one."""
     with _readable_errors():
         _, experiment = _open(tracking_uri())
         tags = {**tags, **({"mlflow.source.name": source} if source else {})}
+        tags |= {PARENT: parent} if parent else {}
         run = mlflow.start_run(experiment_id=experiment, run_name=name, tags=tags)
-    writer = RunWriter(run.info.run_id, experiment)
-    try:
+    with _under_way(RunWriter(run.info.run_id, experiment)) as writer:
         writer.log_parameters(parameters)
+        yield writer
+
+
+@contextlib.contextmanager
+def continue_run(name: str) -> Iterator[RunWriter]:
+    """The run called `name`, which is made when it is not there; it is under way again until the
+    block ends, and ends as one of `start_run` does."""
+    with _readable_errors():
+        client, experiment = _open(tracking_uri())
+        run_id = _find_or_make(client, experiment, name)
+        mlflow.start_run(run_id)
+    with _under_way(RunWriter(run_id, experiment)) as writer:
+        yield writer
+
+
+@contextlib.contextmanager
+def _under_way(writer: RunWriter) -> Iterator[RunWriter]:
+    try:
         yield writer
     except KeyboardInterrupt:
         writer.end("KILLED")
@@ -111,6 +131,13 @@ def start_run(
         writer.end("FAILED")
         raise
     writer.end("FINISHED")
+
+
+def _find_or_make(client: MlflowClient, experiment: str, name: str) -> str:
+    quoted = name.replace("'", "")
+    found = client.search_runs([experiment], f"attributes.run_name = '{quoted}'", max_results=1)
+    run = found[0] if found else client.create_run(experiment, run_name=quoted, tags={GROUP: "yes"})
+    return str(run.info.run_id)
 
 
 class ExportError(ExpectedError):
@@ -215,6 +242,9 @@ class RunWriter:
             )
 
 
+PARENT = "mlflow.parentRunId"
+GROUP = "group"
+"""The tag of a run that is no training, but holds what belongs to several."""
 IMPORTED = "imported_from"
 """The tag of a run that was entered from an archive: the id of the original."""
 
@@ -222,11 +252,12 @@ RUN_COLUMNS = (
     "run_id", "experiment_id", "run_name", "status", "start_time", "end_time", "model", "seed",
     "split", "overrides", "parameters", "test_images", "receptive_field", "code_sha256",
     "git_commit", "git_dirty", "machine", "threads", "python", "torch", "mlflow", "imported_from",
+    "parent",
 )  # fmt: skip
 
 
 def runs() -> pd.DataFrame:
-    """Every run in the store, one row each, newest last.
+    """Every training in the store, one row each, newest last.
 
     Columns: RUN_COLUMNS, whatever the store holds (times are UTC); and each parameter, tag and last
     metric under its own name, with "_" for "/". Numbers are numbers; what a run does not have is
@@ -235,7 +266,7 @@ def runs() -> pd.DataFrame:
     with _readable_errors():
         client, experiment = _open(tracking_uri())
         found = _all_runs(client, experiment)
-    records = pd.DataFrame([_run_record(run) for run in found])
+    records = pd.DataFrame([_run_record(run) for run in found if GROUP not in run.data.tags])
     return records.reindex(columns=list(dict.fromkeys([*RUN_COLUMNS, *records.columns])))
 
 
@@ -418,12 +449,10 @@ def keep_page(name: str, file: Path) -> tuple[str, str]:
     with _readable_errors():
         client, _ = _open(tracking_uri())
         experiment = _experiment(tracking_uri(), PAGES)
-        query = f"attributes.run_name = '{name}'"
-        found = client.search_runs([experiment], query, max_results=1)
-        run = found[0] if found else client.create_run(experiment, run_name=name)
-        client.log_artifact(run.info.run_id, str(file))
-        client.set_terminated(run.info.run_id)
-    return experiment, str(run.info.run_id)
+        run_id = _find_or_make(client, experiment, name)
+        client.log_artifact(run_id, str(file))
+        client.set_terminated(run_id)
+    return experiment, run_id
 
 
 ANYWHERE = "/experiments/EXPERIMENT/runs/RUN"
@@ -491,6 +520,22 @@ def only_one() -> contextlib.AbstractContextManager[object]:
     return FileLock(database.parent / ".lock", is_singleton=True)
 
 
+def adopt(run_ids: Iterable[str], parent: str) -> None:
+    """Show the runs below the run `parent`."""
+    with _readable_errors():
+        client, _ = _open(tracking_uri())
+        for run_id in run_ids:
+            client.set_tag(run_id, PARENT, parent)
+
+
+def end_run(run_id: str, status: str, failure: str) -> None:
+    """End a run whose own process is gone, saying why."""
+    with _readable_errors():
+        client, _ = _open(tracking_uri())
+        client.set_tag(run_id, "failure", failure)
+        client.set_terminated(run_id, status)
+
+
 def remove_run(run_id: str) -> None:
     """Take a run out of every list; MLflow keeps it as deleted."""
     with _readable_errors():
@@ -546,7 +591,7 @@ def _run_record(run: Run) -> dict[str, object]:
     times = {"start_time": _time(info.start_time), "end_time": _time(info.end_time)}
     tags = {key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")}
     own = {"run_id": info.run_id, "run_name": info.run_name, "status": info.status, **times}
-    own["experiment_id"] = info.experiment_id
+    own |= {"experiment_id": info.experiment_id, "parent": run.data.tags.get(PARENT)}
     # A parameter wins over a metric of its name: the learning rate is that of the recipe.
     parameters = {key: _number(value) for key, value in run.data.params.items()}
     values = run.data.metrics | tags | parameters

@@ -47,11 +47,14 @@ class Verdict:
         return "target met" if self.met else "target not met"
 
 
-def scores(runs: pd.DataFrame, history: pd.DataFrame, target: Target) -> pd.DataFrame:
+def scores(
+    runs: pd.DataFrame, history: pd.DataFrame, target: Target, split: str = "test"
+) -> pd.DataFrame:
     """What the epochs of each run come to: one row per row of `runs`, on the same index.
 
-    `runs` has `run_id` and `test_images`; `history` has `run_id`, `epoch` (from 1) and, for the
-    test split, `test_errors`: the digits of `test_images` that were misclassified.
+    `runs` has `run_id` and `test_images`; `history` has `run_id`, `epoch` (from 1) and
+    `test_errors`: the digits of `test_images` that were misclassified. For another `split` the two
+    are called after it; the columns below are not.
 
     Columns: `epochs_run`; `complete`, whether the epochs are 1, 2, 3, ... each once; `scored`,
     whether every one has a test score; `best_train_accuracy`; `best_test_accuracy` and its
@@ -60,8 +63,9 @@ def scores(runs: pd.DataFrame, history: pd.DataFrame, target: Target) -> pd.Data
     fractions. Missing where the record of the epochs is not complete and scored, or, for the worst,
     shorter than what the target looks at.
     """
-    columns = ["run_id", "epoch", "test_errors", "train_accuracy"]
+    columns = ["run_id", "epoch", f"{split}_errors", "train_accuracy"]
     rows = history.reindex(columns=columns).sort_values(["run_id", "epoch"], kind="stable")
+    rows = rows.rename(columns={f"{split}_errors": "test_errors"})
     own = rows.groupby("run_id")
     place = own.cumcount()
     table = pd.DataFrame(
@@ -90,7 +94,7 @@ def scores(runs: pd.DataFrame, history: pd.DataFrame, target: Target) -> pd.Data
     for name, tells in (("best", sound), ("final", sound), ("worst", sound & long)):
         for column in table.columns.intersection([f"{name}_errors", f"{name}_epoch"]):
             table[column] = table[column].where(tells)
-    images = pd.to_numeric(runs["test_images"], errors="coerce")
+    images = pd.to_numeric(runs[f"{split}_images"], errors="coerce")
     for name in ("best", "final", "worst"):
         accuracy = "worst_accuracy" if name == "worst" else f"{name}_test_accuracy"
         table[accuracy] = (images - table[f"{name}_errors"]) / images
@@ -270,6 +274,12 @@ def pass_rate_interval(passing: int, seeds: int) -> tuple[float, float]:
     """The exact (Clopper-Pearson) 95 % interval of the rate at which seeds pass."""
     interval = stats.binomtest(passing, seeds).proportion_ci(0.95, method="exact")
     return float(interval.low), float(interval.high)
+
+
+def pass_rate_bound(passing: int, seeds: int) -> float:
+    """The pass rate that so many passing seeds support: its exact 95 % one-sided lower bound."""
+    test = stats.binomtest(passing, seeds, alternative="greater")
+    return float(test.proportion_ci(0.95, method="exact").low)
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def words(command: str) -> list[str]:
 
 def test_the_readme_has_commands_and_snippets() -> None:
     assert SHELL[:2] == ["make run MODEL=6", "make test"]
-    assert len(SHELL) == 11
+    assert len(SHELL) == 12
     assert len(PYTHON) == 2
 
 
@@ -57,6 +57,8 @@ def test_command(command: str, environment: tuple[Path, dict[str, str]]) -> None
     copy, variables = environment
     if command.startswith("make run"):
         command = f"{command} MODEL=2 EPOCHS=1"  # the last one counts
+    if command.startswith("make sweep"):
+        command = f"{command} MODELS=2 SEEDS=1 EPOCHS=1"
     if command == "make ui":
         serve_and_stop(copy, variables)
         return

@@ -186,4 +186,5 @@ def test_continuous_integration_runs_the_readmes_commands() -> None:
     steps = (ROOT / ".ci" / "run").read_text()
     assert "make test" in (ROOT / "README.md").read_text()
     assert re.search("^make test$", steps, re.MULTILINE)
-    assert re.search("^make lint$", steps, re.MULTILINE)
+    for target in ("lint", "test-slow", "test-browser"):
+        assert re.search(f"^make {target}$", steps, re.MULTILINE)

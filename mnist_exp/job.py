@@ -1,0 +1,81 @@
+"""One training of a sweep, in a process of its own: `python -m mnist_exp.job`.
+
+The first line on stdin is the job as JSON. When stdin ends, whoever asked for the training is gone,
+and it stops as it does at an interrupt: nobody is there to notice that it is trained a second time.
+Writes the run's id to stdout when the run has begun, and the result as JSON at its end.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+from dataclasses import dataclass
+
+from mnist_exp import ExpectedError, data
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be trained; `overrides` and `code_sha256` as the run will record them."""
+
+    model: int
+    seed: int
+    split: data.Split
+    epochs: int | None
+    overrides: str
+    code_sha256: str
+
+    @property
+    def key(self) -> str:
+        """The same for the same training."""
+        return (
+            f"model-{self.model}-{self.code_sha256[:16]}-{self.split}-{self.overrides}-{self.seed}"
+        )
+
+    @property
+    def name(self) -> str:
+        return f"model-{self.model} · seed {self.seed}"
+
+
+def main() -> int:
+    """Train one job; returns the exit code: 0, 2 for an expected failure, 130 when stopped."""
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, signal.default_int_handler)
+    request = json.loads(sys.stdin.readline())
+    threading.Thread(target=_stop_with_stdin, daemon=True).start()
+    try:
+        _train(Job(**request["job"]), request["parent"])
+    except ExpectedError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _stop_with_stdin() -> None:
+    while os.read(sys.stdin.fileno(), 4096):  # not through a buffer, whose lock would block the end
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _train(job: Job, parent: str) -> None:
+    from mnist_exp import run
+
+    plan = run.plan(job.model, seed=job.seed, epochs=job.epochs, split=job.split)
+    if plan.iteration.code_sha256 != job.code_sha256:
+        raise ExpectedError(
+            f"{plan.iteration.file} differs from that of the sweep: bring the checkout of this "
+            "worker to the same commit"
+        )
+    outcome = run.carry_out(
+        plan, on_batch=lambda _: None, on_epoch=lambda _: None, parent=parent,
+        on_start=lambda run_id: print(run_id, flush=True),
+    )  # fmt: skip
+    verdict = str(outcome.verdict) if outcome.verdict else "not judged"
+    print(json.dumps({"accuracy": outcome.accuracy, "verdict": verdict}), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,275 @@
+"""Many runs on dask.distributed: every pair of iteration and seed that the store does not hold yet.
+
+A training is a process of its own under its worker, so that a crash ends one run. A worker that is
+lost takes its training with it, and the scheduler gives the job to another.
+"""
+
+import dataclasses
+import json
+import logging
+import math
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import distributed
+import pandas as pd
+from distributed import Client, Event, LocalCluster, as_completed
+
+from mnist_exp import ExpectedError, __version__, comparison, data, recipe, report, tracking
+from mnist_exp.job import Job
+
+logging.getLogger("distributed").setLevel(logging.ERROR)
+JOB = "mnist_exp.job"
+CONNECT = "10s"
+PATIENCE = 10
+"""Seconds that trainings get to end their runs after an interrupt."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep asks for, what of it the store holds already, and what is left to train."""
+
+    models: tuple[int, ...]
+    seeds: tuple[int, ...]
+    split: data.Split
+    held: dict[Job, str]
+    """Finished runs by job."""
+    missing: tuple[Job, ...]
+
+    @property
+    def name(self) -> str:
+        """The name of the parent run: the same for the same request."""
+        epochs = {job.epochs for job in (*self.held, *self.missing)} - {None}
+        shorter = f", {epochs.pop()} epochs" if epochs else ""
+        models = " ".join(map(str, self.models))
+        return f"sweep of models {models}, seeds {ranges(self.seeds)}, {self.split} split{shorter}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a training ended: `accuracy` (fraction) and `verdict`, or the `failure` in words."""
+
+    job: Job
+    run_id: str
+    seconds: float
+    accuracy: float = float("nan")
+    verdict: str = ""
+    failure: str = ""
+
+
+def plan(
+    models: Iterable[int], seeds: Iterable[int], *, split: data.Split = "test",
+    epochs: int | None = None,
+) -> Plan:  # fmt: skip
+    """Settle which trainings the store lacks: those without a finished run of the same code, data,
+    seed, split and epochs. Raises ExpectedError for what cannot be run."""
+    data.check_split(split)
+    chosen = tuple(models)
+    jobs = [job for number in chosen for job in _jobs(number, tuple(seeds), split, epochs)]
+    # Seeds first: what is there early says something about every iteration.
+    jobs.sort(key=lambda job: job.seed)
+    held = _held(jobs, tracking.runs())
+    missing = tuple(job for job in jobs if job not in held)
+    return Plan(chosen, tuple(seeds), split, held, missing)
+
+
+def _jobs(number: int, seeds: Sequence[int], split: data.Split, epochs: int | None) -> list[Job]:
+    iteration = recipe.load(number)
+    other = epochs is not None and epochs != iteration.recipe.epochs
+    overrides = f"epochs={epochs}" if other else "none"
+    wanted = epochs if other else None
+    code = iteration.code_sha256
+    return [Job(number, seed, split, wanted, overrides, code) for seed in seeds]
+
+
+def _held(jobs: Iterable[Job], runs: pd.DataFrame) -> dict[Job, str]:
+    """The newest finished run of each job."""
+    hashes = {f"sha256.{name}": value for name, value in data.SHA256.items()}
+    own = runs.reindex(columns=list(dict.fromkeys([*runs.columns, *hashes])))
+    own = own[
+        (own["status"] == "FINISHED") & (own[list(hashes)] == list(hashes.values())).all(axis=1)
+    ]
+    settings = ["model", "seed", "split", "overrides", "code_sha256"]
+    newest = own.sort_values("start_time").drop_duplicates(settings, keep="last")
+    by_settings = newest.set_index(settings)["run_id"].to_dict()
+    keys = {job: (job.model, job.seed, job.split, job.overrides, job.code_sha256) for job in jobs}
+    return {job: by_settings[key] for job, key in keys.items() if key in by_settings}
+
+
+def carry_out(
+    plan: Plan, *, workers: int | None, threads: int, scheduler: str,
+    on_start: Callable[[int], None], on_result: Callable[[Result], None],
+) -> list[Result]:  # fmt: skip
+    """Train what is missing, and gather all runs of the plan below one parent run.
+
+    On `workers` processes of this machine (one per core if None), or on the cluster of `scheduler`.
+    `on_start` hears how many trainings go on at once, `on_result` each that ends. An interrupt
+    stops the trainings, whose runs end as KILLED, and is raised again.
+    """
+    with tracking.continue_run(plan.name) as parent:
+        tracking.adopt(plan.held.values(), parent.run_id)
+        results = []
+        with _client(scheduler, workers) as client:
+            places = _check_workers(client)
+            on_start(places)
+            stop = Event(f"stop-{parent.run_id}", client=client)
+            stop.clear()
+            request = {
+                "module": JOB, "parent": parent.run_id, "threads": threads,
+                "uri": tracking.tracking_uri(),
+            }  # fmt: skip
+            futures = [
+                client.submit(train, job, request, key=job.key, pure=False) for job in plan.missing
+            ]
+            try:
+                for future in as_completed(futures):
+                    results.append(_result(future))
+                    on_result(results[-1])
+            except KeyboardInterrupt:
+                stop.set()
+                with suppress(TimeoutError):
+                    distributed.wait(futures, timeout=PATIENCE)
+                raise
+        _summarise(parent, plan, results)
+    return results
+
+
+def _summarise(parent: tracking.RunWriter, plan: Plan, results: list[Result]) -> None:
+    """Give the parent run what its runs come to, per iteration."""
+    trained = [result.run_id for result in results if not result.failure]
+    table = comparison.of_runs([*plan.held.values(), *trained], plan.split)
+    rows: Any = table.itertuples()
+    for row in rows:
+        figures = {
+            "seeds": row.seeds,
+            "passing_seeds": row.passing,
+            "final_accuracy_mean_percent": 100 * row.final_test_accuracy,
+            "final_accuracy_std_percent": 100 * row.final_test_accuracy_std,
+            "worst_of_last_epochs_percent": 100 * row.worst_accuracy,
+        }
+        named = {f"model-{row.model}/{name}": round(value, 4) for name, value in figures.items()}
+        parent.log_metrics({name: value for name, value in named.items() if not math.isnan(value)})
+        low, high = 100 * row.pass_low, 100 * row.pass_high
+        interval = f"{row.passing} of {row.seeds} seeds ({low:.0f} to {high:.0f} %)"
+        if plan.split == "test":
+            parent.set_tags({f"model-{row.model}.verdict": f"{row.verdict}, {interval}"})
+    shown = comparison.shown(table, recipe.load_target(), plan.split)
+    failed = [f"- {result.job.name}: {result.failure}" for result in results if result.failure]
+    parent.describe("\n".join([f"A {plan.name}.", "", report.markdown_table(shown), "", *failed]))
+
+
+def _result(future: Any) -> Result:
+    result: Result = future.result()
+    return result
+
+
+@contextmanager
+def _client(scheduler: str, workers: int | None) -> Iterator[Client]:
+    if not scheduler:
+        # Ctrl-C is for the sweep alone: its workers inherit that they ignore it.
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        cluster = LocalCluster(
+            n_workers=workers or os.cpu_count(), threads_per_worker=1, memory_limit=0,
+            dashboard_address=None, silence_logs="CRITICAL",
+        )  # fmt: skip
+        signal.signal(signal.SIGINT, handler)
+        with cluster, Client(cluster) as client:
+            yield client
+        return
+    if not tracking.is_served():
+        raise ExpectedError(
+            "the workers of SCHEDULER= cannot reach a local SQLite file: start a tracking server "
+            "that they can reach (make server), and set MLFLOW_TRACKING_URI to its address"
+        )
+    try:
+        client = Client(scheduler, timeout=CONNECT)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise ExpectedError(f"SCHEDULER={scheduler} cannot be reached: {error}") from None
+    with client:
+        yield client
+
+
+def _check_workers(client: Client) -> int:
+    """How many trainings the workers take at once; ExpectedError when they are not like us."""
+    try:
+        versions = client.run(_version)
+    except ModuleNotFoundError:
+        raise ExpectedError(
+            "a worker of SCHEDULER= does not have mnist-exp: start it in the environment and the "
+            "checkout of this project, as the README says"
+        ) from None
+    if not versions:
+        raise ExpectedError("SCHEDULER= has no worker: start one, as the README says")
+    for worker, version in versions.items():
+        if version != __version__:
+            raise ExpectedError(
+                f"worker {worker} has mnist-exp {version}, and this is {__version__}: bring them "
+                "to the same version"
+            )
+    return sum(client.nthreads().values())
+
+
+def _version() -> str:
+    return __version__
+
+
+def train(job: Job, request: dict[str, Any]) -> Result:
+    """Run on a worker: train one job in a process of its own, which ends when this worker does."""
+    begun = time.monotonic()
+    os.environ["MLFLOW_TRACKING_URI"] = request["uri"]
+    environment = os.environ | {"OMP_NUM_THREADS": str(request["threads"])}
+    own = {"job": dataclasses.asdict(job), "parent": request["parent"]}
+    stop = Event(f"stop-{request['parent']}")
+    if stop.is_set():
+        return Result(job, "", 0, failure="not begun")
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
+        # A session of its own: Ctrl-C in the terminal reaches the sweep, which stops the trainings.
+        process = subprocess.Popen(
+            [sys.executable, "-m", request["module"]], stdin=subprocess.PIPE, stdout=out,
+            stderr=errors, text=True, env=environment, start_new_session=True,
+        )  # fmt: skip
+        assert process.stdin
+        process.stdin.write(json.dumps(own) + "\n")
+        process.stdin.flush()
+        while process.poll() is None and not stop.is_set():
+            time.sleep(0.2)
+        if process.poll() is None:
+            process.terminate()  # once: a second signal would interrupt the ending of its run
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(PATIENCE)
+            process.kill()
+            process.wait()
+        process.stdin.close()
+        out.seek(0)
+        errors.seek(0)
+        said, complained = out.read().splitlines(), errors.read().strip().splitlines()
+    seconds = time.monotonic() - begun
+    run_id = said[0] if said else ""
+    if process.returncode == 0:
+        return Result(job, run_id, seconds, **json.loads(said[-1]))
+    if process.returncode < 0:
+        failure = f"its process was ended by signal {-process.returncode}"
+        if run_id:
+            tracking.end_run(run_id, "FAILED", failure)
+    else:
+        failure = complained[-1] if complained else f"exit code {process.returncode}"
+    return Result(job, run_id, seconds, failure=failure)
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """Numbers in short, as in `1-5 7`."""
+    groups: list[list[int]] = []
+    for number in sorted(numbers):
+        if groups and number == groups[-1][-1] + 1:
+            groups[-1].append(number)
+        else:
+            groups.append([number])
+    return " ".join(f"{own[0]}-{own[-1]}" if len(own) > 1 else f"{own[0]}" for own in groups)

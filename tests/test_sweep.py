@@ -1,0 +1,182 @@
+"""Sweeps on real clusters: real processes, which are really killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from handmade import record_run
+from mlflow import MlflowClient
+
+from mnist_exp import ROOT, ExpectedError, sweep, tracking
+from mnist_exp.sweep import Plan, Result
+
+pytestmark = pytest.mark.usefixtures("store", "quick")
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings see a few digits only."""
+    monkeypatch.setattr(sweep, "JOB", "quick_job")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))
+
+
+def plan(models: list[int], seeds: list[int], **settings: object) -> Plan:
+    return sweep.plan(models, seeds, epochs=1, **settings)
+
+
+def carry_out(
+    plan: Plan, *, on_start: Callable[[int], None] = lambda _: None, workers: int = 2
+) -> list[Result]:
+    return sweep.carry_out(
+        plan, workers=workers, threads=1, scheduler="", on_start=on_start, on_result=lambda _: None
+    )
+
+
+def when(condition: Callable[[], list], seconds: float = 60) -> list:
+    """What `condition` gives, as soon as that is anything."""
+    for _ in range(round(10 * seconds)):
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.1)
+    pytest.fail("it did not come to that")
+
+
+def trainings() -> list[psutil.Process]:
+    """The processes that train now."""
+    return [
+        child for child in psutil.Process().children(recursive=True)
+        if "quick_job" in " ".join(child.cmdline())
+    ]  # fmt: skip
+
+
+def finished() -> list[tuple[int, int]]:
+    runs = tracking.runs()
+    own = runs[runs["status"] == "FINISHED"]
+    return sorted(zip(own["model"].astype(int), own["seed"].astype(int), strict=True))
+
+
+def test_a_sweep_trains_what_is_missing_and_gathers_all_below_one_run() -> None:
+    first = plan([2, 3], [1])
+    assert (len(first.held), len(first.missing)) == (0, 2)
+    results = carry_out(first)
+    assert [result.failure for result in results] == ["", ""]
+    assert finished() == [(2, 1), (3, 1)]
+    again = plan([2, 3], [1])
+    assert again.missing == ()
+
+    larger = plan([2, 3], [1, 2])
+    assert [(job.model, job.seed) for job in larger.missing] == [(2, 2), (3, 2)]
+    carry_out(larger)
+    assert finished() == [(2, 1), (2, 2), (3, 1), (3, 2)]
+    runs = tracking.runs()
+    (parent,) = set(runs["parent"])  # that of the larger one
+    kept = MlflowClient().get_run(parent)
+    assert kept.info.run_name == "sweep of models 2 3, seeds 1-2, test split, 1 epochs"
+    assert kept.info.status == "FINISHED"
+    assert kept.data.metrics["model-3/seeds"] == 2
+    assert kept.data.metrics["model-3/passing_seeds"] == 0
+    assert kept.data.tags["model-2.verdict"] == "too few epochs, 0 of 2 seeds (0 to 84 %)"
+    assert "| 3 | too few epochs |" in kept.data.tags["mlflow.note.content"]
+    assert set(runs["threads"]) == {1}
+
+
+def test_what_counts_as_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashes = {f"sha256.{name}": value for name, value in sweep.data.SHA256.items()}
+    record_run(2, errors=[900], tags={"overrides": "epochs=1"} | hashes)
+    assert plan([2], [1]).missing == ()
+    assert len(sweep.plan([2], [1], epochs=2).missing) == 1
+    assert len(sweep.plan([2], [1]).missing) == 1
+    assert len(plan([2], [1], split="validation").missing) == 1
+    monkeypatch.setitem(sweep.data.SHA256, "t10k-images-idx3-ubyte", "other digits")
+    assert len(plan([2], [1]).missing) == 1
+
+
+@pytest.mark.slow
+def test_a_training_that_is_killed_ends_one_run_and_not_the_sweep() -> None:
+    def kill() -> None:
+        when(lambda: tracking.runs().query("status == 'RUNNING'")["run_id"].tolist())
+        victims.append(when(trainings)[0].pid)
+        os.kill(victims[0], signal.SIGKILL)
+
+    victims: list[int] = []
+    killer = threading.Thread(target=kill)
+    results = carry_out(plan([2], [1, 2]), on_start=lambda _: killer.start())
+    killer.join()
+    (failed,) = [result for result in results if result.failure]
+    assert failed.failure == "its process was ended by signal 9"
+    runs = tracking.runs().set_index("run_id")
+    assert sorted(runs["status"]) == ["FAILED", "FINISHED"]
+    assert runs.loc[failed.run_id, "failure"] == failed.failure
+    again = plan([2], [1, 2])
+    assert again.missing == (failed.job,)
+    carry_out(again)
+    assert finished() == [(2, 1), (2, 2)]
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_loses_its_run_and_nothing_else() -> None:
+    def kill() -> None:
+        when(lambda: tracking.runs().query("status == 'RUNNING'")["run_id"].tolist())
+        psutil.Process(when(trainings)[0].pid).parent().kill()
+
+    killer = threading.Thread(target=kill)
+    results = carry_out(plan([2], [1, 2, 3]), on_start=lambda _: killer.start())
+    killer.join()
+    assert [result.failure for result in results] == ["", "", ""]
+    assert finished() == [(2, 1), (2, 2), (2, 3)]  # each once
+    assert set(tracking.runs()["status"]) <= {"FINISHED", "KILLED"}  # none runs for ever
+    assert not trainings()
+
+
+def interrupted(seconds: float, sign: int) -> subprocess.CompletedProcess[str]:
+    """The command, which gets a signal some time after its first run has begun."""
+    code = "import sys; from mnist_exp import cli, sweep; sweep.JOB = 'quick_job'; "
+    code += "sys.exit(cli.main(['sweep', '--models=2', '--seeds=2', '--epochs=1', '--workers=2']))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    when(lambda: tracking.runs().query("status == 'RUNNING'")["run_id"].tolist())
+    time.sleep(seconds)
+    os.killpg(process.pid, sign)
+    out, errors = process.communicate(timeout=60)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, errors)
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_the_runs_as_killed(store: Path) -> None:
+    done = interrupted(0.5, signal.SIGINT)
+    assert done.returncode == 130, done.stderr
+    assert "Traceback" not in done.stderr
+    assert set(tracking.runs()["status"]) == {"KILLED"}
+    assert finished() == []
+    assert store.is_dir()
+
+
+@pytest.mark.slow
+def test_a_client_that_is_killed_takes_its_trainings_with_it() -> None:
+    interrupted(0.5, signal.SIGKILL)
+    when(lambda: [1] if set(tracking.runs()["status"]) == {"KILLED"} else [], 30)
+    carry_out(plan([2], [1, 2]))
+    assert finished() == [(2, 1), (2, 2)]
+
+
+def test_a_cluster_needs_a_tracking_server() -> None:
+    with pytest.raises(ExpectedError, match="cannot reach a local SQLite file"):
+        sweep.carry_out(
+            plan([2], [1]), workers=None, threads=1, scheduler="tcp://127.0.0.1:1",
+            on_start=lambda _: None, on_result=lambda _: None,
+        )  # fmt: skip
+
+
+def test_ranges() -> None:
+    assert sweep.ranges([5, 1, 2, 3, 7]) == "1-3 5 7"
+    assert sweep.ranges(range(101, 111)) == "101-110"
