@@ -54,6 +54,28 @@ class Comparison:
         said = {number: f"no run counts ({why})" for number, why in reasons.items()}
         return dict(sorted((said | dict.fromkeys(self.unrun, "not run")).items()))
 
+    @property
+    def choices(self) -> dict[int, str]:
+        """Which seeds served to choose an iteration, on the validation split, and which to confirm
+        it, on the test split; of those that were run, as they stand now, on the former."""
+        hashes = {number: entry.code_sha256 for number, entry in self.iterations.items()}
+        choosing = self.runs[
+            (self.runs["split"] == "validation")
+            & (self.runs["status"] == "FINISHED")
+            & (self.runs["overrides"] == "none")
+            & (self.runs["code_sha256"] == self.runs["model"].map(hashes))
+        ].dropna(subset="seed")
+        told = {}
+        for number in sorted(set(choosing["model"])):
+            chosen = set(choosing.loc[choosing["model"] == number, "seed"].astype(int))
+            tested = set(self.counting.loc[self.counting["model"] == number, "seed"])
+            words = [f"chosen on the validation split with seeds {verdict.ranges(chosen)}"]
+            words += [f"tested with seeds {verdict.ranges(tested)}" if tested else "not tested yet"]
+            if chosen & tested:
+                words += [f"seeds {verdict.ranges(chosen & tested)} served for both"]
+            told[number] = "; ".join(words)
+        return told
+
     def steps(self) -> list[Effect]:
         """The effect of each iteration against the one before it."""
         numbers = list(self.iterations)

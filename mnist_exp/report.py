@@ -22,13 +22,16 @@ from PIL import Image
 from mnist_exp import __version__, comparison, figures, tracking, ui
 from mnist_exp.comparison import Comparison, plain
 from mnist_exp.recipe import SECTIONS, Entry, Target
-from mnist_exp.verdict import Effect, Verdict, percent
+from mnist_exp.verdict import Effect, Verdict, pass_rate_bound, percent
 
 MOST_RUNS = 500
 """Rows of the page's table of runs; `runs.csv` has them all."""
 CHANCE = (
     "By chance alone, one more run of the very same recipe lies outside the range of n others with "
     "probability 2/(n + 1): with few seeds, outside says little."
+)
+SUPPORT = "With every seed passing, 95 % one-sided confidence supports a pass rate of at least " + (
+    ", ".join(f"{100 * pass_rate_bound(n, n):.0f} % ({n} of {n})" for n in (1, 3, 5, 10, 20)) + "."
 )
 MOST_EMBEDDED = 2_000_000
 """Bytes of a table that the page holds itself; a larger one stays beside it."""
@@ -145,6 +148,8 @@ def contents(found: Comparison) -> dict[str, Any]:
         "verdicts": comparison.shown(verdicts, found.target),
         "reasons": list(_rows(verdicts)),
         "uncounted": found.uncounted,
+        "choices": found.choices,
+        "support": SUPPORT,
         "steps": _steps(found, steps),
         "published": _published(found),
         "chance": CHANCE,

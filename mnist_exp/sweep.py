@@ -23,7 +23,16 @@ import distributed
 import pandas as pd
 from distributed import Client, Event, LocalCluster, as_completed
 
-from mnist_exp import ExpectedError, __version__, comparison, data, recipe, report, tracking
+from mnist_exp import (
+    ExpectedError,
+    __version__,
+    comparison,
+    data,
+    recipe,
+    report,
+    tracking,
+    verdict,
+)
 from mnist_exp.job import Job
 
 logging.getLogger("distributed").setLevel(logging.ERROR)
@@ -49,8 +58,8 @@ class Plan:
         """The name of the parent run: the same for the same request."""
         epochs = {job.epochs for job in (*self.held, *self.missing)} - {None}
         shorter = f", {epochs.pop()} epochs" if epochs else ""
-        models = " ".join(map(str, self.models))
-        return f"sweep of models {models}, seeds {ranges(self.seeds)}, {self.split} split{shorter}"
+        models, seeds = " ".join(map(str, self.models)), verdict.ranges(self.seeds)
+        return f"sweep of models {models}, seeds {seeds}, {self.split} split{shorter}"
 
 
 @dataclass(frozen=True)
@@ -262,14 +271,3 @@ def train(job: Job, request: dict[str, Any]) -> Result:
     else:
         failure = complained[-1] if complained else f"exit code {process.returncode}"
     return Result(job, run_id, seconds, failure=failure)
-
-
-def ranges(numbers: Iterable[int]) -> str:
-    """Numbers in short, as in `1-5 7`."""
-    groups: list[list[int]] = []
-    for number in sorted(numbers):
-        if groups and number == groups[-1][-1] + 1:
-            groups[-1].append(number)
-        else:
-            groups.append([number])
-    return " ".join(f"{own[0]}-{own[-1]}" if len(own) > 1 else f"{own[0]}" for own in groups)

@@ -4,7 +4,7 @@ Judged on counts, from what the tracking store holds. Tables are those of `track
 `tracking.history`; nothing here reads or writes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -333,6 +333,17 @@ def effect(runs: pd.DataFrame, model: int, baseline: int) -> Effect:
         interval = float(bounds.low), float(bounds.high)
     mean = float(differences.mean()) if len(differences) else float("nan")
     return Effect(model, baseline, tuple(pairs.index), mean, interval)
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """Numbers in short, as in `1-5 7`."""
+    groups: list[list[int]] = []
+    for number in sorted(numbers):
+        if groups and number == groups[-1][-1] + 1:
+            groups[-1].append(number)
+        else:
+            groups.append([number])
+    return " ".join(f"{own[0]}-{own[-1]}" if len(own) > 1 else f"{own[0]}" for own in groups)
 
 
 def percent(fraction: float) -> str:

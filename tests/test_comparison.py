@@ -112,6 +112,21 @@ def test_the_best_run_is_the_one_with_the_best_worst_epoch() -> None:
     assert comparison.read().best_run()["run_id"] == steady
 
 
+def test_seeds_that_served_to_choose_are_told_from_those_that_confirm() -> None:
+    for seed in (1, 2, 3):
+        record_run(6, seed=seed, split="validation")
+    record_run(6, seed=4, split="validation", tags={"overrides": "epochs=2"})
+    record_run(5, seed=1, split="validation")
+    for seed in (3, 101, 102):
+        record_run(6, seed=seed)
+    both = "chosen on the validation split with seeds 1-3; tested with seeds 3 101-102; "
+    both += "seeds 3 served for both"
+    assert comparison.read().choices == {
+        5: "chosen on the validation split with seeds 1; not tested yet",
+        6: both,
+    }
+
+
 def test_published_figures_stand_beside_the_measured_range() -> None:
     record_run(6, seed=1, errors=[500] * 10 + [70, 60, 60, 60, 60])
     record_run(6, seed=2, errors=[500] * 10 + [59, 55, 60, 60, 60])

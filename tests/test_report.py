@@ -75,6 +75,7 @@ def test_the_page_answers_the_questions(report_folder: Path) -> None:
         "2 taken for 7",
         "98.70 %",
         "overridden",
+        "74 % (10 of 10)",
     ):
         assert said in text, said
     assert text.index("2 taken for 7") < text.index("4 taken for 9")  # the most certain first

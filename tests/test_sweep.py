@@ -175,8 +175,3 @@ def test_a_cluster_needs_a_tracking_server() -> None:
             plan([2], [1]), workers=None, threads=1, scheduler="tcp://127.0.0.1:1",
             on_start=lambda _: None, on_result=lambda _: None,
         )  # fmt: skip
-
-
-def test_ranges() -> None:
-    assert sweep.ranges([5, 1, 2, 3, 7]) == "1-3 5 7"
-    assert sweep.ranges(range(101, 111)) == "101-110"

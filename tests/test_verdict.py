@@ -262,6 +262,19 @@ def test_the_interval_of_the_pass_rate_covers_what_it_says() -> None:
     assert stats.binom.cdf(3, 5, high) == pytest.approx(0.025)
 
 
+@pytest.mark.parametrize(
+    ("passing", "seeds", "bound"),
+    [(10, 10, 0.05**0.1), (1, 1, 0.05), (0, 3, 0)],
+)
+def test_the_pass_rate_that_passing_seeds_support(passing: int, seeds: int, bound: float) -> None:
+    assert verdicts.pass_rate_bound(passing, seeds) == pytest.approx(bound)
+
+
+def test_ranges() -> None:
+    assert verdicts.ranges([5, 1, 2, 3, 7]) == "1-3 5 7"
+    assert verdicts.ranges(range(101, 111)) == "101-110"
+
+
 def finals(**models: dict[int, float]) -> pd.DataFrame:
     rows = [
         (int(name[1:]), seed, value) for name, own in models.items() for seed, value in own.items()
