@@ -1,12 +1,12 @@
 # Every command a person uses; bare `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run sweep check compare report results import ui new test test-slow test-browser lint
+.PHONY: help setup run sweep check compare report results import ui server new test test-slow test-browser lint
 .SUFFIXES:
 
 # What a user sets is taken literally and reaches a recipe through the environment only, as in
 # "$$MODEL": neither make nor the shell expands or runs what is in it.
-settings := MODEL MODELS SEED SEEDS EPOCHS DEVICE SPLIT BASELINE WORKERS THREADS SCHEDULER PORT \
+settings := MODEL MODELS SEED SEEDS EPOCHS DEVICE SPLIT BASELINE WORKERS THREADS SCHEDULER BACKEND ARTIFACTS HOST PORT \
     FROM PYTHON VENV
 $(foreach name,$(settings),$(eval override $(name) := $$(value $(name))))
 ifeq ($(PYTHON),)
@@ -66,6 +66,10 @@ import: $(installed) ## enter the published runs of experiments/results/ into th
 
 ui: $(installed) ## [PORT=5000]: browse the recorded runs
 	@"$$VENV/bin/python" -m mnist_exp ui $${PORT:+--port="$$PORT"}
+
+server: $(installed) ## BACKEND=postgresql:... [ARTIFACTS=folder or s3:...] [HOST=127.0.0.1] [PORT=5000]: a tracking server for several machines
+	@"$$VENV/bin/python" -m mnist_exp server $${ARTIFACTS:+--artifacts="$$ARTIFACTS"} \
+		$${HOST:+--host="$$HOST"} $${PORT:+--port="$$PORT"}
 
 new: $(installed) ## MODEL=7 FROM=6: start an iteration from a copy of another
 	@"$$VENV/bin/python" -m mnist_exp new --from="$$FROM" -- "$$MODEL"

@@ -214,6 +214,23 @@ def _ui(options: argparse.Namespace) -> int:
     return 0 if tracking.is_served() else ui.serve(options.port)
 
 
+def _server(options: argparse.Namespace) -> int:
+    from mnist_exp import ROOT, ui
+
+    ui.check_server(options.backend, options.artifacts, options.host)
+    ui.check_port(options.port, options.host)
+    artifacts = options.artifacts or str(ROOT / "mlruns" / "served")
+    print(f"Serving at http://{options.host}:{options.port}, artifacts in {artifacts}")
+    if options.host != ui.LOOPBACK:
+        print(
+            "Whoever reaches this address may try to log in, and who logs in may change and delete "
+            "runs. Change the password of MLflow's first user, admin, at once:\n"
+            "https://mlflow.org/docs/latest/self-hosting/security/basic-http-auth/"
+        )
+    print("Clients: export MLFLOW_TRACKING_URI=<this address>", flush=True)
+    return ui.serve(options.port, artifacts=artifacts, host=options.host)
+
+
 def _new(options: argparse.Namespace) -> int:
     from mnist_exp import recipe
 
@@ -412,6 +429,16 @@ def _parser() -> argparse.ArgumentParser:
     ui = commands.add_parser("ui", help="serve the store to a browser on this machine")
     ui.add_argument("--port", type=_whole_number("PORT", 1, 65535, "PORT=5001"), default=5000)
     ui.set_defaults(command=_ui)
+
+    server = commands.add_parser("server", help="serve a store to other machines")
+    server.add_argument(
+        "--backend", default=os.environ.get("BACKEND", ""),  # an argument could be seen by others
+        help="postgresql://user:password@host/database; or in the environment, as BACKEND",
+    )  # fmt: skip
+    server.add_argument("--artifacts", default="", help="a folder, or s3://bucket/path")
+    server.add_argument("--host", default="127.0.0.1", help="an address that others reach")
+    server.add_argument("--port", type=_whole_number("PORT", 1, 65535, "PORT=5001"), default=5000)
+    server.set_defaults(command=_server)
 
     new = commands.add_parser("new", help="start an iteration from a copy of another")
     new.add_argument("model", type=model)

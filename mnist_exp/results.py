@@ -86,6 +86,7 @@ def enter(folder: Path = EXPERIMENTS) -> Imported:
         raise ExpectedError(
             f"{results} cannot be imported: {reason}: restore it from git"
         ) from None
+    tracking.open_store()  # which takes its turn by itself
     with tracking.only_one():
         there = tracking.runs()
         broken = there[there["imported_from"].isin(ids) & (there["status"] != "FINISHED")]

@@ -42,6 +42,7 @@ from mlflow.models import infer_signature
 from mlflow.store.tracking.dbmodels.models import SqlMetric
 from mlflow.utils.rest_utils import http_request
 from PIL import Image
+from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from mnist_exp import ROOT, ExpectedError
@@ -57,10 +58,18 @@ for noisy in ("mlflow", "alembic"):
 
 
 def tracking_uri() -> str:
-    """The address of the store, absolute for SQLite."""
+    """The address of the store, absolute for SQLite, and with its driver for PostgreSQL."""
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{DEFAULT_FOLDER / 'mlflow.db'}"
+    uri = re.sub("^postgres(ql)?://", "postgresql+psycopg2://", uri)
     database = _sqlite_file(uri)
     return f"sqlite:///{database}" if database else uri
+
+
+def make_tables() -> None:
+    """Make the tables of the store's database, without an experiment in it, so that a server may
+    choose where artifacts go."""
+    with _readable_errors(), only_one():
+        MlflowClient(tracking_uri()).search_experiments(max_results=1)
 
 
 def is_served() -> bool:
@@ -510,14 +519,23 @@ def enter_run(archived: Mapping[str, str], history: pd.DataFrame) -> Iterator[Ru
         client.set_terminated(run_id, "FINISHED", _milliseconds(end))
 
 
-def only_one() -> contextlib.AbstractContextManager[object]:
-    """A block that one process on this machine enters at a time; on a server, any number."""
-    database = _sqlite_file(tracking_uri())
-    if database is None:
-        return contextlib.nullcontext()
-    database.parent.mkdir(parents=True, exist_ok=True)
-    # The one object can be entered again inside its block.
-    return FileLock(database.parent / ".lock", is_singleton=True)
+@contextlib.contextmanager
+def only_one() -> Iterator[None]:
+    """A block that one process at a time enters: on this machine for SQLite, anywhere for
+    PostgreSQL. A tracking server sees to it itself."""
+    uri = tracking_uri()
+    database = _sqlite_file(uri)
+    if database:
+        database.parent.mkdir(parents=True, exist_ok=True)
+        # The one object can be entered again inside its block.
+        with FileLock(database.parent / ".lock", is_singleton=True):
+            yield
+    elif uri.startswith("postgresql"):
+        with create_engine(uri, poolclass=NullPool).connect() as connection:
+            connection.execute(text("SELECT pg_advisory_lock(hashtext('mnist_exp'))"))
+            yield
+    else:
+        yield
 
 
 def adopt(run_ids: Iterable[str], parent: str) -> None:

@@ -9,17 +9,20 @@ import base64
 import json
 import os
 import re
+import secrets
 import signal
 import socket
 import subprocess
 import sys
 import time
 import zlib
+from importlib.util import find_spec
 from pathlib import Path
 
 from mnist_exp import ExpectedError, tracking
 
 PORT = 5000
+LOOPBACK = "127.0.0.1"
 MACHINE_LEARNING = "workflowType=machine_learning"
 VIEW = "iterations"
 REPORT = "comparison report"
@@ -119,24 +122,34 @@ def _view() -> str:
     )
 
 
-def check_port(port: int) -> None:
-    """Raise ExpectedError when no server can listen on 127.0.0.1 at `port`."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise ExpectedError(
-                f"port {port} cannot be used ({error.strerror}); choose another: "
-                f"make ui PORT={port + 1 if port < 65535 else 5001}"
-            ) from None
+def check_port(port: int, host: str = LOOPBACK) -> None:
+    """Raise ExpectedError when no server can listen on `host` at `port`."""
+    try:
+        with socket.create_server((host, port)):
+            pass
+    except OSError as error:
+        raise ExpectedError(
+            f"port {port} of {host} cannot be used ({error.strerror}); choose another: "
+            f"PORT={port + 1 if port < 65535 else 5001}"
+        ) from None
 
 
-def serve(port: int) -> int:
-    """Run the UI on 127.0.0.1 until it is interrupted; returns its exit code."""
+def serve(port: int, *, artifacts: str = "", host: str = LOOPBACK) -> int:
+    """Run MLflow's server over the store until it is interrupted; returns its exit code.
+
+    With a folder or bucket for `artifacts`, clients on other machines read and write them through
+    the server. A `host` that others can reach has MLflow's own authentication in front.
+    """
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", f"{port}"]
-    command += ["--workers", "1", "--backend-store-uri", tracking.tracking_uri()]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", f"{port}"]
+    command += ["--workers", "1"]
+    # Not as an argument, in which everyone on this machine could read a password.
+    environment["MLFLOW_BACKEND_STORE_URI"] = tracking.tracking_uri()
+    if artifacts:
+        command += ["--artifacts-destination", artifacts]
+    if host != LOOPBACK:
+        command += ["--app-name", "basic-auth"]
+        environment.setdefault("MLFLOW_FLASK_SERVER_SECRET_KEY", secrets.token_hex(32))
     # In a session of its own, and told to end: at Ctrl-C it would print a traceback.
     server = subprocess.Popen(command, env=environment, start_new_session=True)
     try:
@@ -145,3 +158,24 @@ def serve(port: int) -> int:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait()
         return 0
+
+
+def check_server(backend: str, artifacts: str, host: str) -> None:
+    """Take the database `backend` as the store, and make its tables before anyone opens it.
+
+    Raises ExpectedError when it is no database that a server can keep, or cannot be reached, or
+    when something is not installed.
+    """
+    if not backend.startswith(("postgres://", "postgresql://", "postgresql+psycopg2://")):
+        raise ExpectedError(
+            "BACKEND= names the database, as in BACKEND=postgresql://user:password@host/mlflow"
+        )
+    if artifacts.startswith("s3://") and find_spec("boto3") is None:
+        raise ExpectedError("a bucket needs boto3: .venv/bin/python -m pip install boto3")
+    if host != LOOPBACK and find_spec("flask_wtf") is None:
+        raise ExpectedError(
+            "a server that others can reach needs MLflow's authentication: "
+            ".venv/bin/python -m pip install 'mlflow[auth]'"
+        )
+    os.environ["MLFLOW_TRACKING_URI"] = backend
+    tracking.make_tables()

