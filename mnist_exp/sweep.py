@@ -187,7 +187,7 @@ def _client(scheduler: str, workers: int | None) -> Iterator[Client]:
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
         cluster = LocalCluster(
             n_workers=workers or os.cpu_count(), threads_per_worker=1, memory_limit=0,
-            dashboard_address=None, silence_logs="CRITICAL",
+            host="127.0.0.1", dashboard_address="127.0.0.1:0", silence_logs="CRITICAL",
         )  # fmt: skip
         signal.signal(signal.SIGINT, handler)
         with cluster, Client(cluster) as client:

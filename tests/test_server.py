@@ -1,7 +1,6 @@
 """A tracking server on a real PostgreSQL, and sweeps that use it."""
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -86,7 +85,7 @@ def server(database: str, tmp_path: Path) -> Iterator[str]:
                 time.sleep(0.5)
         yield address
     finally:
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         assert process.wait(30) == 0
         process.stdout.close()
 

@@ -138,7 +138,9 @@ def test_a_worker_that_is_killed_loses_its_run_and_nothing_else() -> None:
 
 def interrupted(seconds: float, sign: int) -> subprocess.CompletedProcess[str]:
     """The command, which gets a signal some time after its first run has begun."""
-    code = "import sys; from mnist_exp import cli, sweep; sweep.JOB = 'quick_job'; "
+    code = "import signal, sys; from mnist_exp import cli, sweep; sweep.JOB = 'quick_job'; "
+    # A shell that starts the tests in the background has them ignore it.
+    code += "signal.signal(signal.SIGINT, signal.default_int_handler); "
     code += "sys.exit(cli.main(['sweep', '--models=2', '--seeds=2', '--epochs=1', '--workers=2']))"
     process = subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, text=True, stdout=subprocess.PIPE,

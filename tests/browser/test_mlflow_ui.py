@@ -2,7 +2,6 @@
 
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -48,7 +47,7 @@ def address(report_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> It
                 time.sleep(0.5)
         yield printed
     finally:
-        server.send_signal(signal.SIGINT)
+        server.terminate()
         server.wait(30)
         server.stdout.close()
 
