@@ -128,8 +128,10 @@ def check_port(port: int, host: str = LOOPBACK) -> None:
         with socket.create_server((host, port)):
             pass
     except OSError as error:
+        where = "" if host == LOOPBACK else f" on {host}"
+        reason = os.strerror(error.errno) if (error.errno or 0) > 0 else error
         raise ExpectedError(
-            f"port {port} of {host} cannot be used ({error.strerror}); choose another: "
+            f"port {port} cannot be used{where} ({reason}); choose another: "
             f"PORT={port + 1 if port < 65535 else 5001}"
         ) from None
 
