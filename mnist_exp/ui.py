@@ -129,7 +129,7 @@ def check_port(port: int, host: str = LOOPBACK) -> None:
             pass
     except OSError as error:
         where = "" if host == LOOPBACK else f" on {host}"
-        reason = os.strerror(error.errno) if (error.errno or 0) > 0 else error
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error
         raise ExpectedError(
             f"port {port} cannot be used{where} ({reason}); choose another: "
             f"PORT={port + 1 if port < 65535 else 5001}"
