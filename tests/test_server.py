@@ -5,12 +5,12 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from servers import wait_until_healthy
 from test_tracking import RECORD
 
 from mnist_exp import ExpectedError, sweep, tracking, ui
@@ -77,12 +77,7 @@ def server(database: str, tmp_path: Path) -> Iterator[str]:
         assert process.stdout.readline().startswith(
             f"Serving at {address}, artifacts in {tmp_path}"
         )
-        for _ in range(240):
-            try:
-                urllib.request.urlopen(f"{address}/health").close()
-                break
-            except OSError:
-                time.sleep(0.5)
+        wait_until_healthy(address)
         yield address
     finally:
         process.terminate()

@@ -5,13 +5,13 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from servers import wait_until_healthy
 from sqlalchemy import Engine, event
 
 from mnist_exp import ROOT, ExpectedError, tracking, ui
@@ -241,12 +241,7 @@ def server(store: Path, tmp_path: Path) -> Iterator[str]:
     with (tmp_path / "server.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
     address = f"http://127.0.0.1:{port}"
-    for _ in range(120):
-        try:
-            urllib.request.urlopen(f"{address}/health").close()
-            break
-        except OSError:
-            time.sleep(0.5)
+    wait_until_healthy(address)
     yield address
     process.terminate()
     process.wait()

@@ -5,14 +5,13 @@ import re
 import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from handmade import SCRIPT, record_run
 from playwright.sync_api import Browser, Page, expect
+from servers import wait_until_healthy
 
 from mnist_exp import tracking, ui
 
@@ -39,12 +38,7 @@ def address(report_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> It
         )  # fmt: skip
     try:
         printed = server.stdout.readline().removeprefix("The runs: ").strip()
-        for _ in range(240):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health").close()
-                break
-            except OSError:
-                time.sleep(0.5)
+        wait_until_healthy(f"http://127.0.0.1:{port}")
         yield printed
     finally:
         server.terminate()
