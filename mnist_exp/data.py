@@ -1,5 +1,7 @@
 """The canonical MNIST: obtained, proved by its checksums, held as tensors, given out in batches."""
 
+from __future__ import annotations
+
 import gzip
 import hashlib
 import io
@@ -18,14 +20,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
-import torch
 from filelock import FileLock
-from torch import Tensor
 
 from mnist_exp import ROOT, ExpectedError
+
+if TYPE_CHECKING:  # who asks for checksums need not wait for torch
+    import torch
+    from torch import Tensor
 
 log = logging.getLogger(__name__)
 
@@ -70,21 +74,23 @@ class Digits:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: slice | Tensor) -> "Digits":
+    def __getitem__(self, index: slice | Tensor) -> Digits:
         return Digits(self.images[index], self.labels[index])
 
-    def to(self, device: torch.device) -> "Digits":
+    def to(self, device: torch.device) -> Digits:
         return Digits(self.images.to(device), self.labels.to(device))
 
     def sha256(self) -> str:
         """Of the images' bytes and then the labels' (int64), hexadecimal."""
         return _sha256(self.images.cpu().numpy().tobytes() + self.labels.cpu().numpy().tobytes())
 
-    def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator["Digits"]:
+    def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Digits]:
         """All digits in batches of `size`; the last one holds the rest.
 
         In order, or shuffled by `generator` (CPU).
         """
+        import torch
+
         if generator is None:
             order = torch.arange(len(self), device=self.labels.device)
         else:
@@ -264,6 +270,8 @@ def _idx_labels(labels: np.ndarray) -> bytes:
 
 
 def _parse(images: bytes, labels: bytes) -> Digits:
+    import torch
+
     # Both files are verified, so their headers (16 and 8 bytes) are known.
     pixels = torch.frombuffer(bytearray(images), dtype=torch.uint8, offset=16)
     classes = torch.frombuffer(bytearray(labels), dtype=torch.uint8, offset=8)

@@ -17,21 +17,20 @@ from mnist_exp import ExpectedError, data
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be trained; `overrides` and `code_sha256` as the run will record them."""
+    """What is to be trained, for `epochs` other than those of the recipe if not None;
+    `code_sha256` is that of the iteration, as the run will record it."""
 
     model: int
     seed: int
     split: data.Split
     epochs: int | None
-    overrides: str
     code_sha256: str
 
     @property
     def key(self) -> str:
         """The same for the same training."""
-        return (
-            f"model-{self.model}-{self.code_sha256[:16]}-{self.split}-{self.overrides}-{self.seed}"
-        )
+        code = self.code_sha256[:16]
+        return f"model-{self.model}-{code}-{self.split}-{self.epochs or 'all'}-{self.seed}"
 
     @property
     def name(self) -> str:
@@ -70,7 +69,8 @@ def _train(job: Job, parent: str) -> None:
             "worker to the same commit"
         )
     outcome = run.carry_out(
-        plan, on_batch=lambda _: None, on_epoch=lambda _: None, parent=parent,
+        plan,
+        on_batch=lambda _: None, on_epoch=lambda _: None, parent=parent,
         on_start=lambda run_id: print(run_id, flush=True),
     )  # fmt: skip
     verdict = str(outcome.verdict) if outcome.verdict else "not judged"

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -49,6 +49,8 @@ class Plan:
     models: tuple[int, ...]
     seeds: tuple[int, ...]
     split: data.Split
+    epochs: int | None
+    """None for those of each recipe."""
     held: dict[Job, str]
     """Finished runs by job."""
     missing: tuple[Job, ...]
@@ -56,10 +58,9 @@ class Plan:
     @property
     def name(self) -> str:
         """The name of the parent run: the same for the same request."""
-        epochs = {job.epochs for job in (*self.held, *self.missing)} - {None}
-        shorter = f", {epochs.pop()} epochs" if epochs else ""
+        epochs = f", {self.epochs} epochs" if self.epochs else ""
         models, seeds = " ".join(map(str, self.models)), verdict.ranges(self.seeds)
-        return f"sweep of models {models}, seeds {seeds}, {self.split} split{shorter}"
+        return f"sweep of models {models}, seeds {seeds}, {self.split} split{epochs}"
 
 
 @dataclass(frozen=True)
@@ -81,36 +82,34 @@ def plan(
     """Settle which trainings the store lacks: those without a finished run of the same code, data,
     seed, split and epochs. Raises ExpectedError for what cannot be run."""
     data.check_split(split)
-    chosen = tuple(models)
-    jobs = [job for number in chosen for job in _jobs(number, tuple(seeds), split, epochs)]
+    codes = {number: recipe.read(number).code_sha256 for number in models}
+    chosen = tuple(seeds)
     # Seeds first: what is there early says something about every iteration.
-    jobs.sort(key=lambda job: job.seed)
+    jobs = [
+        Job(number, seed, split, epochs, code) for seed in chosen for number, code in codes.items()
+    ]
     held = _held(jobs, tracking.runs())
     missing = tuple(job for job in jobs if job not in held)
-    return Plan(chosen, tuple(seeds), split, held, missing)
-
-
-def _jobs(number: int, seeds: Sequence[int], split: data.Split, epochs: int | None) -> list[Job]:
-    iteration = recipe.load(number)
-    other = epochs is not None and epochs != iteration.recipe.epochs
-    overrides = f"epochs={epochs}" if other else "none"
-    wanted = epochs if other else None
-    code = iteration.code_sha256
-    return [Job(number, seed, split, wanted, overrides, code) for seed in seeds]
+    for number in {job.model for job in missing}:
+        recipe.load(number)  # one that cannot be run is refused before anything is trained
+    return Plan(tuple(codes), chosen, split, epochs, held, missing)
 
 
 def _held(jobs: Iterable[Job], runs: pd.DataFrame) -> dict[Job, str]:
     """The newest finished run of each job."""
     hashes = {f"sha256.{name}": value for name, value in data.SHA256.items()}
-    own = runs.reindex(columns=list(dict.fromkeys([*runs.columns, *hashes])))
+    own = runs.reindex(columns=list(dict.fromkeys([*runs.columns, *hashes, "epochs"])))
     own = own[
         (own["status"] == "FINISHED") & (own[list(hashes)] == list(hashes.values())).all(axis=1)
     ]
-    settings = ["model", "seed", "split", "overrides", "code_sha256"]
-    newest = own.sort_values("start_time").drop_duplicates(settings, keep="last")
-    by_settings = newest.set_index(settings)["run_id"].to_dict()
-    keys = {job: (job.model, job.seed, job.split, job.overrides, job.code_sha256) for job in jobs}
-    return {job: by_settings[key] for job, key in keys.items() if key in by_settings}
+    newest: dict[Job, str] = {}
+    rows: Any = own.sort_values("start_time").itertuples()
+    for run in rows:
+        done = Job(run.model, run.seed, run.split, run.epochs, run.code_sha256)
+        newest[done] = run.run_id
+        if run.overrides == "none":
+            newest[dataclasses.replace(done, epochs=None)] = run.run_id
+    return {job: newest[job] for job in jobs if job in newest}
 
 
 def carry_out(

@@ -90,10 +90,14 @@ def test_a_sweep_trains_what_is_missing_and_gathers_all_below_one_run() -> None:
 
 def test_what_counts_as_held(monkeypatch: pytest.MonkeyPatch) -> None:
     hashes = {f"sha256.{name}": value for name, value in sweep.data.SHA256.items()}
-    record_run(2, errors=[900], tags={"overrides": "epochs=1"} | hashes)
+    record_run(2, errors=[900], tags={"overrides": "epochs=1"} | hashes, epochs=1)
     assert plan([2], [1]).missing == ()
     assert len(sweep.plan([2], [1], epochs=2).missing) == 1
     assert len(sweep.plan([2], [1]).missing) == 1
+    record_run(3, tags=hashes, epochs=15)
+    assert sweep.plan([3], [1]).missing == ()
+    assert sweep.plan([3], [1], epochs=15).missing == ()  # the recipe's own
+    assert len(plan([3], [1]).missing) == 1
     assert len(plan([2], [1], split="validation").missing) == 1
     monkeypatch.setitem(sweep.data.SHA256, "t10k-images-idx3-ubyte", "other digits")
     assert len(plan([2], [1]).missing) == 1
