@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
@@ -30,7 +31,7 @@ def record_run(
     if "code_sha256" not in marks:
         marks["code_sha256"] = recipe.read(number).code_sha256
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tracking.RunWriter, "end", lambda *_: tracking.mlflow.end_run(status))
+        patch.setattr(tracking.RunWriter, "end", lambda *_: mlflow.end_run(status))
         with tracking.start_run(f"model-{number} · seed {seed}", own, marks) as run:
             worst = max((wrong for wrong in errors[-5:] if wrong is not None), default=0)
             summary = {"worst_of_last_5_test_accuracy_percent": (10_000 - worst) / 100}
@@ -59,8 +60,8 @@ def add_evidence(run_id: str) -> None:
     counts = tables["confusion_matrix"]
     counts.loc[4, "9"], counts.loc[2, "7"] = 1, 1
     counts.insert(0, "truth", range(10))
-    writer = tracking.RunWriter(run_id, "1")
-    with tracking.mlflow.start_run(run_id):
+    writer = tracking.RunWriter(run_id, "1", 0)
+    with mlflow.start_run(run_id):
         for name, table in tables.items():
             writer.log_table(table, name)
         sheet = np.zeros((28, 280), np.uint8)

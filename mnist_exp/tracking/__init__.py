@@ -1,0 +1,54 @@
+"""The tracking store: runs are written to it and read from it as DataFrames.
+
+The only package that knows MLflow. The store is the one that MLFLOW_TRACKING_URI names, or
+`mlruns/mlflow.db` in the checkout, with the artifacts beside it in `mlruns/artifacts`.
+"""
+
+import os
+
+# Read by MLflow when it is imported: no telemetry, no addresses or progress bars, short retries, so
+# that a server that is away is noticed in seconds.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+
+from mnist_exp.tracking.archive import archive, enter_run
+from mnist_exp.tracking.backup import back_up, restore
+from mnist_exp.tracking.reading import (
+    EPOCH_METRICS,
+    RUN_COLUMNS,
+    history,
+    image,
+    runs,
+    source,
+    table,
+)
+from mnist_exp.tracking.store import (
+    UnreachableError,
+    is_served,
+    local_folder,
+    make_tables,
+    only_one,
+    open_store,
+    tracking_uri,
+)
+from mnist_exp.tracking.writing import (
+    ExportError,
+    RunWriter,
+    adopt,
+    continue_run,
+    end_run,
+    keep_page,
+    remove_run,
+    resume_run,
+    start_run,
+)
+
+__all__ = [
+    "EPOCH_METRICS", "RUN_COLUMNS", "ExportError", "RunWriter", "UnreachableError", "adopt",
+    "archive", "back_up", "continue_run", "end_run", "enter_run", "history", "image", "is_served",
+    "keep_page", "local_folder", "make_tables", "only_one", "open_store", "remove_run", "restore",
+    "resume_run", "runs", "source", "start_run", "table", "tracking_uri",
+]  # fmt: skip

@@ -1,0 +1,115 @@
+"""Runs as rows of text that any store can take in again."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+
+import mlflow
+import pandas as pd
+from mlflow.entities import Metric, Param, RunTag
+
+from mnist_exp.tracking import liveness
+from mnist_exp.tracking.reading import EPOCH_METRICS, all_runs, column_name, utc_time
+from mnist_exp.tracking.store import connect, readable_errors
+from mnist_exp.tracking.writing import RunWriter
+
+IMPORTED = "imported_from"
+"""The tag of a run that was entered from an archive: the id of the original."""
+PORTABLE_TAGS = ("mlflow.note.content", "mlflow.source.name")
+"""Of MLflow's own tags, those that say nothing about the machine and its user."""
+ANYWHERE = "/experiments/EXPERIMENT/runs/RUN"
+"""Takes the place of a run in links to it, in an archive."""
+
+
+def archive(run_ids: Iterable[str]) -> pd.DataFrame:
+    """Runs as rows from which `enter_run` can make them again, but for their histories and tables.
+
+    Columns as MLflow names them: `run_id` (that of the original, for a run that was entered from an
+    archive), `run_name`, `start_time`, `end_time`, and `params.*`, `tags.*` and `metrics.*` (those
+    that are not per epoch). All of it text, as it stands in the store.
+    """
+    wanted = set(run_ids)
+    with readable_errors():
+        client, experiment = connect()
+        found = [run for run in all_runs(client, experiment) if run.info.run_id in wanted]
+    rows = []
+    for run in found:
+        tags = {
+            key: value
+            for key, value in run.data.tags.items()
+            if key in PORTABLE_TAGS or not key.startswith(("mlflow.", *liveness.TAGS))
+        }
+        original = tags.pop(IMPORTED, run.info.run_id)
+        own = _place(run.info.experiment_id, run.info.run_id)
+        tags = {key: value.replace(own, ANYWHERE) for key, value in tags.items()}
+        metrics = {
+            key: value for key, value in run.data.metrics.items() if key not in EPOCH_METRICS
+        }
+        rows.append(
+            {
+                "run_id": original,
+                "run_name": run.info.run_name,
+                "start_time": utc_time(run.info.start_time).isoformat(),
+                "end_time": utc_time(run.info.end_time).isoformat(),
+                **{f"params.{key}": value for key, value in sorted(run.data.params.items())},
+                **{f"tags.{key}": value for key, value in sorted(tags.items())},
+                **{f"metrics.{key}": repr(value) for key, value in sorted(metrics.items())},
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+@contextlib.contextmanager
+def enter_run(archived: Mapping[str, str], history: pd.DataFrame) -> Iterator[RunWriter]:
+    """Make a finished run from a row of `archive` and its rows of `history`, with its times.
+
+    The block may add tables; the run counts as finished when the block has ended.
+    """
+    start, end = (pd.Timestamp(archived[f"{name}_time"]) for name in ("start", "end"))
+    parts = {
+        part: {
+            key.removeprefix(f"{part}."): value
+            for key, value in archived.items()
+            if key.startswith(f"{part}.")
+        }
+        for part in ("params", "tags", "metrics")
+    }
+    names = {column_name(key): key for key in EPOCH_METRICS}
+    points = [
+        Metric(names[column], float(row[column]), _milliseconds(row["time"]), int(row["epoch"]))
+        for row in history.to_dict("records")
+        for column in names.keys() & row.keys()
+        if pd.notna(row[column])
+    ]
+    points += [
+        Metric(key, float(value), _milliseconds(end), 0) for key, value in parts["metrics"].items()
+    ]
+    with readable_errors():
+        client, experiment = connect()
+        run = client.create_run(
+            experiment, start_time=_milliseconds(start), run_name=archived["run_name"],
+            tags={IMPORTED: archived["run_id"]} | liveness.own_tags(),
+        )  # fmt: skip
+        run_id = run.info.run_id
+        here = _place(experiment, run_id)
+        tags = [RunTag(key, text.replace(ANYWHERE, here)) for key, text in parts["tags"].items()]
+        client.log_batch(run_id, tags=tags)
+        for place in range(0, len(points), 1000):  # what one request may hold
+            client.log_batch(run_id, metrics=points[place : place + 1000])
+        client.log_batch(run_id, params=[Param(*item) for item in parts["params"].items()])
+        mlflow.start_run(run_id)
+    try:
+        yield RunWriter(run_id, experiment, _milliseconds(start))
+    finally:
+        mlflow.end_run("RUNNING")
+    with readable_errors():
+        client.set_terminated(run_id, "FINISHED", _milliseconds(end))
+
+
+def _place(experiment_id: str, run_id: str) -> str:
+    return f"/experiments/{experiment_id}/runs/{run_id}"
+
+
+def _milliseconds(time: pd.Timestamp) -> int:
+    return round(time.timestamp() * 1000)

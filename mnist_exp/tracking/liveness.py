@@ -1,0 +1,97 @@
+"""Which of the runs under way still have a process.
+
+Who writes to a run leaves its host, process id and start time as a tag, and says every half minute
+that it is still there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import platform
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import psutil
+from mlflow import MlflowClient
+
+log = logging.getLogger(__name__)
+
+TAGS = PROCESS, HEARTBEAT = "process", "heartbeat"
+"""Tags of a run: the process that writes to it, as JSON, and when it last said that it is there
+(seconds since 1970)."""
+BEAT = 30
+"""Seconds from one heartbeat to the next."""
+SILENCE = 300
+"""Seconds without a heartbeat after which a process on another host is taken to be gone."""
+
+
+def own_tags() -> dict[str, str]:
+    """The tags of a run that this process writes to."""
+    process = psutil.Process()
+    own = {"host": _host(), "id": process.pid, "started": process.create_time()}
+    return {PROCESS: json.dumps(own), HEARTBEAT: str(time.time())}
+
+
+@contextlib.contextmanager
+def heartbeat(client: MlflowClient, run_id: str) -> Iterator[None]:
+    """Say while the block lasts that the run is under way."""
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(BEAT):
+            # A store that is away is noticed by who writes something that matters.
+            with contextlib.suppress(Exception):
+                client.set_tag(run_id, HEARTBEAT, str(time.time()))
+
+    threading.Thread(target=beat, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def mark_lost(client: MlflowClient, experiment: str) -> None:
+    """End the runs under way whose process is gone, as KILLED, and say so.
+
+    A run that never said which process writes to it is left alone.
+    """
+    for run in client.search_runs([experiment], "attributes.status = 'RUNNING'", max_results=1000):
+        if not is_gone(run.data.tags):
+            continue
+        run_id, last = run.info.run_id, float(run.data.tags[HEARTBEAT])
+        client.set_tag(run_id, "failure", "its process ended without a word")
+        client.set_terminated(run_id, "KILLED", round(1000 * last))
+        log.warning(
+            "%s was under way when its process ended, and counts as KILLED; if it is a training, "
+            "make resume RUN=%s goes on with it", run.info.run_name, run_id,
+        )  # fmt: skip
+
+
+def is_gone(tags: Mapping[str, str]) -> bool:
+    """Whether the process that wrote to the run with these tags is known to have ended."""
+    try:
+        process, silence = json.loads(tags[PROCESS]), time.time() - float(tags[HEARTBEAT])
+        if process["host"] != _host():
+            return silence > SILENCE
+        return not _is_running(int(process["id"]), float(process["started"]))
+    except (KeyError, TypeError, ValueError, OverflowError):  # not of our making
+        return False
+
+
+def _host() -> str:
+    # Containers on one machine can have its name, and each its own process ids.
+    space = Path("/proc/self/ns/pid")
+    return f"{platform.node()} {space.readlink() if space.exists() else ''}".strip()
+
+
+def _is_running(process_id: int, started: float) -> bool:
+    try:
+        process = psutil.Process(process_id)
+        same = abs(process.create_time() - started) < 2  # the clock may be set
+        return bool(same and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,223 @@
+"""Runs are read, as tidy DataFrames and as what they were given to keep."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.store.tracking.dbmodels.models import SqlMetric
+from mlflow.utils.rest_utils import http_request
+from PIL import Image
+
+from mnist_exp import ExpectedError
+from mnist_exp.tracking import liveness
+from mnist_exp.tracking.store import connect, is_served, readable_errors
+from mnist_exp.tracking.writing import GROUP, PARENT
+
+RUN_COLUMNS = (
+    "run_id", "experiment_id", "run_name", "status", "start_time", "end_time", "model", "seed",
+    "split", "overrides", "parameters", "test_images", "receptive_field", "code_sha256",
+    "git_commit", "git_dirty", "machine", "threads", "python", "torch", "mlflow", "imported_from",
+    "parent",
+)  # fmt: skip
+
+
+def runs() -> pd.DataFrame:
+    """Every training in the store, one row each, newest last.
+
+    Columns: RUN_COLUMNS, whatever the store holds (times are UTC); and each parameter, tag and last
+    metric under its own name, with "_" for "/". Numbers are numbers; what a run does not have is
+    missing.
+    """
+    with readable_errors():
+        client, experiment = connect()
+        found = all_runs(client, experiment)
+    records = pd.DataFrame([_run_record(run) for run in found if GROUP not in run.data.tags])
+    return records.reindex(columns=list(dict.fromkeys([*RUN_COLUMNS, *records.columns])))
+
+
+EPOCH_METRICS = (
+    *(f"{part}/{quantity}" for part in ("train", "test", "validation")
+      for quantity in ("accuracy", "loss")),
+    "test/errors", "validation/errors", "learning_rate", "epoch_seconds",
+)  # fmt: skip
+"""What a run records each epoch, on whichever split."""
+
+RUNS_PER_QUERY = 1_000
+RUNS_PER_REQUEST, POINTS_PER_REQUEST = 100, 25_000
+"""Limits of MLflow's server for one request."""
+
+
+def history(
+    run_ids: Iterable[str] | None = None, metrics: Iterable[str] = EPOCH_METRICS
+) -> pd.DataFrame:
+    """One row per run and epoch, of the runs given or of all, in their order.
+
+    Columns: `run_id`, `epoch` (from 1), `time` (UTC, when it was recorded), and each of `metrics`
+    that any of the runs has, with "_" for "/", such as `train_accuracy` and `test_errors`; missing
+    where a run does not have it. A point that was recorded twice becomes a row of its own.
+    """
+    with readable_errors():
+        client, experiment = connect()
+        if run_ids is None:
+            run_ids = [run.info.run_id for run in all_runs(client, experiment)]
+        ids, keys = list(run_ids), list(metrics)
+        points = _points(client, ids, keys)
+    if points.empty:
+        return pd.DataFrame(columns=["run_id", "epoch", "time"])
+    place = ["run_id", "epoch", "copy"]
+    points["copy"] = points.groupby([*place[:2], "key"]).cumcount()
+    # All metrics of an epoch are recorded together.
+    times = points.groupby(place)["time"].first()
+    values = points.pivot(index=place, columns="key", values="value").rename_axis(columns=None)
+    values = values.rename(columns=dict(enumerate(map(column_name, keys))))
+    table: pd.DataFrame = pd.concat([times, values], axis=1).reset_index()
+    table["run_id"] = table["run_id"].map(dict(enumerate(ids)))
+    table["time"] = pd.to_datetime(table["time"], unit="ms", utc=True)
+    return table.drop(columns="copy")
+
+
+def _points(client: MlflowClient, run_ids: list[str], keys: list[str]) -> pd.DataFrame:
+    """Every point of the metrics after step 0: `run_id` and `key` as places in the lists (numbers
+    take a tenth of the memory of texts), `epoch`, `value` and `time` (ms)."""
+    query, size = (
+        (_request_points, RUNS_PER_REQUEST) if is_served() else (_query_points, RUNS_PER_QUERY)
+    )
+    columns = ["run_id", "key", "epoch", "value", "time"]
+    run_places = {run_id: place for place, run_id in enumerate(run_ids)}
+    key_places = {key: place for place, key in enumerate(keys)}
+    chunks = []
+    for start in range(0, len(run_ids), size):
+        found = query(client, run_ids[start : start + size], keys)
+        chunk = pd.DataFrame(found, columns=columns)
+        chunk["run_id"], chunk["key"] = (
+            chunk["run_id"].map(run_places),
+            chunk["key"].map(key_places),
+        )
+        chunks.append(chunk[chunk["epoch"] > 0])
+    return pd.concat(chunks) if chunks else pd.DataFrame(columns=columns)
+
+
+Point = tuple[str, str, int, float, int]
+
+
+def _query_points(client: MlflowClient, run_ids: list[str], keys: list[str]) -> list[Point]:
+    # The client has no call for several runs. The store has one, which makes an object of each
+    # point: reading takes five times as long.
+    m = SqlMetric
+    columns = (m.run_uuid, m.key, m.step, m.value, m.timestamp, m.is_nan)
+    with client._tracking_client.store.ManagedSessionMaker() as session:
+        found = session.query(*columns).filter(m.run_uuid.in_(run_ids), m.key.in_(keys))
+        return [
+            (run_id, key, step, math.nan if is_nan else value, time)
+            for run_id, key, step, value, time, is_nan in found.order_by(m.timestamp)
+        ]
+
+
+def _request_points(client: MlflowClient, run_ids: list[str], keys: list[str]) -> list[Point]:
+    return [
+        (run_id, key, step, value, time)
+        for key in keys
+        for run_id, step, value, time in _request(client, run_ids, key)
+    ]
+
+
+def _request(
+    client: MlflowClient, run_ids: list[str], key: str
+) -> list[tuple[str, int, float, int]]:
+    """Run, step, value and time (ms) of each point of a metric, from a tracking server."""
+    reply = http_request(
+        client._tracking_client.store.get_host_creds(),
+        "/ajax-api/2.0/mlflow/metrics/get-history-bulk", "GET",
+        params=[("metric_key", key), *(("run_id", run_id) for run_id in run_ids)],
+    )  # fmt: skip
+    found = [(p["run_id"], p["step"], p["value"], p["timestamp"]) for p in reply.json()["metrics"]]
+    if len(found) < POINTS_PER_REQUEST:
+        return found
+    # Cut off by the server.
+    points = ((run, point) for run in run_ids for point in client.get_metric_history(run, key))
+    return [(run, point.step, point.value, point.timestamp) for run, point in points]
+
+
+def table(run_id: str, name: str) -> pd.DataFrame | None:
+    """A table that a run was given with `log_table`; None when it has none of that name."""
+    file = _artifact(run_id, f"{name}.csv")
+    try:
+        # Whole numbers stay whole where some are missing.
+        return pd.read_csv(file).convert_dtypes() if file else None
+    except ValueError as error:  # what pandas raises for any file that is no table
+        raise ExpectedError(f"{name}.csv of run {run_id} cannot be read: {error}") from None
+
+
+def image(run_id: str, name: str) -> np.ndarray | None:
+    """Grey values, uint8 (height, width), that a run was given with `log_image`; None if not."""
+    file = _artifact(run_id, f"{name}.png")
+    try:
+        return np.asarray(Image.open(file)) if file else None
+    except OSError as error:
+        raise ExpectedError(f"{name}.png of run {run_id} cannot be read: {error}") from None
+
+
+def source(run_id: str, number: int) -> str | None:
+    """The source of iteration `number` that a run kept; None when it has none."""
+    file = _artifact(run_id, f"source/model_{number}.py")
+    return file.read().decode() if file else None
+
+
+def _artifact(run_id: str, file: str) -> io.BytesIO | None:
+    with readable_errors():
+        client, _ = connect()
+        folder = file.rpartition("/")[0] or None
+        if file not in {artifact.path for artifact in client.list_artifacts(run_id, folder)}:
+            return None
+        with tempfile.TemporaryDirectory() as copies:
+            return io.BytesIO(Path(client.download_artifacts(run_id, file, copies)).read_bytes())
+
+
+def all_runs(client: MlflowClient, experiment: str) -> list[Run]:
+    found: list[Run] = []
+    token = None
+    while True:
+        page = client.search_runs(
+            [experiment], max_results=1000, order_by=["attributes.start_time"], page_token=token
+        )
+        found += page
+        token = page.token
+        if not token:
+            return found
+
+
+def _run_record(run: Run) -> dict[str, object]:
+    info = run.info
+    times = {"start_time": utc_time(info.start_time), "end_time": utc_time(info.end_time)}
+    hidden = ("mlflow.", *liveness.TAGS)
+    tags = {key: value for key, value in run.data.tags.items() if not key.startswith(hidden)}
+    own = {"run_id": info.run_id, "run_name": info.run_name, "status": info.status, **times}
+    own |= {"experiment_id": info.experiment_id, "parent": run.data.tags.get(PARENT)}
+    # A parameter wins over a metric of its name: the learning rate is that of the recipe.
+    parameters = {key: _number(value) for key, value in run.data.params.items()}
+    values = run.data.metrics | tags | parameters
+    return {column_name(key): value for key, value in values.items()} | own
+
+
+def utc_time(milliseconds: int | None) -> Any:
+    return pd.Timestamp(milliseconds, unit="ms", tz="UTC") if milliseconds else pd.NaT
+
+
+def _number(text: str) -> str | int | float:
+    if re.fullmatch(r"-?\d+", text):
+        return int(text)
+    return float(text) if re.fullmatch(r"-?\d+(\.\d+)?(e[+-]?\d+)?", text) else text
+
+
+def column_name(key: str) -> str:
+    return key.replace("/", "_")

@@ -1,0 +1,239 @@
+"""Where the tracking store is, and how it is opened."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import sqlite3
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import requests
+from filelock import FileLock
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.store.db.utils import (
+    _get_latest_schema_revision,
+    _get_schema_version,
+    _upgrade_db,
+)
+from mlflow.store.model_registry.dbmodels.models import SqlModelVersion
+from mlflow.store.tracking.dbmodels.models import SqlExperiment, SqlLoggedModel, SqlRun
+from mlflow.utils.file_utils import local_file_uri_to_path
+from sqlalchemy import NullPool, create_engine, func, text, update
+from sqlalchemy.exc import SQLAlchemyError
+
+from mnist_exp import ROOT, ExpectedError
+from mnist_exp.tracking import liveness
+
+log = logging.getLogger(__name__)
+
+EXPERIMENT = "mnist_exp"
+PAGES = "mnist_exp reports"
+DEFAULT_FOLDER = ROOT / "mlruns"
+ANSWER = 5.0
+"""Seconds that a tracking server has to answer at the start."""
+PLACES = (
+    SqlExperiment.artifact_location, SqlRun.artifact_uri, SqlLoggedModel.artifact_location,
+    SqlModelVersion.source, SqlModelVersion.storage_location,
+)  # fmt: skip
+"""Where the database holds addresses of artifacts."""
+for noisy in ("mlflow", "alembic"):
+    logging.getLogger(noisy).setLevel(logging.ERROR)
+
+
+def tracking_uri() -> str:
+    """The address of the store, absolute for SQLite, and with its driver for PostgreSQL."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{DEFAULT_FOLDER / 'mlflow.db'}"
+    uri = re.sub("^postgres(ql)?://", "postgresql+psycopg2://", uri)
+    database = sqlite_file(uri)
+    return f"sqlite:///{database}" if database else uri
+
+
+def make_tables() -> None:
+    """Make the tables of the store's database, without an experiment in it, so that a server may
+    choose where artifacts go."""
+    with readable_errors(), only_one():
+        MlflowClient(tracking_uri()).search_experiments(max_results=1)
+
+
+def is_served() -> bool:
+    """Whether a tracking server keeps the store, which then has its UI as well."""
+    return tracking_uri().startswith(("http://", "https://"))
+
+
+class UnreachableError(ExpectedError):
+    """The store does not answer, but may do so again."""
+
+
+@contextlib.contextmanager
+def readable_errors() -> Iterator[None]:
+    """What the store or the way to it refuses becomes one line for the user."""
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        reason = " ".join(str(error).split())[:300]
+        if "Max retries exceeded" in reason:
+            reason = "it does not answer"
+        message = f"the tracking store {tracking_uri()} cannot be used: {reason}"
+        message = re.sub(r"//[^/@\s]*@", "//", message)  # without passwords
+        kind = UnreachableError if _may_come_back(error) else ExpectedError
+        raise kind(f"{message} (MLFLOW_TRACKING_URI names another)") from error
+
+
+def _may_come_back(error: Exception) -> bool:
+    code = getattr(error, "error_code", "INTERNAL_ERROR")  # what MLflow says by default
+    return sqlite_file(tracking_uri()) is None and code in (
+        "INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE",
+    )  # fmt: skip
+
+
+def open_store() -> tuple[MlflowClient, str]:
+    """A client of the store, which is made when it is not there yet, and the experiment's id.
+
+    Safe to call from several processes at once. Raises ExpectedError when the store cannot be used.
+    """
+    with readable_errors():
+        return connect()
+
+
+def connect() -> tuple[MlflowClient, str]:
+    """What `open_store` gives, with MLflow's own exceptions; MLflow's own calls go there too."""
+    uri = tracking_uri()
+    experiment = _opened(uri)
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    return MlflowClient(uri), experiment
+
+
+@cache
+def _opened(uri: str) -> str:
+    """Open the store for the first time in this process; returns the id of the experiment."""
+    if is_served():
+        check_server(uri)
+    with only_one():  # a database that two processes make or upgrade at once breaks
+        database = sqlite_file(uri)
+        upgrade(uri, database)
+        experiment = experiment_id(uri)
+        if database:
+            bring_home(uri, database, experiment)
+    liveness.mark_lost(MlflowClient(uri), experiment)
+    return experiment
+
+
+def check_server(uri: str) -> None:
+    """Raise OSError when no tracking server answers within seconds, however often MLflow would
+    try."""
+    try:
+        requests.get(f"{uri.rstrip('/')}/health", timeout=ANSWER)
+    except requests.RequestException as error:
+        raise OSError("it does not answer") from error
+
+
+@cache
+def experiment_id(uri: str, name: str = EXPERIMENT) -> str:
+    """The id of the experiment called `name`, which is made when it is not there."""
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name(name)
+    if experiment:
+        return str(experiment.experiment_id)
+    database = sqlite_file(uri)
+    try:
+        return str(client.create_experiment(name, _artifacts(database) if database else None))
+    except MlflowException:  # another process on another machine was faster
+        experiment = client.get_experiment_by_name(name)
+        if experiment is None:
+            raise
+        return str(experiment.experiment_id)
+
+
+def _artifacts(database: Path) -> str:
+    return (database.parent / "artifacts").as_uri()
+
+
+def bring_home(uri: str, database: Path, experiment: str) -> None:
+    """Point a store that was moved or copied at the artifacts beside it: MLflow keeps their places
+    as absolute addresses."""
+    client = MlflowClient(uri)
+    old, new = client.get_experiment(experiment).artifact_location, _artifacts(database)
+    if old == new or not old.startswith("file:"):
+        return
+    if not (database.parent / "artifacts").is_dir() and Path(local_file_uri_to_path(old)).is_dir():
+        return  # the database alone was copied
+    with client._tracking_client.store.ManagedSessionMaker() as session:
+        column: Any
+        for column in PLACES:
+            inside: Any = column.startswith(f"{old}/", autoescape=True)
+            moved = new + func.substr(column, len(old) + 1)
+            session.execute(
+                update(column.class_).where(inside | (column == old)).values({column.key: moved})
+            )
+    log.info("the store has moved: its artifacts are now those in %s", database.parent)
+
+
+def upgrade(uri: str, database: Path | None) -> None:
+    """Bring a database of an older MLflow to the schema of this one, after keeping a copy of it.
+
+    Raises ExpectedError for one that only its owner can back up.
+    """
+    if is_served() or (database and not database.exists()):
+        return
+    engine = create_engine(uri, poolclass=NullPool)
+    current = _get_schema_version(engine)
+    if current in (None, _get_latest_schema_revision()):
+        return
+    if database is None:
+        raise ExpectedError(
+            "the tracking database has the schema of another MLflow: keep a copy (pg_dump), then "
+            "upgrade it (.venv/bin/mlflow db upgrade <address>)"
+        )
+    copy = database.with_name(f"{database.name}.{current}")
+    copy_database(database, copy)
+    _upgrade_db(engine)
+    log.warning("the store was of an older MLflow: it is upgraded, and kept as it was in %s", copy)
+
+
+def copy_database(database: Path, copy: Path) -> None:
+    """Copy an SQLite database as it is at one moment, whoever writes to it meanwhile."""
+    with (
+        contextlib.closing(sqlite3.connect(database)) as source,
+        contextlib.closing(sqlite3.connect(copy)) as target,
+    ):
+        source.backup(target)
+
+
+def local_folder() -> Path:
+    """The folder on this machine for what belongs to the store: that of its SQLite database, or
+    `mlruns/` in the checkout."""
+    database = sqlite_file(tracking_uri())
+    return database.parent if database else DEFAULT_FOLDER
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The file of an SQLite store; None for any other."""
+    prefix = "sqlite:///"
+    return Path(uri.removeprefix(prefix)).absolute() if uri.startswith(prefix) else None
+
+
+@contextlib.contextmanager
+def only_one() -> Iterator[None]:
+    """A block that one process at a time enters: on this machine for SQLite, anywhere for
+    PostgreSQL. A tracking server sees to it itself."""
+    uri = tracking_uri()
+    database = sqlite_file(uri)
+    if database:
+        database.parent.mkdir(parents=True, exist_ok=True)
+        # The one object can be entered again inside its block.
+        with FileLock(database.parent / ".lock", is_singleton=True):
+            yield
+    elif uri.startswith("postgresql"):
+        with create_engine(uri, poolclass=NullPool).connect() as connection:
+            connection.execute(text("SELECT pg_advisory_lock(hashtext('mnist_exp'))"))
+            yield
+    else:
+        yield

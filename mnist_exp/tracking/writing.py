@@ -1,0 +1,269 @@
+"""Runs are begun, written to and ended."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import mlflow
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from mlflow import MlflowClient
+from mlflow.data.numpy_dataset import from_numpy
+from mlflow.entities import LoggedModelStatus, Run
+from mlflow.models import infer_signature
+from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
+
+from mnist_exp import ExpectedError
+from mnist_exp.tracking import liveness
+from mnist_exp.tracking.store import PAGES, connect, experiment_id, readable_errors, tracking_uri
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+PARENT = "mlflow.parentRunId"
+GROUP = "group"
+"""The tag of a run that is no training, but holds what belongs to several."""
+
+
+@contextlib.contextmanager
+def start_run(
+    name: str, parameters: Mapping[str, object], tags: Mapping[str, str], source: str = "",
+    parent: str = "",
+) -> Iterator[RunWriter]:  # fmt: skip
+    """A new run that ends with the block: FINISHED, KILLED by an interrupt, or FAILED with the
+    error as its tag `failure`. `source` is the file that the UI names as the run's source, `parent`
+    the run below which it shows this one."""
+    with readable_errors():
+        _, experiment = connect()
+        tags = {**tags, **({"mlflow.source.name": source} if source else {})}
+        tags |= {PARENT: parent} if parent else {}
+        tags |= liveness.own_tags()
+        run = mlflow.start_run(experiment_id=experiment, run_name=name, tags=tags)
+    with _under_way(run) as writer:
+        writer.log_parameters(parameters)
+        yield writer
+
+
+@contextlib.contextmanager
+def resume_run(run_id: str, parameters: Mapping[str, object]) -> Iterator[RunWriter]:
+    """A run that is there already; it is under way again until the block ends, and ends as one of
+    `start_run` does. Raises ExpectedError when it has other values of the parameters."""
+    with readable_errors():
+        client, _ = connect()
+        for key, value in liveness.own_tags().items():
+            client.set_tag(run_id, key, value)
+        run = mlflow.start_run(run_id)
+        if "failure" in run.data.tags:
+            client.delete_tag(run_id, "failure")
+    with _under_way(run) as writer:
+        writer.log_parameters(parameters)
+        yield writer
+
+
+@contextlib.contextmanager
+def continue_run(name: str) -> Iterator[RunWriter]:
+    """The run called `name` that holds what belongs to several, made when it is not there; under
+    way as with `resume_run`."""
+    with readable_errors():
+        run_id = _find_or_make(*connect(), name)
+    with resume_run(run_id, {}) as writer:
+        yield writer
+
+
+@contextlib.contextmanager
+def _under_way(run: Run) -> Iterator[RunWriter]:
+    info = run.info
+    writer = RunWriter(info.run_id, info.experiment_id, info.start_time)
+    with liveness.heartbeat(MlflowClient(tracking_uri()), info.run_id):
+        try:
+            yield writer
+        except BaseException as error:
+            interrupted = isinstance(error, KeyboardInterrupt)
+            # A store that cannot be written to hears of it when it is opened again.
+            with contextlib.suppress(ExpectedError):
+                if not interrupted:
+                    writer.set_tags({"failure": f"{type(error).__name__}: {error}"})
+                writer.end("KILLED" if interrupted else "FAILED")
+            raise
+        writer.end("FINISHED")
+
+
+def _find_or_make(client: MlflowClient, experiment: str, name: str) -> str:
+    quoted = name.replace("'", "")
+    found = client.search_runs([experiment], f"attributes.run_name = '{quoted}'", max_results=1)
+    run = found[0] if found else client.create_run(experiment, run_name=quoted, tags={GROUP: "yes"})
+    return str(run.info.run_id)
+
+
+class ExportError(ExpectedError):
+    """A network cannot be exported."""
+
+
+@dataclass(frozen=True)
+class RunWriter:
+    """Writes to one run, which is under way. To write the same again changes nothing."""
+
+    run_id: str
+    experiment_id: str
+    start_time: int
+    """In milliseconds since 1970."""
+
+    @readable_errors()
+    def end(self, status: str) -> None:
+        """Settle how the run ends; what is written later does not change that."""
+        mlflow.end_run(status)
+
+    @readable_errors()
+    def log_parameters(self, parameters: Mapping[str, object]) -> None:
+        mlflow.log_params({key: str(value) for key, value in parameters.items()})
+
+    @readable_errors()
+    def log_metrics(
+        self, metrics: Mapping[str, float], step: int = 0, time: float | None = None
+    ) -> None:
+        """At `time` (seconds since 1970), by default the start of the run: a point that the store
+        has already, of the same step, value and time, is not entered twice."""
+        timestamp = self.start_time if time is None else round(1000 * time)
+        mlflow.log_metrics(dict(metrics), step=step, timestamp=timestamp)
+
+    @readable_errors()
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        mlflow.set_tags(dict(tags))
+
+    @readable_errors()
+    def describe(self, markdown: str) -> None:
+        """The description that the UI shows above the run."""
+        mlflow.set_tag("mlflow.note.content", markdown)
+
+    @readable_errors()
+    def log_table(self, table: pd.DataFrame, name: str) -> None:
+        """As JSON, which the UI shows as a table, and as CSV."""
+        # As mlflow.log_table does, but for one thing: it appends to a table that is there.
+        file = f"{name}.json"
+        # Through objects: missing whole numbers become text otherwise.
+        objects = table.astype(object).where(table.notna(), None)
+        mlflow.log_text(objects.to_json(orient="split", index=False), file)
+        client = MlflowClient(tracking_uri())
+        shown = json.loads(client.get_run(self.run_id).data.tags.get(MLFLOW_LOGGED_ARTIFACTS, "[]"))
+        if (entry := {"path": file, "type": "table"}) not in shown:
+            mlflow.set_tag(MLFLOW_LOGGED_ARTIFACTS, json.dumps([*shown, entry]))
+        mlflow.log_text(table.to_csv(index=False), f"{name}.csv")
+
+    @readable_errors()
+    def log_text(self, text: str, file: str) -> None:
+        mlflow.log_text(text, file)
+
+    @readable_errors()
+    def log_figure(self, figure: Figure, name: str) -> None:
+        mlflow.log_figure(figure, f"figures/{name}.png", save_kwargs={"dpi": 110})
+
+    @readable_errors()
+    def log_image(self, pixels: np.ndarray, name: str) -> None:
+        """Grey values, uint8 (height, width), as a PNG."""
+        mlflow.log_image(pixels, f"{name}.png")
+
+    @readable_errors()
+    def log_dataset(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        *,
+        name: str,
+        context: str,
+        digest: str,
+        source: str,
+    ) -> None:
+        """Enter a data set: uint8 images (N, 1, 28, 28), labels (N,), and the SHA-256 of both."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # two readers fit the source; either does
+            dataset = from_numpy(
+                images, targets=labels, name=name,
+                # Enough to tell them apart in a table; the run's tags hold the whole sums.
+                digest=digest[:8], source=source,
+            )  # fmt: skip
+        mlflow.log_input(dataset, context=context)
+
+    @readable_errors()
+    def log_network(self, network: nn.Module, images: Tensor, register_as: str | None) -> None:
+        """The trained network, exported without pickle, from uint8 images (N, 1, 28, 28) to its
+        output; entered in the Model Registry when `register_as` names it.
+
+        Raises ExportError when torch cannot trace the network, as with control flow over values.
+        """
+        import torch  # here, since most that read the store have no need to wait for it
+
+        network = network.cpu().eval()
+        images = images.cpu()
+        with torch.no_grad():
+            output = network(images)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch.export about its own internals
+            try:
+                torch.export.export(network, (images,))
+            except Exception as error:  # whatever the network does that torch cannot trace
+                raise ExportError(" ".join(str(error).split())[:200]) from error
+            model_id = self._logged_network()
+            if model_id is None:
+                logged = mlflow.pytorch.log_model(
+                    network,
+                    name="network",
+                    signature=infer_signature(images.numpy(), output.numpy()),
+                    input_example=images.numpy(),
+                    pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}"],
+                )
+                model_id = logged.model_id
+        versions = MlflowClient(tracking_uri()).search_model_versions(f"run_id = '{self.run_id}'")
+        if register_as and not versions:
+            mlflow.register_model(f"models:/{model_id}", register_as)
+
+    def _logged_network(self) -> str | None:
+        """The id of the network that the run logged before it was interrupted; one that is not
+        whole is removed."""
+        client = MlflowClient(tracking_uri())
+        own = f"source_run_id = '{self.run_id}'"
+        for model in client.search_logged_models([self.experiment_id], own):
+            if model.status == LoggedModelStatus.READY:
+                return str(model.model_id)
+            client.delete_logged_model(model.model_id)
+        return None
+
+
+def adopt(run_ids: Iterable[str], parent: str) -> None:
+    """Show the runs below the run `parent`."""
+    with readable_errors():
+        client, _ = connect()
+        for run_id in run_ids:
+            client.set_tag(run_id, PARENT, parent)
+
+
+def end_run(run_id: str, status: str, failure: str) -> None:
+    """End a run whose own process is gone, saying why."""
+    with readable_errors():
+        client, _ = connect()
+        client.set_tag(run_id, "failure", failure)
+        client.set_terminated(run_id, status)
+
+
+def remove_run(run_id: str) -> None:
+    """Take a run out of every list; MLflow keeps it as deleted."""
+    with readable_errors():
+        connect()[0].delete_run(run_id)
+
+
+def keep_page(name: str, file: Path) -> tuple[str, str]:
+    """Keep `file` as an artifact of the one run called `name`, in an experiment of its own, so that
+    it does not stand among the trainings; returns the ids of the experiment and the run."""
+    with readable_errors():
+        client, _ = connect()
+        experiment = experiment_id(tracking_uri(), PAGES)
+        run_id = _find_or_make(client, experiment, name)
+        client.log_artifact(run_id, str(file))
+        client.set_terminated(run_id)
+    return experiment, run_id
