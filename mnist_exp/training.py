@@ -1,11 +1,13 @@
 """Train a recipe: epoch after epoch, with no input or output of its own."""
 
 import ctypes
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,13 +60,15 @@ class Score:
 @dataclass(frozen=True)
 class EpochResult:
     """One epoch, counted from 1. `train` is scored while training: augmented images, dropout on,
-    each batch before its step. `evaluation` is scored after the epoch, with everything off."""
+    each batch before its step. `evaluation` is scored after the epoch, with everything off.
+    `ended` is the time then, in seconds since 1970."""
 
     epoch: int
     train: Score
     evaluation: Score
     learning_rate: float
     seconds: float
+    ended: float
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ class Training:
     `seed` fixes the weights, the order of the digits, augmentation and dropout: the same seed,
     machine and thread count give the same results bit for bit. Each epoch draws from its seed and
     its number alone, whatever else draws between epochs; torch's global random state is seeded for
-    that, since dropout draws from it.
+    that, since dropout draws from it. `results` are those of the finished epochs.
     """
 
     def __init__(
@@ -102,13 +106,41 @@ class Training:
         self.network = recipe.network().to(device)
         self.optimizer = recipe.optimizer(self.network.parameters())
         self.schedule = recipe.schedule(self.optimizer) if recipe.schedule else None
+        self.results: list[EpochResult] = []
+
+    def state(self) -> dict[str, Any]:
+        """All that the coming epochs depend on, and the results so far: tensors, numbers, texts,
+        and lists and dictionaries of them.
+
+        There is no random state in it, since each epoch draws from its seed and its number alone.
+        """
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict() if self.schedule else {},
+            "results": [dataclasses.asdict(result) for result in self.results],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a `state` of the same recipe and seed: the epochs that follow are bit for bit
+        those that would have followed there."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.schedule:
+            self.schedule.load_state_dict(state["schedule"])
+        self.results = [
+            EpochResult(
+                **result | {part: Score(**result[part]) for part in ("train", "evaluation")}
+            )
+            for result in state["results"]
+        ]
 
     def epochs(self, watch: Callable[[Progress], None] | None = None) -> Iterator[EpochResult]:
-        """Train epoch by epoch; `watch` hears of each batch.
+        """Train the epochs that are left; `watch` hears of each batch.
 
         Raises NonFiniteLossError as soon as the loss of a batch or of an evaluation is not finite.
         """
-        for epoch in range(1, self.recipe.epochs + 1):
+        for epoch in range(len(self.results) + 1, self.recipe.epochs + 1):
             start = time.perf_counter()
             learning_rate = self.optimizer.param_groups[0]["lr"]
             train = self._train_epoch(epoch, watch)
@@ -118,7 +150,9 @@ class Training:
             if self.schedule:
                 self.schedule.step()
             seconds = time.perf_counter() - start
-            yield EpochResult(epoch, train, evaluation, learning_rate, seconds)
+            result = EpochResult(epoch, train, evaluation, learning_rate, seconds, time.time())
+            self.results.append(result)
+            yield result
 
     def _train_epoch(self, epoch: int, watch: Callable[[Progress], None] | None) -> Score:
         self.network.train()

@@ -1,5 +1,6 @@
 """Short trainings on real digits."""
 
+import copy
 import dataclasses
 from functools import partial
 
@@ -27,15 +28,19 @@ Mnist = tuple[Digits, Digits]
 def results(
     mnist: Mnist, number: int = 6, *, digits: int = 1000, seed: int = 1, draw: bool = False
 ) -> list[EpochResult]:
-    """Two epochs of an iteration on so many digits, their times left out."""
+    """Two epochs of an iteration on so many digits, without their times."""
     short = dataclasses.replace(recipe.load(number).recipe, epochs=2)
     job = Training(short, mnist[0][:digits], mnist[1][:500], seed=seed, device=CPU)
     found = []
     for result in job.epochs():
-        found.append(dataclasses.replace(result, seconds=0))
+        found.append(timeless(result))
         if draw:
             torch.rand(3)  # somebody else draws from torch's global state between epochs
     return found
+
+
+def timeless(result: EpochResult) -> EpochResult:
+    return dataclasses.replace(result, seconds=0, ended=0)
 
 
 def test_a_seed_gives_the_same_results_bit_for_bit(mnist: Mnist) -> None:
@@ -43,6 +48,33 @@ def test_a_seed_gives_the_same_results_bit_for_bit(mnist: Mnist) -> None:
     assert results(mnist) == first
     assert results(mnist, draw=True) == first
     assert results(mnist, seed=2) != first
+
+
+@pytest.mark.parametrize("number", [3, 6])  # 6 has dropout, augmentation and a schedule
+def test_a_restored_training_goes_on_bit_for_bit(mnist: Mnist, number: int) -> None:
+    own = recipe.load(number).recipe
+    changed = {"schedule": partial(StepLR, step_size=1, gamma=0.5)} if own.schedule else {}
+    own = dataclasses.replace(own, epochs=3, **changed)
+
+    def begin(seed: int = 1) -> Training:
+        return Training(own, mnist[0][:600], mnist[1][:500], seed=seed, device=CPU)
+
+    whole = begin()
+    expected = [timeless(result) for result in whole.epochs()]
+    for epochs in (0, 1, 2, 3):
+        first = begin()
+        for result in first.epochs():
+            if result.epoch == max(epochs, 1):
+                break
+        state = copy.deepcopy(first.state() if epochs else begin().state())
+        torch.rand(5)
+        again = begin()
+        again.restore(state)
+        assert len(again.results) == epochs
+        assert len(list(again.epochs())) == 3 - epochs
+        assert [timeless(result) for result in again.results] == expected
+        for name, weights in whole.network.state_dict().items():
+            assert torch.equal(weights, again.network.state_dict()[name]), name
 
 
 def test_every_digit_is_trained_on_and_scored(mnist: Mnist) -> None:

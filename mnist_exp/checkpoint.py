@@ -1,0 +1,113 @@
+"""Checkpoints: what a run needs to go on when its process is gone, on the disk of its machine.
+
+One file per run, which is replaced after each epoch and whole at any moment.
+"""
+
+import hashlib
+import io
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from mnist_exp import ExpectedError
+
+MAGIC = b"mnist-exp checkpoint 1\n"
+"""A file begins with this, and the SHA-256 (32 bytes) of all that follows."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The checkpoint of one run: nested dictionaries and lists of tensors, numbers and texts."""
+
+    path: Path
+
+    def save(self, content: dict[str, Any]) -> None:
+        """Replace the content; where that fails, the last one stays. Raises ExpectedError."""
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        packed = buffer.getvalue()
+        part = self.path.with_suffix(".part")
+        try:
+            with part.open("wb") as file:
+                file.write(MAGIC + hashlib.sha256(packed).digest() + packed)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(self.path)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise ExpectedError(
+                f"the checkpoint {self.path} cannot be written: {error.strerror}; the last one is "
+                f"still there: make resume RUN={self.path.stem} goes on from it"
+            ) from None
+
+    def load(self) -> dict[str, Any]:
+        """The content, on the CPU. Raises ExpectedError where there is none, or a file that is cut
+        off, damaged or something else; nothing in it is executed."""
+        try:
+            packed = self.path.read_bytes()
+        except FileNotFoundError:
+            raise ExpectedError(
+                f"there is no checkpoint of run {self.path.stem} here: it ended before its first "
+                "epoch, or was trained on another machine"
+            ) from None
+        except OSError as error:
+            raise ExpectedError(f"{self.path} cannot be read: {error.strerror}") from None
+        start = len(MAGIC)
+        digest, content = packed[start : start + 32], packed[start + 32 :]
+        if not packed.startswith(MAGIC):
+            raise ExpectedError(f"{self.path} is not a checkpoint of mnist-exp")
+        if hashlib.sha256(content).digest() != digest:
+            raise ExpectedError(f"the checkpoint {self.path} is cut off or damaged")
+        try:
+            loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        except Exception:  # torch has no common class for what it refuses
+            raise ExpectedError(f"the checkpoint {self.path} holds more than data") from None
+        if not isinstance(loaded, dict) or loaded.get("run_id") != self.path.stem:
+            raise ExpectedError(f"{self.path} is the checkpoint of another run")
+        return loaded
+
+    def remove(self) -> None:
+        """Delete it, once the run needs it no more."""
+        self.path.unlink(missing_ok=True)
+
+
+def of_run(run_id: str, folder: Path) -> Checkpoint:
+    """The checkpoint of a run in `folder`, whether it is there or not."""
+    if not re.fullmatch("[0-9a-f]{32}", run_id):
+        raise ExpectedError(
+            f"RUN={ascii(run_id)[1:41]}: the id of a run is needed, 32 hexadecimal digits, as make "
+            "ui shows it"
+        )
+    return Checkpoint(folder / f"{run_id}.pt")
+
+
+def all_in(folder: Path) -> list[Checkpoint]:
+    """Every checkpoint in `folder`, newest first."""
+    files = sorted(folder.glob("*.pt"), key=lambda file: file.stat().st_mtime, reverse=True)
+    return [Checkpoint(file) for file in files]
+
+
+@contextmanager
+def hold(run_id: str, folder: Path) -> Iterator[Checkpoint]:
+    """The checkpoint of a run, for one process at a time. Raises ExpectedError while another
+    process trains the run."""
+    kept = of_run(run_id, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(kept.path.with_suffix(".lock"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ExpectedError(f"run {run_id} is being trained by another process") from None
+    try:
+        yield kept
+    finally:
+        if not kept.path.exists():
+            Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
