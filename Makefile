@@ -1,13 +1,13 @@
 # Every command a person uses; bare `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run sweep check compare report results import ui server new test test-slow test-browser lint
+.PHONY: help setup run resume reproduce sweep check compare report results import backup restore ui server new test test-slow test-browser lint
 .SUFFIXES:
 
 # What a user sets is taken literally and reaches a recipe through the environment only, as in
 # "$$MODEL": neither make nor the shell expands or runs what is in it.
-settings := MODEL MODELS SEED SEEDS EPOCHS DEVICE SPLIT BASELINE WORKERS THREADS SCHEDULER BACKEND ARTIFACTS HOST PORT \
-    FROM PYTHON VENV
+settings := MODEL MODELS SEED SEEDS EPOCHS DEVICE SPLIT RESUME RUN BASELINE WORKERS THREADS SCHEDULER BACKEND \
+    ARTIFACTS HOST PORT BACKUP FROM PYTHON VENV
 $(foreach name,$(settings),$(eval override $(name) := $$(value $(name))))
 ifeq ($(PYTHON),)
 override PYTHON := python3
@@ -39,9 +39,15 @@ help: ## list these commands
 	@echo "PYTHON= chooses the Python (3.11 or newer) that makes the environment, and VENV= its folder,"
 	@echo "or an environment of your own (conda: VENV=\$$CONDA_PREFIX)."
 
-run: $(installed) ## MODEL=5 [SEED=1] [EPOCHS=15] [DEVICE=auto] [SPLIT=test]: train an iteration and record it
+run: $(installed) ## MODEL=5 [SEED=1] [EPOCHS=15] [DEVICE=auto] [SPLIT=test] [RESUME=1]: train an iteration and record it
 	@"$$VENV/bin/python" -m mnist_exp run $${SEED:+--seed="$$SEED"} $${EPOCHS:+--epochs="$$EPOCHS"} \
-		$${DEVICE:+--device="$$DEVICE"} $${SPLIT:+--split="$$SPLIT"} -- "$$MODEL"
+		$${DEVICE:+--device="$$DEVICE"} $${SPLIT:+--split="$$SPLIT"} $${RESUME:+--resume="$$RESUME"} -- "$$MODEL"
+
+resume: $(installed) ## RUN=<id>: go on with a run that ended early
+	@"$$VENV/bin/python" -m mnist_exp resume -- "$$RUN"
+
+reproduce: $(installed) ## RUN=<id>: train a recorded run again, and compare every epoch
+	@"$$VENV/bin/python" -m mnist_exp reproduce -- "$$RUN"
 
 sweep: $(installed) ## MODELS="2 3" SEEDS=5 [EPOCHS=15] [SPLIT=test] [WORKERS=2] [THREADS=1] [SCHEDULER=host:8786]: train what the store lacks
 	@"$$VENV/bin/python" -m mnist_exp sweep --models="$$MODELS" --seeds="$$SEEDS" \
@@ -63,6 +69,12 @@ results: $(installed) ## write experiments/RESULTS.md and results/ from the runs
 
 import: $(installed) ## enter the published runs of experiments/results/ into the store
 	@"$$VENV/bin/python" -m mnist_exp import
+
+backup: $(installed) ## [BACKUP=file.tar.gz]: write the whole local store to one file
+	@"$$VENV/bin/python" -m mnist_exp backup -- $${BACKUP:+"$$BACKUP"}
+
+restore: $(installed) ## BACKUP=file.tar.gz: put a backup in the place of the local store, which is kept
+	@"$$VENV/bin/python" -m mnist_exp restore -- "$$BACKUP"
 
 ui: $(installed) ## [PORT=5000]: browse the recorded runs
 	@"$$VENV/bin/python" -m mnist_exp ui $${PORT:+--port="$$PORT"}

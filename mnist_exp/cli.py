@@ -16,6 +16,7 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
@@ -41,23 +42,65 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return int(options.command(options))
     except ExpectedError as error:
-        print(f"mnist-exp: {error}", file=sys.stderr)
+        print(_with_notes(f"mnist-exp: {error}", error), file=sys.stderr)
         return 2
     except BrokenPipeError:  # as in `mnist-exp compare | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 2
-    except KeyboardInterrupt:
-        print("mnist-exp: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(_with_notes("mnist-exp: interrupted", interrupt), file=sys.stderr)
         return 130
 
 
+def _with_notes(message: str, error: BaseException) -> str:
+    return "; ".join([message, *getattr(error, "__notes__", [])])
+
+
 def _run(options: argparse.Namespace) -> int:
-    from mnist_exp import run, tracking
+    from mnist_exp import run
 
     plan = run.plan(
         options.model, seed=options.seed, epochs=options.epochs, device=options.device,
         split=options.split,
     )  # fmt: skip
+    if options.resume:
+        begun = run.unfinished(plan)
+        if begun is None:
+            raise ExpectedError(
+                f"there is no unfinished run of model {options.model} to resume with this code, "
+                "seed, split, number of epochs, versions and threads: leave RESUME out"
+            )
+        plan = begun
+    return _carry_out(plan)
+
+
+def _resume(options: argparse.Namespace) -> int:
+    from mnist_exp import run
+
+    return _carry_out(run.resume(options.run))
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    from mnist_exp import reproduce
+    from mnist_exp.verdict import percent
+
+    plan = reproduce.plan(options.run)
+    print(f"{plan.name} (run {plan.run_id}) is trained again: {len(plan.history)} epochs")
+    for name, was, now in plan.differences:
+        print(f"  {name} was {was}, and is {now} here")
+    pairs = []
+    for pair in reproduce.carry_out(plan):
+        pairs.append(pair)
+        same = "the same" if pair.identical else f"recorded {percent(pair.recorded_accuracy)}"
+        print(f"epoch {pair.epoch:2}  {plan.split} {percent(pair.accuracy)}, {same}", flush=True)
+    outcome = reproduce.judge(pairs)
+    print(outcome)
+    return 0 if outcome.reproduced else 1
+
+
+def _carry_out(plan: Plan) -> int:
+    from mnist_exp import run, tracking
+
     _print_plan(plan)
     with _ProgressDisplay(plan.recipe.epochs, plan.split) as display:
         outcome = run.carry_out(plan, on_batch=display.batch, on_epoch=display.epoch)
@@ -66,7 +109,8 @@ def _run(options: argparse.Namespace) -> int:
     else:
         print("Not judged: the target is about the test split.")
     if plan.overrides != "none":
-        print(f"Overridden ({plan.overrides}), so it does not count for model {options.model}.")
+        number = plan.iteration.number
+        print(f"Overridden ({plan.overrides}), so it does not count for model {number}.")
     print(f"See it: {'' if tracking.is_served() else 'make ui, then '}{outcome.address}")
     return 0
 
@@ -231,6 +275,29 @@ def _server(options: argparse.Namespace) -> int:
     return ui.serve(options.port, artifacts=artifacts, host=options.host)
 
 
+def _backup(options: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from mnist_exp import ROOT, tracking
+
+    name = time.strftime("%Y%m%d-%H%M%S.tar.gz")
+    file = Path(options.file) if options.file else ROOT / "backups" / name
+    tracking.back_up(file)
+    shown = file.relative_to(ROOT) if file.is_relative_to(ROOT) else file
+    print(f"Written: {shown}; make restore BACKUP={shown} puts it back")
+    return 0
+
+
+def _restore(options: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from mnist_exp import tracking
+
+    kept = tracking.restore(Path(options.file))
+    print(f"Restored; what was there before is in {kept}" if kept else "Restored")
+    return 0
+
+
 def _new(options: argparse.Namespace) -> int:
     from mnist_exp import recipe
 
@@ -248,6 +315,8 @@ def _print_plan(plan: Plan) -> None:
     epochs = f"{plan.recipe.epochs} epoch{'s' if plan.recipe.epochs > 1 else ''}"
     how = f"seed {plan.seed}, device {plan.device.type}, {epochs}, {plan.split} split"
     print(f"  {how}", flush=True)
+    if plan.run_id:
+        print(f"  resumes run {plan.run_id}", flush=True)
 
 
 def _print_verdict(judged: Verdict) -> None:
@@ -357,6 +426,15 @@ def _whole_number(name: str, least: int, most: int, example: str) -> Callable[[s
     return parse
 
 
+def _switch(name: str) -> Callable[[str], bool]:
+    def parse(text: str) -> bool:
+        if text != "1":
+            raise argparse.ArgumentTypeError(f"{name}={ascii(text)[1:41]}: to switch it on, set 1")
+        return True
+
+    return parse
+
+
 def _models(text: str) -> list[int]:
     number = _whole_number("MODELS", 1, 9999, 'MODELS="3 6"')
     return sorted({number(word) for word in text.split() or [""]})
@@ -386,9 +464,23 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--epochs", type=_whole_number("EPOCHS", 1, 10_000, "EPOCHS=2"))
     run.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     run.add_argument("--split", default="test", help="test or validation")
+    run.add_argument(
+        "--resume", type=_switch("RESUME"), nargs="?", const=True, default=False,
+        help="go on with the newest unfinished run of these settings",
+    )  # fmt: skip
     run.set_defaults(command=_run)
 
+    resume = commands.add_parser("resume", help="go on with a run that ended early")
+    resume.add_argument("run", metavar="RUN", help="its id, as the UI shows it")
+    resume.set_defaults(command=_resume)
+
     seeds = _whole_number("SEEDS", 1, 10_000, "SEEDS=5")
+    reproduce = commands.add_parser(
+        "reproduce", help="train a recorded run again: exit 0 for the same numbers, 1 for others"
+    )
+    reproduce.add_argument("run", metavar="RUN", help="its id, as the UI shows it")
+    reproduce.set_defaults(command=_reproduce)
+
     check = commands.add_parser(
         "check", help="exit 0: the target is met on every seed, 1: not, 2: nothing to judge"
     )
@@ -439,6 +531,14 @@ def _parser() -> argparse.ArgumentParser:
     server.add_argument("--host", default="127.0.0.1", help="an address that others reach")
     server.add_argument("--port", type=_whole_number("PORT", 1, 65535, "PORT=5001"), default=5000)
     server.set_defaults(command=_server)
+
+    backup = commands.add_parser("backup", help="write the whole local store to one file")
+    backup.add_argument("file", nargs="?", help="by default backups/<date and time>.tar.gz")
+    backup.set_defaults(command=_backup)
+
+    restore = commands.add_parser("restore", help="put a backup in the place of the local store")
+    restore.add_argument("file")
+    restore.set_defaults(command=_restore)
 
     new = commands.add_parser("new", help="start an iteration from a copy of another")
     new.add_argument("model", type=model)

@@ -69,7 +69,7 @@ def _train(job: Job, parent: str) -> None:
             "worker to the same commit"
         )
     outcome = run.carry_out(
-        plan,
+        run.unfinished(plan) or plan,  # what an earlier sweep left half done
         on_batch=lambda _: None, on_epoch=lambda _: None, parent=parent,
         on_start=lambda run_id: print(run_id, flush=True),
     )  # fmt: skip

@@ -176,14 +176,19 @@ def load(number: int, folder: Path = EXPERIMENTS) -> Iteration:
     exception on import, no RECIPE, or a docstring without its sections.
     """
     file = path(number, folder)
-    module = _execute(_read(file, number, folder), file)
-    recipe = module.__dict__.get("RECIPE")
+    recipe = execute(_read(file, number, folder), file)
+    return Iteration(**vars(read(number, folder)), recipe=recipe)
+
+
+def execute(source: str, file: Path) -> Recipe:
+    """Run the source of an iteration, which errors name as `file`; returns its RECIPE."""
+    recipe = _execute(source, file).__dict__.get("RECIPE")
     if not isinstance(recipe, Recipe):
         raise ExpectedError(
             f"{_short(file)} has no RECIPE: end it with RECIPE = Recipe(network=Network, ...), "
             "as the other iterations do"
         )
-    return Iteration(**vars(read(number, folder)), recipe=recipe)
+    return recipe
 
 
 def load_target(folder: Path = EXPERIMENTS) -> Target:

@@ -4,12 +4,17 @@ Here training and tracking meet; neither knows the other.
 """
 
 import dataclasses
+import hashlib
+import inspect
 import logging
 import platform
 import subprocess
+from collections import deque
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -21,6 +26,8 @@ from torchvision.utils import make_grid
 from mnist_exp import (
     ROOT,
     ExpectedError,
+    augment,
+    checkpoint,
     data,
     figures,
     recipe,
@@ -30,13 +37,14 @@ from mnist_exp import (
     ui,
     verdict,
 )
+from mnist_exp.checkpoint import Checkpoint
 from mnist_exp.receptive_field import (
     ReceptiveFieldError,
     output_field,
     receptive_field_table,
 )
 from mnist_exp.recipe import PIXELS, Iteration, Recipe, Target, where
-from mnist_exp.training import EpochResult, Progress, Training
+from mnist_exp.training import EpochResult, NonFiniteLossError, Progress, Training
 from mnist_exp.verdict import Verdict, percent
 
 log = logging.getLogger(__name__)
@@ -61,6 +69,8 @@ class Plan:
     table: pd.DataFrame | None
     """The receptive-field table; None where the network cannot be followed, and `receptive_field`
     says why."""
+    run_id: str = ""
+    """The run that this goes on with; empty for a new one."""
 
     @property
     def name(self) -> str:
@@ -76,12 +86,40 @@ class Plan:
             "split": self.split,
             "parameters": self.parameters,
             "receptive_field": self.receptive_field,
-            "device": self.device.type,
-            "threads": torch.get_num_threads(),
-            "machine": f"{platform.system()} {platform.machine()}",
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("torch", "torchvision", "mlflow", "mnist-exp")},
+            **environment(self.device),
         }
+
+    def tags(self) -> dict[str, str]:
+        """What the run was made from, as tags of the run."""
+        return {
+            "code_sha256": self.iteration.code_sha256,
+            "training_sha256": training_sha256(),
+            "overrides": self.overrides,
+            **{f"sha256.{name}": value for name, value in data.SHA256.items()},
+        }
+
+    def identity(self) -> dict[str, str]:
+        """All that decides the numbers of the run: where this is the same, they are."""
+        return {key: str(value) for key, value in self.settings().items()} | self.tags()
+
+
+def environment(device: torch.device) -> dict[str, object]:
+    """What decides the numbers of a run beside its recipe and seed, as parameters of the run."""
+    return {
+        "device": device.type,
+        "threads": torch.get_num_threads(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        # Which of their kernels torch's operations take.
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "torchvision", "mlflow", "mnist-exp")},
+    }
+
+
+def training_sha256() -> str:
+    """SHA-256 of the package's code that takes part in a training, without comments and layout."""
+    sources = map(inspect.getsource, (augment, data, training))
+    return hashlib.sha256("".join(map(recipe.code_sha256, sources)).encode()).hexdigest()
 
 
 def plan(
@@ -150,6 +188,57 @@ class Outcome:
     verdict: Verdict | None
 
 
+def resume(run_id: str) -> Plan:
+    """The plan of a run that ended early, to be carried out to its end.
+
+    Raises ExpectedError when the run is finished or is not there, when it has no checkpoint here,
+    and when what decides its numbers has changed since: its code, versions, machine or threads.
+    """
+    kept = checkpoint.of_run(run_id, _checkpoints())
+    runs = tracking.runs().set_index("run_id")
+    if run_id not in runs.index:
+        raise ExpectedError(f"the store holds no run {run_id}")
+    if runs.loc[run_id, "status"] == "FINISHED":
+        raise ExpectedError(f"run {run_id} is finished: there is nothing to resume")
+    content = kept.load()
+    torch.set_num_threads(int(content["identity"]["threads"]))
+    again = dataclasses.replace(plan(**content["request"]), run_id=run_id)
+    changed = _changes(content, again)
+    if changed:
+        raise ExpectedError(
+            f"run {run_id} cannot go on as it began: {'; '.join(changed)}. make run "
+            f"MODEL={again.iteration.number} begins another"
+        )
+    return again
+
+
+def unfinished(wanted: Plan) -> Plan | None:
+    """The newest run that began as `wanted` would and has not been finished, as a plan to go on
+    with it; None if there is none whose checkpoint is here, or another process trains it."""
+    runs = tracking.runs()
+    ended = set(runs.loc[runs["status"].isin(["KILLED", "FAILED"]), "run_id"])
+    for kept in checkpoint.all_in(_checkpoints()):
+        if kept.path.stem in ended:
+            with suppress(ExpectedError):  # a damaged one
+                if not _changes(kept.load(), wanted):
+                    return dataclasses.replace(wanted, run_id=kept.path.stem)
+    return None
+
+
+def _checkpoints() -> Path:
+    return tracking.local_folder() / "checkpoints"
+
+
+def _changes(content: dict[str, Any], plan: Plan) -> list[str]:
+    """What decides the numbers of a run and is not as it was when its checkpoint was made."""
+    before, now = content["identity"], plan.identity()
+    return [
+        f"{name} was {before.get(name)} and is {now.get(name)}"
+        for name in {**before, **now}
+        if before.get(name) != now.get(name)
+    ]
+
+
 def carry_out(
     plan: Plan,
     *,
@@ -160,31 +249,91 @@ def carry_out(
 ) -> Outcome:
     """Train as planned and record the run, as a child of the run `parent` if there is one.
 
-    `on_start` hears the run's id, `on_batch` and `on_epoch` how it goes.
+    `on_start` hears the run's id, `on_batch` and `on_epoch` how it goes. A tracking server that
+    goes away does not stop the training: what it misses is written when it is back.
     """
     train, held_out = data.load(plan.split)
     tracking.open_store()
     job = Training(plan.recipe, train, held_out, seed=plan.seed, device=plan.device)
-    tags, uncommitted = _provenance()
-    tags |= {"code_sha256": plan.iteration.code_sha256, "overrides": plan.overrides}
-    tags |= {f"sha256.{name}": value for name, value in data.SHA256.items()}
     settings = plan.settings() | {f"{plan.split}_images": len(held_out)}
-    source = plan.iteration.file
-    with tracking.start_run(plan.name, settings, tags, source=source, parent=parent) as run:
+    with ExitStack() as stack:
+        if plan.run_id:
+            kept = stack.enter_context(checkpoint.hold(plan.run_id, _checkpoints()))
+            job.restore(kept.load()["state"])
+            run = stack.enter_context(tracking.resume_run(plan.run_id, settings))
+            tracking.adopt([plan.run_id] if parent else [], parent)
+            run.set_tags({"resumed": f"after epoch {len(job.results)}"})
+        else:
+            begun = tracking.start_run(
+                plan.name, settings, plan.tags(), source=plan.iteration.file, parent=parent
+            )
+            run = stack.enter_context(begun)
+            kept = stack.enter_context(checkpoint.hold(run.run_id, _checkpoints()))
+            _save(kept, plan, job)
         on_start(run.run_id)
-        _record_beginning(run, plan, train, held_out, uncommitted)
-        for result in job.epochs(on_batch):
-            run.log_metrics(_metrics(result, plan.split), step=result.epoch)
-            on_epoch(result)
-        judged = _record_end(run, plan, job)
+        try:
+            if not job.results:
+                _record_beginning(run, plan, train, held_out)
+            record = _EpochRecord(run, plan.split, deque(job.results))
+            record.write()
+            for result in job.epochs(on_batch):
+                _save(kept, plan, job)  # first, so that the store is never ahead of it
+                record.add(result)
+                on_epoch(result)
+            record.write()
+            judged = _record_end(run, plan, job)
+            run.end("FINISHED")
+        except (ExpectedError, KeyboardInterrupt) as error:
+            if not isinstance(error, NonFiniteLossError):
+                error.add_note(f"make resume RUN={run.run_id} goes on with it")
+            raise
+        kept.remove()
     address = ui.run_address(run.experiment_id, run.run_id)
-    return Outcome(run.run_id, address, result.evaluation.accuracy, judged)
+    return Outcome(run.run_id, address, job.results[-1].evaluation.accuracy, judged)
+
+
+def _save(kept: Checkpoint, plan: Plan, job: Training) -> None:
+    request = {
+        "number": plan.iteration.number, "seed": plan.seed, "epochs": plan.recipe.epochs,
+        "device": plan.device.type, "split": plan.split,
+    }  # fmt: skip
+    content = {"run_id": kept.path.stem, "request": request, "identity": plan.identity()}
+    kept.save(content | {"state": job.state()})
+
+
+class _EpochRecord:
+    """Writes epochs to a run; those that the store does not take wait until it does."""
+
+    def __init__(self, run: tracking.RunWriter, split: str, waiting: deque[EpochResult]) -> None:
+        self.run, self.split, self.waiting = run, split, waiting
+
+    def add(self, result: EpochResult) -> None:
+        """Write an epoch and those that wait, if the store answers."""
+        was_away = bool(self.waiting)
+        self.waiting.append(result)
+        try:
+            self.write()
+        except tracking.UnreachableError as error:
+            if not was_away:
+                log.warning("%s; the training goes on, and its epochs wait for the store", error)
+        else:
+            if was_away:
+                log.warning("the tracking store answers again, and has all epochs")
+
+    def write(self) -> None:
+        """Write all that wait; raises tracking.UnreachableError when the store does not answer."""
+        while self.waiting:
+            result = self.waiting[0]
+            self.run.log_metrics(metrics(result, self.split), result.epoch, result.ended)
+            self.waiting.popleft()
 
 
 def _record_beginning(
-    run: tracking.RunWriter, plan: Plan, train: data.Digits, held_out: data.Digits, uncommitted: str
+    run: tracking.RunWriter, plan: Plan, train: data.Digits, held_out: data.Digits
 ) -> None:
     iteration = plan.iteration
+    provenance, uncommitted = _provenance()
+    run.set_tags(provenance)
     run.describe(report.run_description(iteration, "In training."))
     run.log_metrics({"parameters": plan.parameters, "model": iteration.number})
     run.log_text(iteration.source, f"source/{iteration.path.name}")
@@ -273,7 +422,8 @@ def _record_mistakes(run: tracking.RunWriter, plan: Plan, job: Training) -> None
     run.log_figure(figures.confusion_matrix(counts, title), "confusion_matrix")
 
 
-def _metrics(result: EpochResult, split: str) -> dict[str, float]:
+def metrics(result: EpochResult, split: str) -> dict[str, float]:
+    """What is recorded of an epoch; accuracies are fractions, losses mean cross-entropies."""
     return {
         "train/accuracy": result.train.accuracy,
         "train/loss": result.train.loss,
