@@ -252,7 +252,7 @@ def test_a_server_works_like_the_local_store(server: str, monkeypatch: pytest.Mo
     run_id = record("through a server", model=5)
     assert tracking.runs()["run_id"].tolist() == [run_id]
     assert tracking.history()["test_errors"].tolist() == [99, 98]
-    monkeypatch.setattr(tracking.reading, "POINTS_PER_REQUEST", 2)  # as if the server had cut it off
+    monkeypatch.setattr(tracking.reading, "POINTS_PER_REQUEST", 2)  # as if it were cut off
     assert tracking.history()["test_errors"].tolist() == [99, 98]
     assert tracking.is_served()
     assert ui.address() == server
