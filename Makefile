@@ -1,7 +1,7 @@
 # Every command a person uses; bare `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run resume reproduce sweep check compare report results import backup restore ui server new test test-slow test-browser lint
+.PHONY: help setup run resume reproduce sweep check compare report results import backup restore ui server new test test-slow test-faults test-browser lint
 .SUFFIXES:
 
 # What a user sets is taken literally and reaches a recipe through the environment only, as in
@@ -91,6 +91,9 @@ test: $(installed) ## run the tests
 
 test-slow: $(installed) ## run the tests that kill sweeps, their workers and their trainings
 	@"$$VENV/bin/python" -m pytest --no-cov -m slow
+
+test-faults: $(installed) ## kill, cut off and fill up runs at random moments, and print what was lost
+	@"$$VENV/bin/python" -W ignore tests/faults.py
 
 test-browser: $(installed) ## run the tests in a real browser (installs Debian's Chromium if it may)
 	@for name in chromium chromium-browser google-chrome; do \

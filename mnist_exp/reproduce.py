@@ -77,11 +77,11 @@ def plan(run_id: str) -> Plan:
     """
     runs = tracking.runs().set_index("run_id")
     if run_id not in runs.index:
-        raise ExpectedError(f"the store holds no run {ascii(run_id)[1:41]}")
+        raise ExpectedError(f"the store holds no run {ascii(run_id)[1:-1][:40]}")
     row: Any = runs.loc[run_id]
     history = tracking.history([run_id])
-    if history.empty:
-        raise ExpectedError(f"run {run_id} has recorded no epoch")
+    if history.empty or history["epoch"].tolist() != list(range(1, len(history) + 1)):
+        raise ExpectedError(f"run {run_id} has recorded no epoch, or not each of them once")
     for name, expected in data.SHA256.items():
         if row.get(f"sha256.{name}") != expected:
             raise ExpectedError(f"run {run_id} was trained on another {name}")

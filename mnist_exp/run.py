@@ -199,6 +199,7 @@ def resume(run_id: str) -> Plan:
     if run_id not in runs.index:
         raise ExpectedError(f"the store holds no run {run_id}")
     if runs.loc[run_id, "status"] == "FINISHED":
+        kept.remove()  # left behind by a process that was killed at the very end
         raise ExpectedError(f"run {run_id} is finished: there is nothing to resume")
     content = kept.load()
     torch.set_num_threads(int(content["identity"]["threads"]))
@@ -206,7 +207,7 @@ def resume(run_id: str) -> Plan:
     changed = _changes(content, again)
     if changed:
         raise ExpectedError(
-            f"run {run_id} cannot go on as it began: {'; '.join(changed)}. make run "
+            f"run {run_id} cannot go on as it began: {', '.join(changed)}; make run "
             f"MODEL={again.iteration.number} begins another"
         )
     return again
@@ -232,11 +233,13 @@ def _checkpoints() -> Path:
 def _changes(content: dict[str, Any], plan: Plan) -> list[str]:
     """What decides the numbers of a run and is not as it was when its checkpoint was made."""
     before, now = content["identity"], plan.identity()
+    changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    words = {"code_sha256": plan.iteration.file, "training_sha256": "the package's training code"}
     return [
-        f"{name} was {before.get(name)} and is {now.get(name)}"
-        for name in {**before, **now}
-        if before.get(name) != now.get(name)
-    ]
+        f"{words[name]} has changed since" if name in words
+        else f"{name} was {before.get(name)} and is {now.get(name)}"
+        for name in changed
+    ]  # fmt: skip
 
 
 def carry_out(
@@ -270,8 +273,8 @@ def carry_out(
             run = stack.enter_context(begun)
             kept = stack.enter_context(checkpoint.hold(run.run_id, _checkpoints()))
             _save(kept, plan, job)
-        on_start(run.run_id)
         try:
+            on_start(run.run_id)
             if not job.results:
                 _record_beginning(run, plan, train, held_out)
             record = _EpochRecord(run, plan.split, deque(job.results))

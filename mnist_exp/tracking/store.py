@@ -43,8 +43,8 @@ PLACES = (
     SqlModelVersion.source, SqlModelVersion.storage_location,
 )  # fmt: skip
 """Where the database holds addresses of artifacts."""
-for noisy in ("mlflow", "alembic"):
-    logging.getLogger(noisy).setLevel(logging.ERROR)
+for noisy in ("mlflow", "alembic"):  # what goes wrong is raised as well as logged
+    logging.getLogger(noisy).setLevel(logging.CRITICAL)
 
 
 def tracking_uri() -> str:
@@ -77,7 +77,7 @@ def readable_errors() -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = " ".join(str(error).partition("[SQL:")[0].split())[:300]
         if "Max retries exceeded" in reason:
             reason = "it does not answer"
         message = f"the tracking store {tracking_uri()} cannot be used: {reason}"

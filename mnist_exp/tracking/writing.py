@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import warnings
@@ -18,6 +19,7 @@ from mlflow import MlflowClient
 from mlflow.data.numpy_dataset import from_numpy
 from mlflow.entities import LoggedModelStatus, Run
 from mlflow.models import infer_signature
+from mlflow.tracking import fluent
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 
 from mnist_exp import ExpectedError
@@ -26,6 +28,9 @@ from mnist_exp.tracking.store import PAGES, connect, experiment_id, readable_err
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+# MLflow would end a run as FINISHED when the process exits, whatever became of it.
+atexit.unregister(fluent._safe_end_run)
 
 PARENT = "mlflow.parentRunId"
 GROUP = "group"
@@ -85,12 +90,12 @@ def _under_way(run: Run) -> Iterator[RunWriter]:
         try:
             yield writer
         except BaseException as error:
-            interrupted = isinstance(error, KeyboardInterrupt)
             # A store that cannot be written to hears of it when it is opened again.
-            with contextlib.suppress(ExpectedError):
-                if not interrupted:
-                    writer.set_tags({"failure": f"{type(error).__name__}: {error}"})
-                writer.end("KILLED" if interrupted else "FAILED")
+            with contextlib.suppress(ExpectedError), readable_errors():
+                writer.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+                if isinstance(error, Exception):
+                    failure = f"{type(error).__name__}: {error}"
+                    MlflowClient(tracking_uri()).set_tag(info.run_id, "failure", failure)
             raise
         writer.end("FINISHED")
 

@@ -1,0 +1,35 @@
+"""What fault injection starts: the command line on 1,000 real digits.
+
+Imported by the process that all of them are children of, so that none spends seconds on imports.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+
+from mnist_exp import cli, data, reproduce, run, ui  # noqa: F401
+from mnist_exp.tracking import store
+
+torch.set_num_threads(1)
+train, test = data.load()
+
+
+def few(_: data.Split) -> tuple[data.Digits, data.Digits]:
+    return train[:1000], test[:500]
+
+
+data.load = few
+
+
+def command(arguments: list[str], uri: str, folder: Path, said: Path) -> None:
+    """Carry out a command over the store `uri`; `folder` takes the place of the checkout's mlruns,
+    and the file `said` what it prints."""
+    os.environ["MLFLOW_TRACKING_URI"] = uri
+    store.DEFAULT_FOLDER = folder
+    sys.stdout = sys.stderr = said.open("w", buffering=1)
+    # A shell that starts the tests in the background has their children ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.exit(cli.main(arguments))

@@ -1,0 +1,218 @@
+"""Runs that are interrupted, and go on: short real trainings, in a real store."""
+
+import dataclasses
+import os
+import pty
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from mnist_exp import ROOT, recipe, run, tracking
+from mnist_exp.cli import main
+from mnist_exp.run import Plan
+
+pytestmark = pytest.mark.usefixtures("store", "few_digits")
+EPOCHS = 3
+
+
+def begin(number: int = 6, *, stop_after: int | None = None) -> str:
+    """Carry out a run of three epochs, or interrupt it after some; returns its id."""
+    ids: list[str] = []
+
+    def stop(epoch: int) -> None:
+        if epoch == stop_after:
+            raise KeyboardInterrupt
+
+    def start(run_id: str) -> None:
+        ids.append(run_id)
+        stop(0)
+
+    def carry_out() -> None:
+        run.carry_out(
+            run.plan(number, epochs=EPOCHS), on_batch=lambda _: None, on_start=start,
+            on_epoch=lambda result: stop(result.epoch),
+        )  # fmt: skip
+
+    if stop_after is None:
+        carry_out()
+    else:
+        with pytest.raises(KeyboardInterrupt) as interrupt:
+            carry_out()
+        assert interrupt.value.__notes__ == [f"make resume RUN={ids[0]} goes on with it"]
+    return ids[0]
+
+
+def carry_on(plan: Plan) -> list[int]:
+    """Bring a run to its end; returns the epochs that were trained for it."""
+    epochs: list[int] = []
+    run.carry_out(
+        plan, on_batch=lambda _: None, on_epoch=lambda result: epochs.append(result.epoch)
+    )
+    return epochs
+
+
+def numbers(run_id: str) -> pd.DataFrame:
+    history = tracking.history([run_id])
+    return history.drop(columns=["run_id", "time", "epoch_seconds"])
+
+
+def status(run_id: str) -> str:
+    return str(tracking.runs().set_index("run_id").loc[run_id, "status"])
+
+
+def test_a_run_goes_on_where_it_was_interrupted(store: Path) -> None:
+    whole = begin()
+    for epochs in (1, 3):
+        stopped = begin(stop_after=epochs)
+        assert status(stopped) == "KILLED"
+        assert len(numbers(stopped)) == epochs
+        assert carry_on(run.resume(stopped)) == list(range(epochs + 1, EPOCHS + 1))
+        assert status(stopped) == "FINISHED"
+        pd.testing.assert_frame_equal(numbers(stopped), numbers(whole), check_exact=True)
+        kept = tracking.runs().set_index("run_id").loc[stopped]
+        assert kept["resumed"] == f"after epoch {epochs}"
+        assert kept["final_test_accuracy_percent"] > 0
+        shown = tracking.table(stopped, "receptive_field")
+        pd.testing.assert_frame_equal(shown, tracking.table(whole, "receptive_field"))
+    assert list((store / "checkpoints").iterdir()) == []
+
+
+def test_epochs_that_the_store_missed_are_written_from_the_checkpoint(store: Path) -> None:
+    whole, stopped = begin(3), begin(3, stop_after=2)
+    with sqlite3.connect(store / "mlflow.db") as database:
+        gone = database.execute("DELETE FROM metrics WHERE run_uuid = ? AND step = 1", [stopped])
+        assert gone.rowcount == 7
+    assert numbers(stopped)["epoch"].tolist() == [2]
+    carry_on(run.resume(stopped))
+    pd.testing.assert_frame_equal(numbers(stopped), numbers(whole), check_exact=True)
+
+
+def test_the_newest_unfinished_run_of_these_settings() -> None:
+    plan = run.plan(3, epochs=EPOCHS)
+    assert run.unfinished(plan) is None
+    begin(3)
+    assert run.unfinished(plan) is None
+    older, newer = begin(3, stop_after=2), begin(3, stop_after=1)
+    assert run.unfinished(plan).run_id == newer
+    assert run.unfinished(run.plan(3, epochs=EPOCHS, seed=2)) is None
+    assert run.unfinished(run.plan(3)) is None
+    assert main(["run", "3", f"--epochs={EPOCHS}", "--resume"]) == 0
+    assert status(newer) == "FINISHED"
+    assert run.unfinished(plan).run_id == older
+
+
+def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    assert main(arguments) == 2
+    out, errors = capsys.readouterr()
+    assert out == ""
+    assert errors.count("\n") == 1
+    return errors
+
+
+def test_what_cannot_be_resumed(
+    store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished, stopped = begin(2), begin(2, stop_after=1)
+    assert f"run {finished} is finished" in refused(["resume", finished], capsys)
+    assert f"the store holds no run {'0' * 32}" in refused(["resume", "0" * 32], capsys)
+    assert "RUN=../../x: the id of a run is needed" in refused(["resume", "../../x"], capsys)
+    assert "no unfinished run of model 4" in refused(["run", "4", "--resume"], capsys)
+
+    load = recipe.load
+    with monkeypatch.context() as patch:
+        changed = dataclasses.replace(load(2), source=load(2).source + "\nLATER = 1\n")
+        patch.setattr(recipe, "load", lambda _: changed)
+        assert "experiments/model_2.py has changed since" in refused(["resume", stopped], capsys)
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "version", lambda name: f"0.0.{len(name)}")
+        assert "torch was 2." in refused(["resume", stopped], capsys)
+    file = store / "checkpoints" / f"{stopped}.pt"
+    file.write_bytes(file.read_bytes()[:-5])
+    assert "is cut off or damaged" in refused(["resume", stopped], capsys)
+    file.unlink()
+    assert f"no checkpoint of run {stopped} here" in refused(["resume", stopped], capsys)
+    assert status(stopped) == "KILLED"
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("threads")
+def test_a_run_goes_on_with_as_many_threads_as_it_began_with() -> None:
+    stopped = begin(2, stop_after=1)
+    torch.set_num_threads(2)
+    run.resume(stopped)
+    assert torch.get_num_threads() == 1
+
+
+@pytest.mark.usefixtures("threads")
+def test_a_run_is_reproduced(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = begin()
+    capsys.readouterr()
+    assert main(["reproduce", whole]) == 0
+    said = capsys.readouterr().out
+    assert "Reproduced: all 3 epochs are identical, bit for bit." in said
+    assert " was " not in said
+
+    with sqlite3.connect(store / "mlflow.db") as database:
+        database.execute(
+            "UPDATE metrics SET value = value + 0.004 WHERE key = 'test/accuracy' AND step = 2"
+        )
+        database.execute("UPDATE params SET value = '1.0' WHERE key = 'torch'")
+    assert main(["reproduce", whole]) == 0
+    said = capsys.readouterr().out
+    assert f"torch was 1.0, and is {torch.__version__.partition('+')[0]} here" in said
+    assert "epoch  3" in said
+    assert said.count("the same") == 2
+    assert "Reproduced within 0.5 points" in said
+    assert "differs by at most 0.40 points" in said
+
+    with sqlite3.connect(store / "mlflow.db") as database:
+        database.execute(
+            "UPDATE metrics SET value = value + 0.002 WHERE key = 'test/accuracy' AND step = 2"
+        )
+    assert main(["reproduce", whole]) == 1
+    assert "Not reproduced within 0.5 points" in capsys.readouterr().out
+    assert len(tracking.runs()) == 1
+
+
+def test_what_cannot_be_reproduced(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "holds no run ../x" in refused(["reproduce", "../x"], capsys)
+    before = begin(2, stop_after=0)
+    assert "has recorded no epoch" in refused(["reproduce", before], capsys)
+    stopped = begin(2, stop_after=1)
+    (source,) = store.glob(f"artifacts/{stopped}/artifacts/source/model_2.py")
+    source.write_text(source.read_text().replace("lr=", "lr=10*"))
+    assert f"the code of run {stopped} is neither" in refused(["reproduce", stopped], capsys)
+
+
+@pytest.mark.slow
+def test_a_closed_terminal_ends_the_run_as_killed(store: Path) -> None:
+    """A real terminal, and no more of it once the first epoch is done."""
+    terminal, side = pty.openpty()
+    code = "import sys, nursery; from mnist_exp import cli; "
+    code += "sys.exit(cli.main(['run', '6', '--epochs=200']))"
+    process = subprocess.Popen(
+        ["setsid", "--ctty", sys.executable, "-c", code], cwd=ROOT, stdin=side, stdout=side,
+        stderr=side, env=os.environ | {"PYTHONPATH": str(ROOT / "tests")},
+    )  # fmt: skip
+    os.close(side)
+    said = b""
+    while b"epoch  1" not in said:
+        said += os.read(terminal, 4096)
+    os.close(terminal)
+    assert process.wait(10) != 0
+    assert tracking.runs()["status"].tolist() == ["KILLED"]
+    assert len(tracking.history()) >= 1
+    assert store.is_dir()
