@@ -267,8 +267,8 @@ def _server(options: argparse.Namespace) -> int:
     print(f"Serving at http://{options.host}:{options.port}, artifacts in {artifacts}")
     if options.host != ui.LOOPBACK:
         print(
-            "Whoever reaches this address may try to log in, and who logs in may change and delete "
-            "runs. Change the password of MLflow's first user, admin, at once:\n"
+            "Log in as admin, with what MLFLOW_AUTH_ADMIN_PASSWORD was when the database was first "
+            "served. HTTP\nsends passwords as they are: use a network that you trust. More users: "
             "https://mlflow.org/docs/latest/self-hosting/security/basic-http-auth/"
         )
     print("Clients: export MLFLOW_TRACKING_URI=<this address>", flush=True)

@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import zlib
 from importlib.util import find_spec
@@ -140,7 +141,7 @@ def serve(port: int, *, artifacts: str = "", host: str = LOOPBACK) -> int:
     """Run MLflow's server over the store until it is interrupted; returns its exit code.
 
     With a folder or bucket for `artifacts`, clients on other machines read and write them through
-    the server. A `host` that others can reach has MLflow's own authentication in front.
+    the server. A `host` that others can reach has MLflow's own login in front.
     """
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", f"{port}"]
@@ -149,17 +150,34 @@ def serve(port: int, *, artifacts: str = "", host: str = LOOPBACK) -> int:
     environment["MLFLOW_BACKEND_STORE_URI"] = tracking.tracking_uri()
     if artifacts:
         command += ["--artifacts-destination", artifacts]
-    if host != LOOPBACK:
-        command += ["--app-name", "basic-auth"]
-        environment.setdefault("MLFLOW_FLASK_SERVER_SECRET_KEY", secrets.token_hex(32))
-    # In a session of its own, and told to end: at Ctrl-C it would print a traceback.
-    server = subprocess.Popen(command, env=environment, start_new_session=True)
-    try:
-        return server.wait()
-    except KeyboardInterrupt:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait()
-        return 0
+    with tempfile.TemporaryDirectory() as folder:  # which nobody else can read
+        if host != LOOPBACK:
+            command += ["--app-name", "basic-auth"]
+            environment = _login(Path(folder) / "login.ini", host) | environment
+        # In a session of its own, and told to end: at Ctrl-C it would print a traceback.
+        server = subprocess.Popen(command, env=environment, start_new_session=True)
+        try:
+            return server.wait()
+        except KeyboardInterrupt:
+            os.killpg(server.pid, signal.SIGTERM)
+            server.wait()
+            return 0
+
+
+def _login(file: Path, host: str) -> dict[str, str]:
+    """Settings with which MLflow asks for a login, in part written to `file`."""
+    # The users stand beside the runs: MLflow would keep them in a file in the working directory.
+    database = tracking.tracking_uri().replace("%", "%%")
+    file.write_text(
+        f"[mlflow]\nadmin_username = admin\ndefault_permission = READ\ndatabase_uri = {database}\n"
+    )
+    settings = {
+        "MLFLOW_AUTH_CONFIG_PATH": f"{file}",
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(32),
+    }
+    if host != "0.0.0.0":  # for which MLflow answers to any private address
+        settings["MLFLOW_SERVER_ALLOWED_HOSTS"] = f"{host},{host}:*"
+    return settings
 
 
 def check_server(backend: str, artifacts: str, host: str) -> None:
@@ -174,10 +192,10 @@ def check_server(backend: str, artifacts: str, host: str) -> None:
         )
     if artifacts.startswith("s3://") and find_spec("boto3") is None:
         raise ExpectedError("a bucket needs boto3: .venv/bin/python -m pip install boto3")
-    if host != LOOPBACK and find_spec("flask_wtf") is None:
+    if host != LOOPBACK and len(os.environ.get("MLFLOW_AUTH_ADMIN_PASSWORD", "")) < 12:
         raise ExpectedError(
-            "a server that others can reach needs MLflow's authentication: "
-            ".venv/bin/python -m pip install 'mlflow[auth]'"
+            "a server that others can reach asks for a login: set MLFLOW_AUTH_ADMIN_PASSWORD to 12 "
+            "characters or more, which become the password of its first user, admin"
         )
     os.environ["MLFLOW_TRACKING_URI"] = backend
     tracking.make_tables()

@@ -80,6 +80,8 @@ def readable_errors() -> Iterator[None]:
         reason = " ".join(str(error).partition("[SQL:")[0].split())[:300]
         if "Max retries exceeded" in reason:
             reason = "it does not answer"
+        if isinstance(error, MlflowException) and error.get_http_status_code() == 401:
+            reason = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to a login of it"
         message = f"the tracking store {tracking_uri()} cannot be used: {reason}"
         message = re.sub(r"//[^/@\s]*@", "//", message)  # without passwords
         kind = UnreachableError if _may_come_back(error) else ExpectedError
