@@ -122,31 +122,36 @@ def carry_out(
     `on_start` hears how many trainings go on at once, `on_result` each that ends. An interrupt
     stops the trainings, whose runs end as KILLED, and is raised again.
     """
-    with tracking.continue_run(plan.name) as parent:
-        tracking.adopt(plan.held.values(), parent.run_id)
-        results = []
-        with _client(scheduler, workers) as client:
-            places = _check_workers(client)
+    with _client(scheduler, workers) as client:
+        places = _check_workers(client)  # a refused sweep leaves no run behind
+        with tracking.continue_run(plan.name) as parent:
+            tracking.adopt(plan.held.values(), parent.run_id)
             on_start(places)
-            stop = Event(f"stop-{parent.run_id}", client=client)
-            stop.clear()
-            request = {
-                "module": JOB, "parent": parent.run_id, "threads": threads,
-                "uri": tracking.tracking_uri(),
-            }  # fmt: skip
-            futures = [
-                client.submit(train, job, request, key=job.key, pure=False) for job in plan.missing
-            ]
-            try:
-                for future in as_completed(futures):
-                    results.append(_result(future))
-                    on_result(results[-1])
-            except KeyboardInterrupt:
-                stop.set()
-                with suppress(TimeoutError):
-                    distributed.wait(futures, timeout=PATIENCE)
-                raise
-        _summarise(parent, plan, results)
+            results = _train_all(client, plan, parent, threads, on_result)
+            _summarise(parent, plan, results)
+    return results
+
+
+def _train_all(
+    client: Client, plan: Plan, parent: tracking.RunWriter, threads: int,
+    on_result: Callable[[Result], None],
+) -> list[Result]:  # fmt: skip
+    results = []
+    stop = Event(f"stop-{parent.run_id}", client=client)
+    stop.clear()
+    request = {
+        "module": JOB, "parent": parent.run_id, "threads": threads, "uri": tracking.tracking_uri(),
+    }  # fmt: skip
+    futures = [client.submit(train, job, request, key=job.key, pure=False) for job in plan.missing]
+    try:
+        for future in as_completed(futures):
+            results.append(_result(future))
+            on_result(results[-1])
+    except KeyboardInterrupt:
+        stop.set()
+        with suppress(TimeoutError):
+            distributed.wait(futures, timeout=PATIENCE)
+        raise
     return results
 
 
@@ -207,20 +212,24 @@ def _client(scheduler: str, workers: int | None) -> Iterator[Client]:
 
 def _check_workers(client: Client) -> int:
     """How many trainings the workers take at once; ExpectedError when they are not like us."""
-    try:
-        versions = client.run(_version)
-    except ModuleNotFoundError:
-        raise ExpectedError(
-            "a worker of SCHEDULER= does not have mnist-exp: start it in the environment and the "
-            "checkout of this project, as the README says"
-        ) from None
-    if not versions:
+    workers = client.run(_version, on_error="return")
+    if not workers:
         raise ExpectedError("SCHEDULER= has no worker: start one, as the README says")
-    for worker, version in versions.items():
+    found = {f"worker {address}": version for address, version in workers.items()}
+    try:
+        found["the scheduler"] = client.run_on_scheduler(_version)  # it reads the jobs, too
+    except ModuleNotFoundError as error:
+        found["the scheduler"] = error
+    for place, version in found.items():
+        if isinstance(version, Exception):
+            raise ExpectedError(
+                f"{place} cannot use mnist-exp ({version}): start it in the environment and the "
+                "checkout of this project, as the README says"
+            )
         if version != __version__:
             raise ExpectedError(
-                f"worker {worker} has mnist-exp {version}, and this is {__version__}: bring them "
-                "to the same version"
+                f"{place} has mnist-exp {version}, and this is {__version__}: bring them to the "
+                "same version"
             )
     return sum(client.nthreads().values())
 

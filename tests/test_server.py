@@ -1,22 +1,25 @@
 """A tracking server on a real PostgreSQL, and sweeps that use it."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
-import time
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from distributed import Client
 from handmade import GOOD, add_evidence, record_run
 from servers import wait_until_healthy
 from test_tracking import RECORD
 
-from mnist_exp import ExpectedError, sweep, tracking
+from mnist_exp import ROOT, ExpectedError, __version__, sweep, tracking
 from mnist_exp.cli import main
+from mnist_exp.sweep import Plan, Result
 
 
 @pytest.fixture(scope="module")
@@ -113,32 +116,54 @@ def test_a_server_that_others_reach_asks_for_a_login(
     assert sorted(file.name for file in tmp_path.iterdir()) == ["served", "server.log"]
 
 
-@pytest.mark.slow
-def test_a_sweep_on_workers_started_by_hand_with_a_server_on_postgresql(
-    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def quick(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sweeps use that server, and their trainings see a few digits only."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))
     monkeypatch.setattr(sweep, "JOB", "quick_job")
-    dask, port = [sys.executable, "-m", "dask"], free_port()
-    own = {"cwd": tmp_path, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    scheduler = subprocess.Popen(
-        [*dask, "scheduler", "--host=127.0.0.1", f"--port={port}", "--no-dashboard"], **own
-    )
-    worker = subprocess.Popen(
-        [*dask, "worker", f"tcp://127.0.0.1:{port}", "--nworkers=2", "--nthreads=1",
-         "--no-dashboard"], **own,
-    )  # fmt: skip
-    try:
-        time.sleep(8)
-        results = sweep.carry_out(
-            sweep.plan([2], [1, 2], epochs=1), workers=None, threads=1,
-            scheduler=f"127.0.0.1:{port}", on_start=lambda _: None, on_result=lambda _: None,
+
+
+@contextmanager
+def cluster(
+    folder: Path, *, bare: str = "", **environment: str
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A scheduler and two workers, started by hand in `folder`; the address of the scheduler and
+    its process. The `bare` one of them does not find the checkout, but all that is installed."""
+
+    def start(role: str, *arguments: str) -> subprocess.Popen[bytes]:
+        python = [sys.executable, "-S"] if role == bare else [sys.executable]
+        return subprocess.Popen(
+            [*python, "-m", "dask", role, *arguments, "--no-dashboard"], cwd=folder,
+            env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
+
+    port = free_port()
+    address = f"tcp://127.0.0.1:{port}"
+    scheduler = start("scheduler", "--host=127.0.0.1", f"--port={port}")
+    worker = start("worker", address, "--nworkers=2", "--nthreads=1")
+    try:
+        with Client(address, timeout="60s") as client:
+            client.wait_for_workers(2, timeout=60)
+        yield address, scheduler
     finally:
         for process in (worker, scheduler):
             process.terminate()
-            process.wait(30)
+            process.wait(60)
+
+
+def carry_out(plan: Plan, address: str) -> list[Result]:
+    return sweep.carry_out(
+        plan, workers=None, threads=1, scheduler=address, on_start=lambda _: None,
+        on_result=lambda _: None,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick")
+def test_a_sweep_on_workers_started_by_hand_with_a_server_on_postgresql(tmp_path: Path) -> None:
+    with cluster(tmp_path) as (address, _):
+        results = carry_out(sweep.plan([2], [1, 2], epochs=1), address)
     assert [result.failure for result in results] == ["", ""]
     runs = tracking.runs()
     assert runs["status"].tolist() == ["FINISHED"] * 2
@@ -146,6 +171,40 @@ def test_a_sweep_on_workers_started_by_hand_with_a_server_on_postgresql(
     assert table["r_out"].iloc[-1] == 28
     assert list((tmp_path / "served").rglob("receptive_field.csv"))
     assert sweep.plan([2], [1, 2], epochs=1).missing == ()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick")
+def test_a_worker_with_another_version_is_refused(tmp_path: Path) -> None:
+    package = shutil.copytree(ROOT / "mnist_exp", tmp_path / "other" / "mnist_exp")
+    init = (package / "__init__.py").read_text()
+    (package / "__init__.py").write_text(init.replace(__version__, "9.8.7"))
+    plan = sweep.plan([2], [1], epochs=1)
+    with (
+        cluster(tmp_path, PYTHONPATH=str(package.parent)) as (address, _),
+        pytest.raises(ExpectedError, match=rf"has mnist-exp 9\.8\.7, and this is {__version__}"),
+    ):
+        carry_out(plan, address)
+    assert nothing_is_recorded()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bare", ["worker", "scheduler"])
+@pytest.mark.usefixtures("quick")
+def test_a_cluster_without_the_package_is_refused(bare: str, tmp_path: Path) -> None:
+    installed = sysconfig.get_path("purelib")
+    with (
+        cluster(tmp_path, bare=bare, PYTHONPATH=installed) as (address, _),
+        pytest.raises(ExpectedError, match=rf"{bare}.* cannot use mnist-exp .*No module named"),
+    ):
+        carry_out(sweep.plan([2], [1], epochs=1), address)
+    assert nothing_is_recorded()
+
+
+def nothing_is_recorded() -> bool:
+    """No training, and no sweep above it."""
+    client, experiment = tracking.open_store()
+    return client.search_runs([experiment]) == []
 
 
 @pytest.mark.parametrize(
