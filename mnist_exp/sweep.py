@@ -21,7 +21,7 @@ from typing import Any
 
 import distributed
 import pandas as pd
-from distributed import Client, Event, LocalCluster, as_completed
+from distributed import CancelledError, Client, Event, LocalCluster, as_completed
 
 from mnist_exp import (
     ExpectedError,
@@ -36,6 +36,8 @@ from mnist_exp import (
 from mnist_exp.job import Job
 
 logging.getLogger("distributed").setLevel(logging.ERROR)
+# It has a level of its own, and logs a traceback about a scheduler that we say is lost.
+logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
 JOB = "mnist_exp.job"
 CONNECT = "10s"
 PATIENCE = 10
@@ -207,7 +209,15 @@ def _client(scheduler: str, workers: int | None) -> Iterator[Client]:
     except (OSError, ValueError, TimeoutError) as error:
         raise ExpectedError(f"SCHEDULER={scheduler} cannot be reached: {error}") from None
     with client:
-        yield client
+        try:
+            yield client
+        except (CancelledError, OSError) as error:
+            if isinstance(error, OSError) and client.status == "running":
+                raise
+            raise ExpectedError(
+                f"the scheduler {scheduler} was lost, and the trainings under way with it: start "
+                "it again, and the same command trains what is missing"
+            ) from None
 
 
 def _check_workers(client: Client) -> int:
@@ -256,15 +266,11 @@ def train(job: Job, request: dict[str, Any]) -> Result:
         assert process.stdin
         process.stdin.write(json.dumps(own) + "\n")
         process.stdin.flush()
-        while process.poll() is None and not stop.is_set():
-            time.sleep(0.2)
-        if process.poll() is None:
-            process.terminate()  # once: a second signal would interrupt the ending of its run
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(PATIENCE)
-            process.kill()
-            process.wait()
-        process.stdin.close()
+        try:
+            while process.poll() is None and not stop.is_set():
+                time.sleep(0.2)
+        finally:  # also when the scheduler is gone
+            _end(process)
         out.seek(0)
         errors.seek(0)
         said, complained = out.read().splitlines(), errors.read().strip().splitlines()
@@ -279,3 +285,14 @@ def train(job: Job, request: dict[str, Any]) -> Result:
     else:
         failure = complained[-1] if complained else f"exit code {process.returncode}"
     return Result(job, run_id, seconds, failure=failure)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    if process.poll() is None:
+        process.terminate()  # once: a second signal would interrupt the ending of its run
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(PATIENCE)
+        process.kill()
+        process.wait()
+    assert process.stdin
+    process.stdin.close()

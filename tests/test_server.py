@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 from distributed import Client
 from handmade import GOOD, add_evidence, record_run
+from mlflow import MlflowClient
 from servers import wait_until_healthy
+from test_sweep import when
 from test_tracking import RECORD
 
 from mnist_exp import ROOT, ExpectedError, __version__, sweep, tracking
@@ -171,6 +173,50 @@ def test_a_sweep_on_workers_started_by_hand_with_a_server_on_postgresql(tmp_path
     assert table["r_out"].iloc[-1] == 28
     assert list((tmp_path / "served").rglob("receptive_field.csv"))
     assert sweep.plan([2], [1, 2], epochs=1).missing == ()
+
+
+SWEEP = """
+import sys
+from mnist_exp import cli, sweep
+sweep.JOB = "quick_job"
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick")
+def test_a_scheduler_that_is_killed_ends_the_sweep_and_its_runs(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SWEEP, "sweep", "--models=2", "--seeds=3", "--epochs=4"]
+
+    def statuses() -> set[str]:
+        return set(tracking.runs()["status"])
+
+    with cluster(tmp_path) as (address, scheduler):
+        client = subprocess.Popen(
+            [*command, f"--scheduler={address}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True,
+        )  # fmt: skip
+        when(lambda: [1] if {"FINISHED", "RUNNING"} <= statuses() else [])
+        scheduler.kill()
+        _, errors = client.communicate(timeout=30)
+        assert client.returncode == 2, errors
+        assert errors.startswith(f"mnist-exp: the scheduler {address} was lost")
+        assert errors.count("\n") == 1
+        when(lambda: [1] if "RUNNING" not in statuses() else [], 40)
+    before = tracking.runs()
+    assert statuses() == {"FINISHED", "KILLED"}
+    (parent,) = set(before["parent"])
+    assert MlflowClient().get_run(parent).info.status == "FAILED"
+
+    with cluster(tmp_path) as (address, _):
+        done = subprocess.run(
+            [*command, f"--scheduler={address}"], capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 0, done.stderr
+    runs = tracking.runs().query("status == 'FINISHED'")
+    assert sorted(runs["seed"]) == [1, 2, 3]  # each once
+    assert set(before.query("status == 'FINISHED'")["run_id"]) < set(runs["run_id"])
+    assert MlflowClient().get_run(parent).info.status == "FINISHED"
 
 
 @pytest.mark.slow
