@@ -82,8 +82,8 @@ def of_run(run_id: str, folder: Path) -> Checkpoint:
     """The checkpoint of a run in `folder`, whether it is there or not."""
     if not re.fullmatch("[0-9a-f]{32}", run_id):
         raise ExpectedError(
-            f"RUN={ascii(run_id)[1:-1][:40]}: the id of a run is needed, 32 hexadecimal digits, as make "
-            "ui shows it"
+            f"RUN={ascii(run_id)[1:-1][:40]}: the id of a run is needed, 32 hexadecimal digits, as "
+            "make ui shows it"
         )
     return Checkpoint(folder / f"{run_id}.pt")
 

@@ -429,7 +429,8 @@ def _whole_number(name: str, least: int, most: int, example: str) -> Callable[[s
 def _switch(name: str) -> Callable[[str], bool]:
     def parse(text: str) -> bool:
         if text != "1":
-            raise argparse.ArgumentTypeError(f"{name}={ascii(text)[1:-1][:40]}: to switch it on, set 1")
+            shown = ascii(text)[1:-1][:40]
+            raise argparse.ArgumentTypeError(f"{name}={shown}: to switch it on, set 1")
         return True
 
     return parse
