@@ -57,6 +57,9 @@ def _with_notes(message: str, error: BaseException) -> str:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from mnist_exp import tracking
+
+    tracking.check_answers()  # before torch takes its seconds
     from mnist_exp import run
 
     plan = run.plan(

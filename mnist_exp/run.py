@@ -315,6 +315,8 @@ class _EpochRecord:
         was_away = bool(self.waiting)
         self.waiting.append(result)
         try:
+            if was_away:
+                tracking.check_answers()
             self.write()
         except tracking.UnreachableError as error:
             if not was_away:

@@ -21,7 +21,7 @@ from typing import Any
 
 import distributed
 import pandas as pd
-from distributed import CancelledError, Client, Event, LocalCluster, as_completed
+from distributed import CancelledError, Client, Event, KilledWorker, LocalCluster, as_completed
 
 from mnist_exp import (
     ExpectedError,
@@ -144,15 +144,21 @@ def _train_all(
     request = {
         "module": JOB, "parent": parent.run_id, "threads": threads, "uri": tracking.tracking_uri(),
     }  # fmt: skip
-    futures = [client.submit(train, job, request, key=job.key, pure=False) for job in plan.missing]
+    futures = {
+        client.submit(train, job, request, key=job.key, pure=False): job for job in plan.missing
+    }
     try:
         for future in as_completed(futures):
-            results.append(_result(future))
+            try:
+                results.append(future.result())
+            except KilledWorker:
+                lost = "its worker was lost again and again"
+                results.append(Result(futures[future], "", 0, failure=lost))
             on_result(results[-1])
     except KeyboardInterrupt:
         stop.set()
         with suppress(TimeoutError):
-            distributed.wait(futures, timeout=PATIENCE)
+            distributed.wait(list(futures), timeout=PATIENCE)
         raise
     return results
 
@@ -171,7 +177,8 @@ def _summarise(parent: tracking.RunWriter, plan: Plan, results: list[Result]) ->
             "worst_of_last_epochs_percent": 100 * row.worst_accuracy,
         }
         named = {f"model-{row.model}/{name}": round(value, 4) for name, value in figures.items()}
-        parent.log_metrics({name: value for name, value in named.items() if not math.isnan(value)})
+        known = {name: value for name, value in named.items() if not math.isnan(value)}
+        parent.log_metrics(known, time=time.time())  # an earlier sweep of this name gave others
         low, high = 100 * row.pass_low, 100 * row.pass_high
         interval = f"{row.passing} of {row.seeds} seeds ({low:.0f} to {high:.0f} %)"
         if plan.split == "test":
@@ -179,11 +186,6 @@ def _summarise(parent: tracking.RunWriter, plan: Plan, results: list[Result]) ->
     shown = comparison.shown(table, recipe.load_target(), plan.split)
     failed = [f"- {result.job.name}: {result.failure}" for result in results if result.failure]
     parent.describe("\n".join([f"A {plan.name}.", "", report.markdown_table(shown), "", *failed]))
-
-
-def _result(future: Any) -> Result:
-    result: Result = future.result()
-    return result
 
 
 @contextmanager

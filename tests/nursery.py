@@ -21,12 +21,10 @@ def few(_: data.Split) -> tuple[data.Digits, data.Digits]:
     return train[:1000], test[:500]
 
 
-data.load = few
-
-
 def command(arguments: list[str], uri: str, folder: Path, said: Path) -> None:
     """Carry out a command over the store `uri`; `folder` takes the place of the checkout's mlruns,
     and the file `said` what it prints."""
+    data.load = few
     os.environ["MLFLOW_TRACKING_URI"] = uri
     store.DEFAULT_FOLDER = folder
     sys.stdout = sys.stderr = said.open("w", buffering=1)

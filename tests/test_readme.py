@@ -9,8 +9,10 @@ import shlex
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -48,7 +50,7 @@ def words(command: str) -> list[str]:
 
 def test_the_readme_has_commands_and_snippets() -> None:
     assert SHELL[:2] == ["make run MODEL=6", "make test"]
-    assert len(SHELL) == 12
+    assert len(SHELL) == 16
     assert len(PYTHON) == 2
 
 
@@ -62,6 +64,10 @@ def test_command(command: str, environment: tuple[Path, dict[str, str]]) -> None
     if command == "make ui":
         serve_and_stop(copy, variables)
         return
+    if command.startswith("make resume"):
+        command = command.replace("<id>", interrupted_run(copy, variables))
+    if command.startswith("make reproduce"):
+        command = command.replace("<id>", newest_run(copy))
     done = subprocess.run(
         words(command), cwd=copy, env=variables, capture_output=True, text=True, check=False
     )
@@ -73,6 +79,27 @@ def test_command(command: str, environment: tuple[Path, dict[str, str]]) -> None
         assert (copy / "reports" / "comparison.html").is_file()
     if command.startswith("make new"):
         assert (copy / "experiments" / "model_7.py").is_file()
+
+
+def interrupted_run(copy: Path, variables: dict[str, str]) -> str:
+    """Press Ctrl-C when a run has its first checkpoint; returns its id."""
+    process = subprocess.Popen(
+        words("make run MODEL=2 EPOCHS=1"), cwd=copy, env=variables, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    checkpoints = copy / "mlruns" / "checkpoints"
+    while process.poll() is None and not list(checkpoints.glob("*.pt")):
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, errors = process.communicate(timeout=30)
+    (run_id,) = re.findall(r"interrupted; make resume RUN=(\w{32}) goes on", errors)
+    return str(run_id)
+
+
+def newest_run(copy: Path) -> str:
+    with sqlite3.connect(copy / "mlruns" / "mlflow.db") as database:
+        query = "SELECT run_uuid FROM runs JOIN metrics USING (run_uuid) ORDER BY start_time DESC"
+        return str(database.execute(query).fetchone()[0])
 
 
 def serve_and_stop(copy: Path, variables: dict[str, str]) -> None:

@@ -201,8 +201,8 @@ def test_what_cannot_be_reproduced(store: Path, capsys: pytest.CaptureFixture[st
 def test_a_closed_terminal_ends_the_run_as_killed(store: Path) -> None:
     """A real terminal, and no more of it once the first epoch is done."""
     terminal, side = pty.openpty()
-    code = "import sys, nursery; from mnist_exp import cli; "
-    code += "sys.exit(cli.main(['run', '6', '--epochs=200']))"
+    code = "import sys, nursery; nursery.data.load = nursery.few; "
+    code += "sys.exit(nursery.cli.main(['run', '6', '--epochs=200']))"
     process = subprocess.Popen(
         ["setsid", "--ctty", sys.executable, "-c", code], cwd=ROOT, stdin=side, stdout=side,
         stderr=side, env=os.environ | {"PYTHONPATH": str(ROOT / "tests")},

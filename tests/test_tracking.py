@@ -257,3 +257,19 @@ def test_a_server_works_like_the_local_store(server: str, monkeypatch: pytest.Mo
     assert tracking.is_served()
     assert ui.address() == server
     assert ui.prepare().startswith("/#/experiments/")
+
+
+@pytest.mark.parametrize("silent", [True, False])
+def test_a_server_that_is_away_is_one_line_within_seconds(
+    silent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        if not silent:
+            listener.close()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+        begun = time.monotonic()
+        with pytest.raises(tracking.UnreachableError, match="it does not answer") as refused:
+            tracking.runs()
+        assert "\n" not in str(refused.value)
+        assert time.monotonic() - begun < 6

@@ -27,6 +27,7 @@ from mnist_exp.tracking.reading import (
 )
 from mnist_exp.tracking.store import (
     UnreachableError,
+    check_answers,
     is_served,
     local_folder,
     make_tables,
@@ -48,7 +49,7 @@ from mnist_exp.tracking.writing import (
 
 __all__ = [
     "EPOCH_METRICS", "RUN_COLUMNS", "ExportError", "RunWriter", "UnreachableError", "adopt",
-    "archive", "back_up", "continue_run", "end_run", "enter_run", "history", "image", "is_served",
-    "keep_page", "local_folder", "make_tables", "only_one", "open_store", "remove_run", "restore",
-    "resume_run", "runs", "source", "start_run", "table", "tracking_uri",
+    "archive", "back_up", "check_answers", "continue_run", "end_run", "enter_run", "history",
+    "image", "is_served", "keep_page", "local_folder", "make_tables", "only_one", "open_store",
+    "remove_run", "restore", "resume_run", "runs", "source", "start_run", "table", "tracking_uri",
 ]  # fmt: skip

@@ -36,8 +36,8 @@ log = logging.getLogger(__name__)
 EXPERIMENT = "mnist_exp"
 PAGES = "mnist_exp reports"
 DEFAULT_FOLDER = ROOT / "mlruns"
-ANSWER = 5.0
-"""Seconds that a tracking server has to answer at the start."""
+ANSWER = 4.0
+"""Seconds that a tracking server has to say that it is there."""
 PLACES = (
     SqlExperiment.artifact_location, SqlRun.artifact_uri, SqlLoggedModel.artifact_location,
     SqlModelVersion.source, SqlModelVersion.storage_location,
@@ -116,8 +116,7 @@ def connect() -> tuple[MlflowClient, str]:
 @cache
 def _opened(uri: str) -> str:
     """Open the store for the first time in this process; returns the id of the experiment."""
-    if is_served():
-        check_server(uri)
+    check_answers()
     with only_one():  # a database that two processes make or upgrade at once breaks
         database = sqlite_file(uri)
         upgrade(uri, database)
@@ -128,13 +127,16 @@ def _opened(uri: str) -> str:
     return experiment
 
 
-def check_server(uri: str) -> None:
-    """Raise OSError when no tracking server answers within seconds, however often MLflow would
-    try."""
-    try:
-        requests.get(f"{uri.rstrip('/')}/health", timeout=ANSWER)
-    except requests.RequestException as error:
-        raise OSError("it does not answer") from error
+def check_answers() -> None:
+    """Raise UnreachableError when a tracking server keeps the store and does not answer within
+    seconds, where MLflow would try for longer."""
+    if not is_served():
+        return
+    with readable_errors():
+        try:
+            requests.get(f"{tracking_uri().rstrip('/')}/health", timeout=ANSWER)
+        except requests.RequestException as error:
+            raise OSError("it does not answer") from error
 
 
 @cache
