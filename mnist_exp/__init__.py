@@ -13,8 +13,18 @@ ROOT = Path(__file__).resolve().parents[1]
 """The checkout: `experiments/`, `data/` and `mlruns/` lie in it, wherever a command is started."""
 
 
+def printable(text: str) -> str:
+    """The text in one line that no terminal obeys: with escapes for what cannot be shown."""
+    return "".join(
+        character if character.isprintable() else ascii(character)[1:-1] for character in text
+    )
+
+
 class ExpectedError(Exception):
     """Something that the user can put right; its text is one line that says what and how.
 
     The command line prints it without a traceback and exits with 2.
     """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())

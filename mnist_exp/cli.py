@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
-from mnist_exp import ExpectedError
+from mnist_exp import ExpectedError, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -413,7 +413,7 @@ def _duration(seconds: float) -> str:
 class _OneLineParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         message = re.sub(r"^argument \S+: ", "", " ".join(message.split()))
-        self.exit(2, f"mnist-exp: {message}\n")
+        self.exit(2, f"mnist-exp: {printable(message)}\n")
 
 
 def _whole_number(name: str, least: int, most: int, example: str) -> Callable[[str], int]:

@@ -18,6 +18,8 @@ from pathlib import Path
 import psutil
 from mlflow import MlflowClient
 
+from mnist_exp import printable
+
 log = logging.getLogger(__name__)
 
 TAGS = PROCESS, HEARTBEAT = "process", "heartbeat"
@@ -60,25 +62,30 @@ def mark_lost(client: MlflowClient, experiment: str) -> None:
     A run that never said which process writes to it is left alone.
     """
     for run in client.search_runs([experiment], "attributes.status = 'RUNNING'", max_results=1000):
-        if not is_gone(run.data.tags):
+        run_id = run.info.run_id
+        # What a process wrote before it ended is seen only by who asks after that.
+        if not is_gone(run.data.tags) or client.get_run(run_id).info.status != "RUNNING":
             continue
-        run_id, last = run.info.run_id, float(run.data.tags[HEARTBEAT])
         client.set_tag(run_id, "failure", "its process ended without a word")
-        client.set_terminated(run_id, "KILLED", round(1000 * last))
+        client.set_terminated(run_id, "KILLED", round(1000 * float(run.data.tags[HEARTBEAT])))
         log.warning(
             "%s was under way when its process ended, and counts as KILLED; if it is a training, "
-            "make resume RUN=%s goes on with it", run.info.run_name, run_id,
+            "make resume RUN=%s goes on with it", printable(run.info.run_name), run_id,
         )  # fmt: skip
 
 
 def is_gone(tags: Mapping[str, str]) -> bool:
     """Whether the process that wrote to the run with these tags is known to have ended."""
     try:
-        process, silence = json.loads(tags[PROCESS]), time.time() - float(tags[HEARTBEAT])
-        if process["host"] != _host():
-            return silence > SILENCE
-        return not _is_running(int(process["id"]), float(process["started"]))
-    except (KeyError, TypeError, ValueError, OverflowError):  # not of our making
+        process, last = json.loads(tags[PROCESS]), float(tags[HEARTBEAT])
+        host, process_id, started = process["host"], process["id"], process["started"]
+        times = all(0 <= moment < 2 * time.time() for moment in (started, last))
+        if not (times and isinstance(host, str) and 0 < process_id < 2**32):
+            return False
+        if host != _host():
+            return time.time() - last > SILENCE
+        return not _is_running(process_id, started)
+    except (KeyError, TypeError, ValueError, RecursionError):  # not of our making
         return False
 
 
@@ -95,3 +102,5 @@ def _is_running(process_id: int, started: float) -> bool:
         return bool(same and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+    except psutil.AccessDenied:  # where a user sees nothing of the processes of others
+        return True
