@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import tarfile
 import tempfile
 import time
+import zlib
 from pathlib import Path
 
 from mnist_exp import ExpectedError
@@ -14,14 +16,17 @@ from mnist_exp.tracking import liveness
 from mnist_exp.tracking.store import (
     connect,
     copy_database,
+    free,
     only_one,
     readable_errors,
     sqlite_file,
     tracking_uri,
 )
 
-PARTS = ("artifacts", "checkpoints")
-"""The folders of a store, beside its database."""
+DATABASE, *PARTS = "mlflow.db", "artifacts", "checkpoints"
+"""What a backup holds: the database, under this name, and the folders beside it."""
+JOURNALS = ("-journal", "-wal", "-shm")
+"""Files that SQLite keeps beside a database; they belong to no other."""
 
 
 def back_up(file: Path) -> None:
@@ -30,22 +35,23 @@ def back_up(file: Path) -> None:
     database = _database()
     if not database.is_file():
         raise ExpectedError(f"there is no store to back up: {database} is missing")
-    if file.exists():
-        raise ExpectedError(f"{file} is there already; choose another BACKUP=")
     try:
+        if file.exists():
+            raise ExpectedError(f"{file} is there already; choose another BACKUP=")
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".backup-", dir=file.parent) as folder:
             # Artifacts of runs that are newer than the database's copy do no harm.
-            copy, packed = Path(folder, database.name), Path(folder, "backup.tar.gz")
+            copy, packed = Path(folder, DATABASE), Path(folder, "backup.tar.gz")
             copy_database(database, copy)
-            with tarfile.open(packed, "w:gz", compresslevel=1) as archive:
-                archive.add(copy, database.name)
+            # What is linked is needed as well.
+            with tarfile.open(packed, "w:gz", compresslevel=1, dereference=True) as archive:
+                archive.add(copy, DATABASE)
                 for part in PARTS:
-                    if (database.parent / part).is_dir():
-                        archive.add(database.parent / part, part)
+                    _pack(archive, database.parent / part)
             packed.replace(file)
-    except OSError as error:
-        raise ExpectedError(f"{file} cannot be written: {error.strerror or error}") from None
+    except (OSError, sqlite3.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ExpectedError(f"{file} cannot be written: {reason}") from None
 
 
 def restore(file: Path) -> Path | None:
@@ -56,20 +62,23 @@ def restore(file: Path) -> Path | None:
     is under way.
     """
     database = _database()
-    _check_idle(database)
     home = database.parent
-    home.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".restore-", dir=home) as folder:
-        _unpack(file, Path(folder), database.name)
-        with only_one():
-            there = [home / name for name in (database.name, *PARTS) if (home / name).exists()]
-            kept = home / time.strftime("before-restore-%Y%m%d-%H%M%S") if there else None
+    names = [f"{database.name}{journal}" for journal in ("", *JOURNALS)] + PARTS
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".restore-", dir=home) as folder, only_one():
+            _check_idle(database)
+            _unpack(file, Path(folder))
+            there = [home / name for name in names if os.path.lexists(home / name)]
+            kept = free(home / time.strftime("before-restore-%Y%m%d-%H%M%S")) if there else None
             if kept:
                 kept.mkdir()
                 for path in there:
                     path.rename(kept / path.name)
             for part in Path(folder).iterdir():
-                part.rename(home / part.name)
+                part.rename(database if part.name == DATABASE else home / part.name)
+    except OSError as error:
+        raise ExpectedError(f"{file} cannot be restored: {error.strerror or error}") from None
     return kept
 
 
@@ -83,8 +92,18 @@ def _database() -> Path:
     return database
 
 
+def _pack(archive: tarfile.TarFile, folder: Path) -> None:
+    for place, _, names in os.walk(folder, followlinks=True):
+        inside = Path(place).relative_to(folder.parent)
+        archive.add(place, str(inside), recursive=False)
+        for name in names:
+            # Opened first: a checkpoint may be replaced at any moment, by one of another size.
+            with contextlib.suppress(FileNotFoundError), Path(place, name).open("rb") as content:
+                archive.addfile(archive.gettarinfo(None, str(inside / name), content), content)
+
+
 def _check_idle(database: Path) -> None:
-    if not database.exists():
+    if not database.exists() or _damage(database):  # a backup is most wanted then
         return
     with readable_errors():
         client, experiment = connect()
@@ -97,21 +116,38 @@ def _check_idle(database: Path) -> None:
             )
 
 
-def _unpack(file: Path, folder: Path, database: str) -> None:
+def _damage(database: Path) -> str:
+    """What is wrong with an SQLite database that is to be a store; empty for a sound one."""
     try:
-        with tarfile.open(file) as archive:
+        with contextlib.closing(sqlite3.connect(database)) as connection:
+            (health,) = connection.execute("PRAGMA quick_check").fetchone()
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    except sqlite3.OperationalError as error:  # as when it is locked
+        raise ExpectedError(f"{database} cannot be opened: {error}") from None
+    except sqlite3.DatabaseError as error:
+        return str(error)
+    if health != "ok":
+        return str(health)
+    return "" if {"alembic_version", "experiments", "runs"} <= tables else "it is not MLflow's"
+
+
+def _unpack(file: Path, folder: Path) -> None:
+    try:
+        with tarfile.open(file, "r:gz") as archive:
             members = archive.getmembers()
             strange = [
                 member.name for member in members
-                if member.name.split("/")[0] not in (database, *PARTS)
+                if member.name.split("/")[0] not in (DATABASE, *PARTS)
                 or not (member.isfile() or member.isdir())
             ]  # fmt: skip
-            if strange or database not in archive.getnames():
+            if strange or DATABASE not in archive.getnames():
                 raise ExpectedError(f"{file} is no backup of a store (make backup writes them)")
             archive.extractall(folder, filter="data")
-        with contextlib.closing(sqlite3.connect(folder / database)) as connection:
-            (health,) = connection.execute("PRAGMA quick_check").fetchone()
-        if health != "ok":
-            raise ExpectedError(f"the database in {file} is damaged: {health}")
-    except (OSError, EOFError, tarfile.TarError, sqlite3.Error) as error:
-        raise ExpectedError(f"{file} cannot be restored: {error}") from None
+            while archive.fileobj and archive.fileobj.read(1 << 20):
+                pass  # to the end, where the checksum of the whole is
+    except (OSError, EOFError, ValueError, zlib.error, tarfile.TarError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ExpectedError(f"{file} cannot be restored: {reason}") from None
+    damage = _damage(folder / DATABASE)
+    if damage:
+        raise ExpectedError(f"the database in {file} cannot be used: {damage}")

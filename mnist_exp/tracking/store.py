@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import re
@@ -11,13 +12,16 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import mlflow
 import requests
+from alembic.script import ScriptDirectory
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.store.db.utils import (
+    _get_alembic_config,
     _get_latest_schema_revision,
     _get_schema_version,
     _upgrade_db,
@@ -49,10 +53,15 @@ for noisy in ("mlflow", "alembic"):  # what goes wrong is raised as well as logg
 
 def tracking_uri() -> str:
     """The address of the store, absolute for SQLite, and with its driver for PostgreSQL."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{DEFAULT_FOLDER / 'mlflow.db'}"
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    uri = uri or f"sqlite:///{quote(str(DEFAULT_FOLDER / 'mlflow.db'))}"
     uri = re.sub("^postgres(ql)?://", "postgresql+psycopg2://", uri)
     database = sqlite_file(uri)
-    return f"sqlite:///{database}" if database else uri
+    if database is None:
+        return uri
+    # What SQLAlchemy would read as something else; to encode more would confuse MLflow.
+    path = re.sub("%(?=[0-9a-fA-F]{2})", "%25", str(database)).replace("?", "%3F")
+    return f"sqlite:///{path}"
 
 
 def make_tables() -> None:
@@ -169,7 +178,7 @@ def bring_home(uri: str, database: Path, experiment: str) -> None:
         return
     if not (database.parent / "artifacts").is_dir() and Path(local_file_uri_to_path(old)).is_dir():
         return  # the database alone was copied
-    with client._tracking_client.store.ManagedSessionMaker() as session:
+    with client._tracking_client.store.ManagedSessionMaker(read_only=False) as session:
         column: Any
         for column in PLACES:
             inside: Any = column.startswith(f"{old}/", autoescape=True)
@@ -183,7 +192,7 @@ def bring_home(uri: str, database: Path, experiment: str) -> None:
 def upgrade(uri: str, database: Path | None) -> None:
     """Bring a database of an older MLflow to the schema of this one, after keeping a copy of it.
 
-    Raises ExpectedError for one that only its owner can back up.
+    Raises ExpectedError for one that only its owner can back up, and for one of a newer MLflow.
     """
     if is_served() or (database and not database.exists()):
         return
@@ -191,15 +200,33 @@ def upgrade(uri: str, database: Path | None) -> None:
     current = _get_schema_version(engine)
     if current in (None, _get_latest_schema_revision()):
         return
+    if current not in _known_revisions():
+        raise ExpectedError(
+            f"{database or 'the tracking database'} was written by a newer MLflow (schema "
+            f"{current}) than is installed, {mlflow.__version__}: update the environment, or name "
+            "another store with MLFLOW_TRACKING_URI"
+        )
     if database is None:
         raise ExpectedError(
             "the tracking database has the schema of another MLflow: keep a copy (pg_dump), then "
             "upgrade it (.venv/bin/mlflow db upgrade <address>)"
         )
-    copy = database.with_name(f"{database.name}.{current}")
+    # A copy that is there already may be the only whole one, of an upgrade that was interrupted.
+    copy = free(database.with_name(f"{database.name}.{current}"))
     copy_database(database, copy)
     _upgrade_db(engine)
     log.warning("the store was of an older MLflow: it is upgraded, and kept as it was in %s", copy)
+
+
+def free(path: Path) -> Path:
+    """`path`, or the first of `path`-2, -3, ... that is not there."""
+    others = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    return next(place for place in itertools.chain([path], others) if not place.exists())
+
+
+def _known_revisions() -> set[str]:
+    script = ScriptDirectory.from_config(_get_alembic_config(db_url=""))
+    return {revision.revision for revision in script.walk_revisions()}
 
 
 def copy_database(database: Path, copy: Path) -> None:
@@ -221,7 +248,9 @@ def local_folder() -> Path:
 def sqlite_file(uri: str) -> Path | None:
     """The file of an SQLite store; None for any other."""
     prefix = "sqlite:///"
-    return Path(uri.removeprefix(prefix)).absolute() if uri.startswith(prefix) else None
+    if not uri.startswith(prefix):
+        return None
+    return Path(unquote(uri.removeprefix(prefix))).absolute()  # as SQLAlchemy does
 
 
 @contextlib.contextmanager
