@@ -36,7 +36,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("mnist_exp").setLevel(logging.INFO)
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if [] in vars(options).values():  # what older Pythons make of --host=--
+        parser.error("-- is no value")
     for ending in (signal.SIGTERM, signal.SIGHUP):  # a run ends as KILLED, a server stops
         signal.signal(ending, signal.default_int_handler)
     try:
@@ -451,7 +454,12 @@ def _seeds(text: str) -> list[int]:
     if len(words) == 1 and "-" not in text:
         return list(range(1, _whole_number("SEEDS", 1, 10_000, "SEEDS=5")(words[0]) + 1))
     bounds = [[number(bound) for bound in word.split("-", 1)] for word in words or [""]]
-    return sorted({seed for own in bounds for seed in range(own[0], own[-1] + 1)})
+    ranges = [range(own[0], own[-1] + 1) for own in bounds]
+    if not all(ranges) or sum(map(len, ranges)) > 10_000:
+        raise argparse.ArgumentTypeError(
+            f"SEEDS={text[:40]}: a range goes up, as in SEEDS=101-110, and to 10000 seeds at most"
+        )
+    return sorted({seed for own in ranges for seed in own})
 
 
 def _parser() -> argparse.ArgumentParser:

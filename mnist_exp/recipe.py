@@ -163,8 +163,11 @@ def read(number: int, folder: Path = EXPERIMENTS) -> Entry:
     source = _read(file, number, folder)
     try:
         docstring = ast.get_docstring(ast.parse(source))
+        code_sha256(source)  # whoever has an entry can have its hash
     except SyntaxError as error:
         raise _syntax_error(error, file) from None
+    except (MemoryError, RecursionError):
+        raise ExpectedError(f"{_short(file)}: the code is nested too deeply") from None
     title, sections = docstring_sections(docstring or "", number, file)
     return Entry(number=number, source=source, title=title, sections=sections, folder=folder)
 
@@ -276,6 +279,8 @@ def count_parameters(network: nn.Module) -> int:
 
 def _read(file: Path, number: int | None = None, folder: Path = EXPERIMENTS) -> str:
     try:
+        if file.exists() and not file.is_file():  # a device may have no end
+            raise ExpectedError(f"{_short(file)} is no file")
         return file.read_text(encoding="utf-8")
     except FileNotFoundError:
         message = f"there is no {_short(file)}" if number is None else _missing(number, folder)
@@ -305,7 +310,8 @@ def _execute(source: str, file: Path) -> types.ModuleType:
 
 
 def _syntax_error(error: SyntaxError, file: Path) -> ExpectedError:
-    return ExpectedError(f"{_short(file)}, line {error.lineno}: syntax error: {error.msg}")
+    place = f", line {error.lineno}" if error.lineno else ""
+    return ExpectedError(f"{_short(file)}{place}: syntax error: {error.msg}")
 
 
 def _short(file: Path) -> str:

@@ -81,7 +81,12 @@ def enter(folder: Path = EXPERIMENTS) -> Imported:
         mistakes = _read_mistakes(results / "best_run")
         if absent:
             raise KeyError(f"runs.csv lacks {', '.join(sorted(absent))}")
-    except (OSError, ValueError, KeyError) as error:
+        ready = [
+            tracking.archived_run(row, history[history["run_id"] == row["run_id"]])
+            for row in archived
+        ]
+        tables = [fields[fields["model"].astype(str) == row["params.model"]] for row in archived]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         reason = " ".join(str(error).split())
         raise ExpectedError(
             f"{results} cannot be imported: {reason}: restore it from git"
@@ -94,11 +99,10 @@ def enter(folder: Path = EXPERIMENTS) -> Imported:
             tracking.remove_run(run_id)
         there = there.drop(broken.index)
         present = ids & {*there["run_id"], *there["imported_from"]}
-        for row in archived:
-            if row["run_id"] not in present:
-                own = history[history["run_id"] == row["run_id"]]
-                with tracking.enter_run(row, own) as run:
-                    _enter_tables(run, row, fields, mistakes)
+        for archived_run, field in zip(ready, tables, strict=True):
+            if archived_run.run_id not in present:
+                with tracking.enter_run(archived_run) as run:
+                    _enter_tables(run, archived_run.run_id, field, mistakes)
     return Imported(len(ids) - len(present), len(present))
 
 
@@ -163,17 +167,16 @@ def _read_mistakes(folder: Path) -> Mistakes | None:
     if not folder.is_dir():
         return None
     tables = {name: pd.read_csv(folder / f"{name}.csv") for name in MISTAKES}
-    image = np.asarray(Image.open(folder / "misclassified.png"))
+    image = tracking.grey_values(folder / "misclassified.png")
     return Mistakes((folder / "run_id").read_text().strip(), tables, image)
 
 
 def _enter_tables(
-    run: tracking.RunWriter, row: dict[str, str], fields: pd.DataFrame, mistakes: Mistakes | None
+    run: tracking.RunWriter, run_id: str, field: pd.DataFrame, mistakes: Mistakes | None
 ) -> None:
-    own = fields[fields["model"].astype(str) == row["params.model"]]
-    if len(own):
-        run.log_table(own.drop(columns="model"), "receptive_field")
-    if mistakes and mistakes.run_id == row["run_id"]:
+    if len(field):
+        run.log_table(field.drop(columns="model"), "receptive_field")
+    if mistakes and mistakes.run_id == run_id:
         for name, table in mistakes.tables.items():
             run.log_table(table, name)
         run.log_image(mistakes.image, "misclassified")

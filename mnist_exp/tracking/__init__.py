@@ -14,11 +14,12 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 
-from mnist_exp.tracking.archive import archive, enter_run
+from mnist_exp.tracking.archive import archive, archived_run, enter_run
 from mnist_exp.tracking.backup import back_up, restore
 from mnist_exp.tracking.reading import (
     EPOCH_METRICS,
     RUN_COLUMNS,
+    grey_values,
     history,
     image,
     runs,
@@ -49,7 +50,8 @@ from mnist_exp.tracking.writing import (
 
 __all__ = [
     "EPOCH_METRICS", "RUN_COLUMNS", "ExportError", "RunWriter", "UnreachableError", "adopt",
-    "archive", "back_up", "check_answers", "continue_run", "end_run", "enter_run", "history",
-    "image", "is_served", "keep_page", "local_folder", "make_tables", "only_one", "open_store",
-    "remove_run", "restore", "resume_run", "runs", "source", "start_run", "table", "tracking_uri",
+    "archive", "archived_run", "back_up", "check_answers", "continue_run", "end_run", "enter_run",
+    "grey_values", "history", "image", "is_served", "keep_page", "local_folder", "make_tables",
+    "only_one", "open_store", "remove_run", "restore", "resume_run", "runs", "source", "start_run",
+    "table", "tracking_uri",
 ]  # fmt: skip

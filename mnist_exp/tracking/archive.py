@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 import mlflow
 import pandas as pd
@@ -60,51 +61,74 @@ def archive(run_ids: Iterable[str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-@contextlib.contextmanager
-def enter_run(archived: Mapping[str, str], history: pd.DataFrame) -> Iterator[RunWriter]:
-    """Make a finished run from a row of `archive` and its rows of `history`, with its times.
+@dataclass(frozen=True)
+class ArchivedRun:
+    """A run that `enter_run` can make again."""
 
-    The block may add tables; the run counts as finished when the block has ended.
+    run_id: str
+    name: str
+    start: int
+    """In milliseconds since 1970, as `end` is."""
+    end: int
+    params: dict[str, str]
+    tags: dict[str, str]
+    points: list[Metric]
+
+
+def archived_run(row: Mapping[str, str], history: pd.DataFrame) -> ArchivedRun:
+    """A run from its row of `archive` and its rows of `history`.
+
+    Raises ValueError or KeyError for what are none.
     """
-    start, end = (pd.Timestamp(archived[f"{name}_time"]) for name in ("start", "end"))
+    start, end = (_milliseconds(pd.Timestamp(row[f"{name}_time"])) for name in ("start", "end"))
     parts = {
         part: {
             key.removeprefix(f"{part}."): value
-            for key, value in archived.items()
+            for key, value in row.items()
             if key.startswith(f"{part}.")
         }
         for part in ("params", "tags", "metrics")
     }
     names = {column_name(key): key for key in EPOCH_METRICS}
     points = [
-        Metric(names[column], float(row[column]), _milliseconds(row["time"]), int(row["epoch"]))
-        for row in history.to_dict("records")
-        for column in names.keys() & row.keys()
-        if pd.notna(row[column])
+        Metric(names[column], float(own[column]), _milliseconds(own["time"]), int(own["epoch"]))
+        for own in history.to_dict("records")
+        for column in names.keys() & own.keys()
+        if pd.notna(own[column])
     ]
-    points += [
-        Metric(key, float(value), _milliseconds(end), 0) for key, value in parts["metrics"].items()
-    ]
+    points += [Metric(key, float(value), end, 0) for key, value in parts["metrics"].items()]
+    return ArchivedRun(
+        row["run_id"], row["run_name"], start, end, parts["params"], parts["tags"], points
+    )
+
+
+@contextlib.contextmanager
+def enter_run(archived: ArchivedRun) -> Iterator[RunWriter]:
+    """Make a finished run, with the times of the original.
+
+    The block may add tables; the run counts as finished when the block has ended.
+    """
+    points = archived.points
     with readable_errors():
         client, experiment = connect()
         run = client.create_run(
-            experiment, start_time=_milliseconds(start), run_name=archived["run_name"],
-            tags={IMPORTED: archived["run_id"]} | liveness.own_tags(),
+            experiment, start_time=archived.start, run_name=archived.name,
+            tags={IMPORTED: archived.run_id} | liveness.own_tags(),
         )  # fmt: skip
         run_id = run.info.run_id
         here = _place(experiment, run_id)
-        tags = [RunTag(key, text.replace(ANYWHERE, here)) for key, text in parts["tags"].items()]
+        tags = [RunTag(key, text.replace(ANYWHERE, here)) for key, text in archived.tags.items()]
         client.log_batch(run_id, tags=tags)
         for place in range(0, len(points), 1000):  # what one request may hold
             client.log_batch(run_id, metrics=points[place : place + 1000])
-        client.log_batch(run_id, params=[Param(*item) for item in parts["params"].items()])
+        client.log_batch(run_id, params=[Param(*item) for item in archived.params.items()])
         mlflow.start_run(run_id)
     try:
-        yield RunWriter(run_id, experiment, _milliseconds(start))
+        yield RunWriter(run_id, experiment, archived.start)
     finally:
         mlflow.end_run("RUNNING")
     with readable_errors():
-        client.set_terminated(run_id, "FINISHED", _milliseconds(end))
+        client.set_terminated(run_id, "FINISHED", archived.end)
 
 
 def _place(experiment_id: str, run_id: str) -> str:

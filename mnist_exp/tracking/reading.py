@@ -6,6 +6,7 @@ import io
 import math
 import re
 import tempfile
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,8 @@ EPOCH_METRICS = (
 )  # fmt: skip
 """What a run records each epoch, on whichever split."""
 
+PIXELS = 60_000 * 28 * 28
+"""The largest image that is read: a sheet of every digit."""
 RUNS_PER_QUERY = 1_000
 RUNS_PER_REQUEST, POINTS_PER_REQUEST = 100, 25_000
 """Limits of MLflow's server for one request."""
@@ -162,9 +165,25 @@ def image(run_id: str, name: str) -> np.ndarray | None:
     """Grey values, uint8 (height, width), that a run was given with `log_image`; None if not."""
     file = _artifact(run_id, f"{name}.png")
     try:
-        return np.asarray(Image.open(file)) if file else None
-    except OSError as error:
+        return grey_values(file) if file else None
+    except ValueError as error:
         raise ExpectedError(f"{name}.png of run {run_id} cannot be read: {error}") from None
+
+
+def grey_values(file: Path | io.BytesIO) -> np.ndarray:
+    """What a PNG as `log_image` writes it shows, uint8 (height, width).
+
+    Raises ValueError for any other file.
+    """
+    bombs = Image.DecompressionBombWarning, Image.DecompressionBombError
+    try:
+        with warnings.catch_warnings(action="error"), Image.open(file, formats=["PNG"]) as opened:
+            if opened.mode != "L" or opened.width * opened.height > PIXELS:
+                raise ValueError(f"it is no sheet of digits ({opened.mode}, {opened.size})")
+            return np.asarray(opened)
+    # What Pillow raises has nothing in common; SyntaxError is its word for a broken PNG.
+    except (OSError, SyntaxError, *bombs) as error:
+        raise ValueError(str(error)) from None
 
 
 def source(run_id: str, number: int) -> str | None:
