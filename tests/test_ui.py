@@ -2,10 +2,18 @@
 
 import base64
 import json
+import os
+import socket
+import subprocess
+import sys
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
+import requests
+from servers import wait_until_healthy
 
 from mnist_exp import tracking, ui
 
@@ -58,3 +66,61 @@ def test_a_description_that_someone_else_wrote_stays(tmp_path: Path) -> None:
     page.touch()
     ui.prepare(page)
     assert tags()["mlflow.note.content"] == "My own words."
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[int, int]]:
+    """`make ui`; its port and process id."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mnist_exp", "ui", f"--port={port}"],
+        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env={key: value for key, value in os.environ.items() if "MLFLOW_DISABLE" not in key},
+    )  # fmt: skip
+    try:
+        wait_until_healthy(f"http://127.0.0.1:{port}")
+        yield port, process.pid
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0
+
+
+def create(port: int, **headers: str) -> int:
+    """Ask the server as a page does that a browser shows; returns the status of the answer."""
+    own = {"Content-Type": headers.pop("content", "application/json")}
+    address = f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/create"
+    return requests.post(address, '{"name": "made"}', headers=own | headers).status_code
+
+
+@pytest.mark.slow
+def test_the_ui_answers_its_own_pages_on_this_machine_only(served: tuple[int, int]) -> None:
+    port, process_id = served
+    client, _ = tracking.open_store()
+    origins = ["http://evil.example", "null", f"http://127.0.0.1.evil.example:{port}"]
+    for origin in origins:
+        for content in ("application/json", "text/plain"):  # which a form can send
+            assert create(port, Origin=origin, content=content) == 403
+    hosts = ["evil.example", f"evil.example:{port}", f"127.0.0.1.evil.example:{port}"]
+    for host in hosts:
+        assert create(port, Host=host) == 403
+        assert requests.get(f"http://127.0.0.1:{port}/", headers={"Host": host}).status_code == 403
+    assert client.get_experiment_by_name("made") is None
+    reply = requests.get(f"http://127.0.0.1:{port}/", headers={"Origin": "http://evil.example"})
+    assert "Access-Control-Allow-Origin" not in reply.headers
+    assert create(port, Origin=f"http://127.0.0.1:{port}") == 200
+    assert client.get_experiment_by_name("made") is not None
+
+    processes = psutil.Process(process_id).children(recursive=True)
+    listening = [
+        connection.laddr
+        for process in processes for connection in process.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    ]  # fmt: skip
+    assert listening == [("127.0.0.1", port)]
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.2", port)) != 0
+    assert not [process for process in processes if "mlflow.server.jobs" in str(process.cmdline())]
+    for process in processes:
+        assert process.environ()["MLFLOW_DISABLE_TELEMETRY"] == "true"
