@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnist_exp import ROOT, ExpectedError
+from mnist_exp import ROOT, ExpectedError, printable
 
 if TYPE_CHECKING:  # who reads the notebook need not wait for torch
     from torch import nn
@@ -229,14 +229,15 @@ def docstring_sections(docstring: str, number: int, file: Path) -> tuple[str, di
     text = "\n".join(lines[1:])
     parts = re.split(rf"^({'|'.join(SECTIONS)}):", text, flags=re.MULTILINE)
     sections = {
-        name: " ".join(body.split()) for name, body in zip(parts[1::2], parts[2::2], strict=True)
+        name: printable(" ".join(body.split()))
+        for name, body in zip(parts[1::2], parts[2::2], strict=True)
     }
     absent = [name for name in SECTIONS if name not in sections]
     if title is None or absent:
         heading = [] if title else [f"the title line 'Model {number}: ...'"]
         lacks = ", ".join(heading + absent)
         raise ExpectedError(f"the docstring of {_short(file)} lacks {lacks}: see {_short(path(1))}")
-    return title[1], sections
+    return printable(title[1]), sections
 
 
 def code_sha256(source: str) -> str:

@@ -1,11 +1,12 @@
 """Comparisons in, pages, pictures and descriptions out."""
 
 import base64
+import contextlib
 import difflib
 import io
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +20,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image
 
-from mnist_exp import __version__, comparison, figures, tracking, ui
+from mnist_exp import ExpectedError, __version__, comparison, figures, printable, tracking, ui
 from mnist_exp.comparison import Comparison, plain
 from mnist_exp.recipe import SECTIONS, Entry, Target
 from mnist_exp.verdict import Effect, Verdict, pass_rate_bound, percent
@@ -269,18 +270,19 @@ def _fields(found: Comparison) -> tuple[list[dict[str, Any]], list[Picture]]:
         models = f"Model{_s(len(numbers))} {', '.join(map(str, numbers))}"
         name = f"receptive_field_{numbers[0]}"
         if table is not None:
-            seen = ", ".join(f"{row.layer} {row.r_out}" for row in _rows(table))
-            pictures.append(
-                Picture(
-                    name,
-                    figures.receptive_field_growth(table),
-                    f"Pixels that each layer sees: {seen}.",
-                    f"{models}: how much of the input each layer sees. The shaded band is the "
-                    "input.",
+            with _evidence(group["run"]):
+                seen = ", ".join(f"{row.layer} {row.r_out}" for row in _rows(table))
+                pictures.append(
+                    Picture(
+                        name,
+                        figures.receptive_field_growth(table),
+                        f"Pixels that each layer sees: {seen}.",
+                        f"{models}: how much of the input each layer sees. The shaded band is the "
+                        "input.",
+                    )
                 )
-            )
-            table = table.drop(columns=["dilation", "start", "misaligned"], errors="ignore")
-            table = table.astype(object).map(plain)
+                table = table.drop(columns=["dilation", "start", "misaligned"], errors="ignore")
+                table = table.astype(object).map(plain)
         known = str(group["run"]["receptive_field"])
         reason = known if known.startswith("unknown") else "the run has none"
         fields.append({"models": models, "name": name, "table": table, "reason": reason})
@@ -292,12 +294,31 @@ def _rows(table: pd.DataFrame) -> Any:
     return table.itertuples(index=False)
 
 
+@contextlib.contextmanager
+def _evidence(run: pd.Series) -> Iterator[None]:
+    """Tables and images of a run that anyone may have changed are shown in the block."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise ExpectedError(
+            f"the tables of run {run['run_id']} are not as a run writes them "
+            f"({type(error).__name__}: {error}): delete the run in the UI, and train it again"
+        ) from error
+
+
 def _mistakes(found: Comparison) -> tuple[dict[str, Any] | None, list[Picture]]:
     run = found.best_run()
     wrong = None if run is None else tracking.table(run["run_id"], "misclassified")
     counts = None if run is None else tracking.table(run["run_id"], "confusion_matrix")
     if run is None or wrong is None or counts is None:
         return None, []
+    with _evidence(run):
+        return _shown_mistakes(found, run, wrong, counts)
+
+
+def _shown_mistakes(
+    found: Comparison, run: pd.Series, wrong: pd.DataFrame, counts: pd.DataFrame
+) -> tuple[dict[str, Any], list[Picture]]:
     counts = counts.set_index("truth").astype(int).rename_axis(columns="guess")
     name = f"{run['run_name']}"
     what = (
@@ -427,7 +448,7 @@ def _markdown(value: object) -> Markup:
 
 def escape_markdown(text: str) -> str:
     """Text in one line, shown as it is and read neither as Markdown nor as HTML."""
-    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
+    text = printable(" ".join(text.split())).replace("&", "&amp;").replace("<", "&lt;")
     return re.sub(r"([\\|\[\]*_~$`])", r"\\\1", text)
 
 

@@ -15,11 +15,12 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from handmade import add_evidence, record_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mnist_exp import ROOT, ExpectedError, data, recipe, results, tracking
+from mnist_exp import ROOT, ExpectedError, comparison, data, recipe, report, results, tracking
 from mnist_exp.cli import main
 
 often = settings(derandomize=True, max_examples=60, deadline=None)
@@ -317,6 +318,48 @@ def test_images_and_tables_of_a_run_that_cannot_be_read_are_one_line() -> None:
     table = tracking.table(run.run_id, "own")
     assert table["=1+1"].tolist() == ["<b>"]
     assert len(table["a"][0]) == 10_000_000
+
+
+EVIDENCE = {
+    "misclassified.csv": [
+        "a,b\n1,2\n",
+        "index,truth,guess,probability\n7,4,9,often\n9,2,7,0.5\n",
+        "index,truth,guess,probability\n" + "7,4,9,0.5\n" * 50,
+        "index,truth,guess,probability\n",
+    ],
+    "confusion_matrix.csv": ["a,b\n1,2\n", "truth,0\n0,x\n"],
+    "receptive_field.csv": ["a,b\n1,2\n", "layer,kernel,r_out,n_out\n<b>,x,y,z\n"],
+}
+
+
+@pytest.mark.usefixtures("store")
+def test_evidence_that_someone_changed_is_one_line(tmp_path: Path) -> None:
+    run_id = record_run(6)
+    add_evidence(run_id)
+    folder = Path(mlflow.artifacts.download_artifacts(run_id=run_id))
+    found = comparison.read()
+    for file, contents in EVIDENCE.items():
+        before = (folder / file).read_text()
+        for content in contents:
+            (folder / file).write_text(content)
+            for write in (report.write, results.write):
+                with pytest.raises(ExpectedError, match=f"run {run_id}") as refused:
+                    write(found, tmp_path / "written")
+                assert is_one_line(refused.value)
+        (folder / file).write_text(before)
+    assert report.write(found, tmp_path / "written").is_file()
+
+
+def test_words_of_an_iteration_cannot_write_to_a_terminal(tmp_path: Path) -> None:
+    hostile = "\x1b[2J \x07 \u202e <b> *c* ![x](http://example.org)"
+    source = VALID.replace("rotate the", f"{hostile} rotate the")
+    (tmp_path / "model_7.py").write_text(source.replace("Change:", f"Change: {hostile}"))
+    entry = recipe.read(7, tmp_path)
+    shown = r"\x1b[2J \x07 \u202e <b> *c* ![x](http://example.org)"
+    assert entry.title.startswith(f"{shown} rotate the")
+    assert entry.sections["Change"].startswith(shown)
+    described = report.run_description(entry, "")
+    assert r"\\x1b\[2J \\x07 \\u202e &lt;b> \*c\* !\[x\](http" in described
 
 
 RESULTS = ROOT / "experiments" / "results"
