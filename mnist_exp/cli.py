@@ -392,7 +392,7 @@ class _SweepDisplay:
 
     def start(self, at_once: int) -> None:
         self.at_once = at_once
-        print(f"{len(self.plan.missing)} to train, {at_once} at once", flush=True)
+        self._write(f"{len(self.plan.missing)} to train, {at_once} at once")
 
     def result(self, result: sweep.Result) -> None:
         from mnist_exp.verdict import percent
@@ -403,9 +403,10 @@ class _SweepDisplay:
         ended = result.failure or f"{self.plan.split} {percent(result.accuracy)}, {result.verdict}"
         line = f"{result.job.name}: {ended} ({_duration(result.seconds)})"
         self.bar.update()
-        self.bar.write(
-            f"{line}; {left} left, about {_duration(expected)}" if left else line, file=sys.stdout
-        )
+        self._write(f"{line}; {left} left, about {_duration(expected)}" if left else line)
+
+    def _write(self, line: str) -> None:
+        self.bar.write(line, file=sys.stdout)
         sys.stdout.flush()
 
 
