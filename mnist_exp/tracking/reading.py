@@ -189,7 +189,7 @@ def grey_values(file: Path | io.BytesIO) -> np.ndarray:
 def source(run_id: str, number: int) -> str | None:
     """The source of iteration `number` that a run kept; None when it has none."""
     file = _artifact(run_id, f"source/model_{number}.py")
-    return file.read().decode() if file else None
+    return file.read().decode(errors="replace") if file else None
 
 
 def _artifact(run_id: str, file: str) -> io.BytesIO | None:

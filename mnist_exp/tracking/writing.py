@@ -123,6 +123,9 @@ class RunWriter:
     @readable_errors()
     def end(self, status: str) -> None:
         """Settle how the run ends; what is written later does not change that."""
+        client = MlflowClient(tracking_uri())
+        if status == "FINISHED" and "failure" in client.get_run(self.run_id).data.tags:
+            client.delete_tag(self.run_id, "failure")  # it was taken for lost, and was not
         mlflow.end_run(status)
 
     @readable_errors()

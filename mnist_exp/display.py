@@ -1,0 +1,91 @@
+"""What a person sees of trainings that go on: bars on a terminal, lines everywhere."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from mnist_exp.verdict import percent
+
+if TYPE_CHECKING:
+    from mnist_exp.sweep import Plan, Result
+    from mnist_exp.training import EpochResult, Progress
+
+
+class ProgressDisplay:
+    """A bar over the whole run on a terminal, a plain line per epoch everywhere."""
+
+    def __init__(self, epochs: int, split: str) -> None:
+        self.epochs, self.split = epochs, split
+        form = "{desc} {bar} {percentage:3.0f} %{postfix}, {remaining} left"
+        self.bar = tqdm(disable=not sys.stderr.isatty(), leave=False, bar_format=form, miniters=1)
+
+    def __enter__(self) -> ProgressDisplay:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def batch(self, progress: Progress) -> None:
+        if self.bar.disable:
+            return
+        done = (progress.epoch - 1) * progress.batches + progress.batch
+        if self.bar.n == 0:  # a resumed run has some behind it
+            self.bar.initial = self.bar.n = done - 1
+        self.bar.total = self.epochs * progress.batches
+        train = progress.train
+        self.bar.set_description_str(f"epoch {progress.epoch}/{self.epochs}", refresh=False)
+        postfix = f"loss {train.loss:.4f}, train {percent(train.accuracy)}"
+        self.bar.set_postfix_str(postfix, refresh=False)
+        self.bar.update(done - self.bar.n)
+
+    def epoch(self, result: EpochResult) -> None:
+        self.bar.write(
+            f"epoch {result.epoch:2}/{self.epochs}  loss {result.train.loss:.4f}  "
+            f"train {percent(result.train.accuracy)}  "
+            f"{self.split} {percent(result.evaluation.accuracy)}  {result.seconds:.1f} s",
+            file=sys.stdout,
+        )
+        sys.stdout.flush()
+
+
+class SweepDisplay:
+    """A bar over the sweep on a terminal, and a line per training that ends, everywhere."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.at_once = plan, 1
+        self.seconds: list[float] = []
+        self.bar = tqdm(
+            total=len(plan.missing), disable=not sys.stderr.isatty(), leave=False,
+            bar_format="{desc}{bar} {n}/{total}",
+        )  # fmt: skip
+
+    def __enter__(self) -> SweepDisplay:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def start(self, at_once: int) -> None:
+        self.at_once = at_once
+        self._write(f"{len(self.plan.missing)} to train, {at_once} at once")
+
+    def result(self, result: Result) -> None:
+        self.seconds.append(result.seconds)
+        left = len(self.plan.missing) - len(self.seconds)
+        expected = sum(self.seconds) / len(self.seconds) * math.ceil(left / self.at_once)
+        ended = result.failure or f"{self.plan.split} {percent(result.accuracy)}, {result.verdict}"
+        line = f"{result.job.name}: {ended} ({_duration(result.seconds)})"
+        self.bar.update()
+        self._write(f"{line}; {left} left, about {_duration(expected)}" if left else line)
+
+    def _write(self, line: str) -> None:
+        self.bar.write(line, file=sys.stdout)
+        sys.stdout.flush()
+
+
+def _duration(seconds: float) -> str:
+    return f"{round(seconds)} s" if seconds < 90 else f"{round(seconds / 60)} min"
