@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,6 @@ from servers import wait_until_healthy
 from mnist_exp import tracking
 
 EPOCHS = 3
-MODELS = (3, 6)  # the second has dropout, augmentation and a schedule
 AT_ONCE = 2
 PATIENCE = 120
 PROMPT = 2.0
@@ -172,7 +172,7 @@ class Bench:
     end: float
 
     def trial(self, name: str, number: int) -> tuple[Trial, Twin]:
-        model = MODELS[number % len(MODELS)]
+        model = list(self.twins)[number % len(self.twins)]
         folder = self.space / f"{name}-{number}"
         return Trial(folder, self.fresh, model, self.space), self.twins[model]
 
@@ -185,16 +185,16 @@ class Bench:
 
 
 @contextmanager
-def bench(seconds: float) -> Iterator[Bench]:
-    """A bench for faults that are injected in the next `seconds`."""
+def bench(models: tuple[int, ...], seconds: float) -> Iterator[Bench]:
+    """A bench for faults that are injected into runs of `models` in the next `seconds`."""
     end = time.monotonic() + seconds
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         space = Path(folder)
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{space}/fresh/mlflow.db"
         tracking.open_store()
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            trained = pool.map(lambda model: undisturbed(space, space / "fresh", model), MODELS)
-            twins = dict(zip(MODELS, trained, strict=True))
+            trained = pool.map(lambda model: undisturbed(space, space / "fresh", model), models)
+            twins = dict(zip(models, trained, strict=True))
         yield Bench(space, space / "fresh", twins, end)
 
 
@@ -306,8 +306,8 @@ def outages(bench: Bench, times: int) -> Row:
         proxy = Proxy(port)
         for number in bench.turns(row, times):
             trial = Trial(
-                bench.space / "served", bench.fresh, MODELS[number % 2], bench.space,
-                f"http://127.0.0.1:{proxy.port}",
+                bench.space / "served", bench.fresh, list(bench.twins)[number % len(bench.twins)],
+                bench.space, f"http://127.0.0.1:{proxy.port}",
             )  # fmt: skip
             twin = bench.twins[trial.model]
             process, _ = trial.start()
@@ -417,29 +417,34 @@ def table(rows: list[Row]) -> str:
     return shown.to_string(index=False)
 
 
+ALL: list[Callable[[Bench], Row]] = [
+    partial(signals, sign=signal.SIGKILL, times=50, each=4),
+    partial(signals, sign=signal.SIGINT, times=6, each=2),
+    partial(signals, sign=signal.SIGTERM, times=6, each=2),
+    partial(signals, sign=signal.SIGHUP, times=6, each=2),
+    partial(outages, times=4),
+    partial(full_disks, times=4),
+    partial(moves, times=4),
+    partial(double_resumes, times=4),
+]
+FEW: list[Callable[[Bench], Row]] = [
+    partial(signals, sign=signal.SIGKILL, times=2, each=2),
+    partial(signals, sign=signal.SIGTERM, times=1, each=1),
+    partial(full_disks, times=1),
+    partial(double_resumes, times=1),
+]
+
+
 def inject(
-    *,
-    kills: int,
-    endings: int,
-    others: int,
-    seconds: float,
+    faults: list[Callable[[Bench], Row]], models: tuple[int, ...], seconds: float,
     say: Callable[[str], None] = lambda _: None,
-) -> list[Row]:
-    """Inject each fault so many times, or fewer if `seconds` are over; returns a row per kind."""
+) -> list[Row]:  # fmt: skip
+    """Inject each kind of fault into runs of the models, or fewer when `seconds` are over."""
     rows = []
-    with bench(seconds) as place:
-        for fault in (
-            lambda: signals(place, signal.SIGKILL, kills, 4),
-            lambda: signals(place, signal.SIGINT, endings, 2),
-            lambda: signals(place, signal.SIGTERM, endings, 2),
-            lambda: signals(place, signal.SIGHUP, endings, 2),
-            lambda: outages(place, others),
-            lambda: full_disks(place, others),
-            lambda: moves(place, others),
-            lambda: double_resumes(place, others),
-        ):
+    with bench(models, seconds) as place:
+        for fault in faults:
             begun = time.monotonic()
-            rows.append(fault())
+            rows.append(fault(place))
             say(f"{rows[-1].fault}: {rows[-1].injected} in {time.monotonic() - begun:.0f} s")
     return rows
 
@@ -448,8 +453,6 @@ if __name__ == "__main__":
     seed = random.randrange(10**6)
     random.seed(seed)
     print(f"random seed {seed}")
-    found = inject(
-        kills=50, endings=6, others=4, seconds=540, say=lambda text: print(text, flush=True)
-    )
+    found = inject(ALL, (3, 6), 540, lambda text: print(text, flush=True))
     print(table(found))
     sys.exit(any(row.result == "LOST" for row in found))
