@@ -8,7 +8,7 @@ import io
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,11 +40,13 @@ class Checkpoint:
                 file.flush()
                 os.fsync(file.fileno())
             part.replace(self.path)
+            folder = os.open(self.path.parent, os.O_RDONLY)
+            os.fsync(folder)  # of the name, which a power cut could take back
+            os.close(folder)
         except OSError as error:
             part.unlink(missing_ok=True)
             raise ExpectedError(
-                f"the checkpoint {self.path} cannot be written: {error.strerror}; the last one is "
-                f"still there: make resume RUN={self.path.stem} goes on from it"
+                f"the checkpoint {self.path} cannot be written: {error.strerror}"
             ) from None
 
     def load(self) -> dict[str, Any]:
@@ -90,8 +92,11 @@ def of_run(run_id: str, folder: Path) -> Checkpoint:
 
 def all_in(folder: Path) -> list[Checkpoint]:
     """Every checkpoint in `folder`, newest first."""
-    files = sorted(folder.glob("*.pt"), key=lambda file: file.stat().st_mtime, reverse=True)
-    return [Checkpoint(file) for file in files]
+    times = {}
+    for file in folder.glob("*.pt"):
+        with suppress(FileNotFoundError):  # its run has ended meanwhile
+            times[file] = file.stat().st_mtime
+    return [Checkpoint(file) for file in sorted(times, key=times.__getitem__, reverse=True)]
 
 
 @contextmanager
@@ -99,12 +104,14 @@ def hold(run_id: str, folder: Path) -> Iterator[Checkpoint]:
     """The checkpoint of a run, for one process at a time. Raises ExpectedError while another
     process trains the run."""
     kept = of_run(run_id, folder)
-    folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(kept.path.with_suffix(".lock"), timeout=0)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
         raise ExpectedError(f"run {run_id} is being trained by another process") from None
+    except OSError as error:
+        raise ExpectedError(f"{folder} cannot be written: {error.strerror}") from None
     try:
         yield kept
     finally:

@@ -1,4 +1,4 @@
-"""The command line: arguments, printing and exit codes.
+"""The command line: what each command calls, prints and exits with.
 
 Exit codes: 0 done, or the target is met; 1 the target is not met; 2 the request cannot be carried
 out, with one line on stderr that says why; 130 interrupted. Modules that load torch or MLflow are
@@ -12,13 +12,12 @@ import dataclasses
 import json
 import logging
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from mnist_exp import ExpectedError
+from mnist_exp import ExpectedError, interrupts
 from mnist_exp.arguments import parse
 
 if TYPE_CHECKING:
@@ -34,8 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("mnist_exp").setLevel(logging.INFO)
     options = parse(arguments)
-    for ending in (signal.SIGTERM, signal.SIGHUP):  # a run ends as KILLED, a server stops
-        signal.signal(ending, signal.default_int_handler)
+    interrupts.listen()
     try:
         return COMMANDS[options.command](options)
     except ExpectedError as error:
@@ -45,6 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 2
     except KeyboardInterrupt as interrupt:
+        interrupts.heard()
         print(_with_notes("mnist-exp: interrupted", interrupt), file=sys.stderr)
         return 130
 

@@ -11,8 +11,9 @@ import platform
 import subprocess
 from collections import deque
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from mnist_exp import (
     checkpoint,
     data,
     figures,
+    interrupts,
     recipe,
     report,
     tracking,
@@ -99,8 +101,13 @@ class Plan:
         }
 
     def identity(self) -> dict[str, str]:
-        """All that decides the numbers of the run: where this is the same, they are."""
-        return {key: str(value) for key, value in self.settings().items()} | self.tags()
+        """What decides the numbers of the run, and its overrides."""
+        deciding = {
+            key: str(value)
+            for key, value in self.settings().items()
+            if key not in ("mlflow", "mnist-exp")
+        }
+        return deciding | self.tags()
 
 
 def environment(device: torch.device) -> dict[str, object]:
@@ -116,6 +123,7 @@ def environment(device: torch.device) -> dict[str, object]:
     }
 
 
+@cache
 def training_sha256() -> str:
     """SHA-256 of the package's code that takes part in a training, without comments and layout."""
     sources = map(inspect.getsource, (augment, data, training))
@@ -220,9 +228,11 @@ def unfinished(wanted: Plan) -> Plan | None:
     ended = set(runs.loc[runs["status"].isin(["KILLED", "FAILED"]), "run_id"])
     for kept in checkpoint.all_in(_checkpoints()):
         if kept.path.stem in ended:
-            with suppress(ExpectedError):  # a damaged one
+            try:
                 if not _changes(kept.load(), wanted):
                     return dataclasses.replace(wanted, run_id=kept.path.stem)
+            except ExpectedError as error:
+                log.warning("%s: it is left out", error)
     return None
 
 
@@ -255,6 +265,11 @@ def carry_out(
     `on_start` hears the run's id, `on_batch` and `on_epoch` how it goes. A tracking server that
     goes away does not stop the training: what it misses is written when it is back.
     """
+
+    def watch(progress: Progress) -> None:
+        interrupts.check()
+        on_batch(progress)
+
     train, held_out = data.load(plan.split)
     tracking.open_store()
     job = Training(plan.recipe, train, held_out, seed=plan.seed, device=plan.device)
@@ -263,7 +278,9 @@ def carry_out(
         if plan.run_id:
             kept = stack.enter_context(checkpoint.hold(plan.run_id, _checkpoints()))
             job.restore(kept.load()["state"])
-            run = stack.enter_context(tracking.resume_run(plan.run_id, settings))
+            # What else it has recorded stands: versions that decide nothing may be others now.
+            again = {} if job.results else settings
+            run = stack.enter_context(tracking.resume_run(plan.run_id, again))
             tracking.adopt([plan.run_id] if parent else [], parent)
             run.set_tags({"resumed": f"after epoch {len(job.results)}"})
         else:
@@ -277,9 +294,9 @@ def carry_out(
             on_start(run.run_id)
             if not job.results:
                 _record_beginning(run, plan, train, held_out)
-            record = _EpochRecord(run, plan.split, deque(job.results))
+            record = _EpochRecord(run, plan.split, deque(job.results), bool(plan.run_id))
             record.write()
-            for result in job.epochs(on_batch):
+            for result in job.epochs(watch):
                 _save(kept, plan, job)  # first, so that the store is never ahead of it
                 record.add(result)
                 on_epoch(result)
@@ -287,7 +304,9 @@ def carry_out(
             judged = _record_end(run, plan, job)
             run.end("FINISHED")
         except (ExpectedError, KeyboardInterrupt) as error:
-            if not isinstance(error, NonFiniteLossError):
+            if isinstance(error, NonFiniteLossError):
+                kept.remove()  # it would come to the same again
+            else:
                 error.add_note(f"make resume RUN={run.run_id} goes on with it")
             raise
         kept.remove()
@@ -307,8 +326,13 @@ def _save(kept: Checkpoint, plan: Plan, job: Training) -> None:
 class _EpochRecord:
     """Writes epochs to a run; those that the store does not take wait until it does."""
 
-    def __init__(self, run: tracking.RunWriter, split: str, waiting: deque[EpochResult]) -> None:
+    def __init__(
+        self, run: tracking.RunWriter, split: str, waiting: deque[EpochResult], resumed: bool
+    ) -> None:
         self.run, self.split, self.waiting = run, split, waiting
+        # The store is ahead of a checkpoint that was put back from an older copy.
+        whole = tracking.history([run.run_id]).dropna() if resumed else pd.DataFrame()
+        self.there = set() if whole.empty else set(whole["epoch"])
 
     def add(self, result: EpochResult) -> None:
         """Write an epoch and those that wait, if the store answers."""
@@ -329,7 +353,8 @@ class _EpochRecord:
         """Write all that wait; raises tracking.UnreachableError when the store does not answer."""
         while self.waiting:
             result = self.waiting[0]
-            self.run.log_metrics(metrics(result, self.split), result.epoch, result.ended)
+            if result.epoch not in self.there:
+                self.run.log_metrics(metrics(result, self.split), result.epoch, result.ended)
             self.waiting.popleft()
 
 

@@ -28,6 +28,7 @@ from mnist_exp import (
     __version__,
     comparison,
     data,
+    interrupts,
     recipe,
     report,
     tracking,
@@ -155,9 +156,11 @@ def _train_all(
                 lost = "its worker was lost again and again"
                 results.append(Result(futures[future], "", 0, failure=lost))
             on_result(results[-1])
-    except KeyboardInterrupt:
-        stop.set()
-        with suppress(TimeoutError):
+            interrupts.check()
+    except BaseException:  # whatever it is, no training goes on by itself
+        interrupts.heard()
+        with suppress(TimeoutError, OSError, CancelledError):  # a scheduler may be lost
+            stop.set()
             distributed.wait(list(futures), timeout=PATIENCE)
         raise
     return results
@@ -283,7 +286,8 @@ def train(job: Job, request: dict[str, Any]) -> Result:
     if process.returncode < 0:
         failure = f"its process was ended by signal {-process.returncode}"
         if run_id:
-            tracking.end_run(run_id, "FAILED", failure)
+            with suppress(ExpectedError):  # a store that is away hears of it later
+                tracking.end_run(run_id, "FAILED", failure)
     else:
         failure = complained[-1] if complained else f"exit code {process.returncode}"
     return Result(job, run_id, seconds, failure=failure)

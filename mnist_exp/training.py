@@ -114,12 +114,14 @@ class Training:
 
         There is no random state in it, since each epoch draws from its seed and its number alone.
         """
-        return {
+        state = {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict() if self.schedule else {},
             "results": [dataclasses.asdict(result) for result in self.results],
         }
+        plain: dict[str, Any] = _plain(state)
+        return plain
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a `state` of the same recipe and seed: the epochs that follow are bit for bit
@@ -182,6 +184,15 @@ class Training:
                 so_far = Score(correct, total, loss_sum / total)
                 watch(Progress(epoch, number, batches, so_far))
         return Score(correct, total, loss_sum / total)
+
+
+def _plain(value: Any) -> Any:
+    """With numpy's numbers, which a schedule may have calculated, as Python's."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def network_input(recipe: Recipe, images: Tensor, generator: torch.Generator) -> Tensor:

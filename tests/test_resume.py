@@ -93,6 +93,27 @@ def test_epochs_that_the_store_missed_are_written_from_the_checkpoint(store: Pat
     pd.testing.assert_frame_equal(numbers(stopped), numbers(whole), check_exact=True)
 
 
+def test_an_older_checkpoint_than_the_store_doubles_nothing(store: Path) -> None:
+    whole, stopped = begin(3), begin(3, stop_after=1)
+    file = store / "checkpoints" / f"{stopped}.pt"
+    older = file.read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        run.carry_out(run.resume(stopped), on_batch=lambda _: None, on_epoch=interrupt)
+    file.write_bytes(older)  # as from a backup
+    assert carry_on(run.resume(stopped)) == [2, 3]
+    pd.testing.assert_frame_equal(numbers(stopped), numbers(whole), check_exact=True)
+
+
+def interrupt(_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_run_that_has_ended_is_not_ended_otherwise() -> None:
+    finished = begin(2)
+    tracking.end_run(finished, "FAILED", "its process was ended by signal 9")
+    assert status(finished) == "FINISHED"
+
+
 def test_the_newest_unfinished_run_of_these_settings() -> None:
     plan = run.plan(3, epochs=EPOCHS)
     assert run.unfinished(plan) is None

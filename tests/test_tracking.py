@@ -206,7 +206,7 @@ def test_a_store_that_cannot_be_used_is_one_line(
         "below a file": f"sqlite:///{tmp_path}/file/mlflow.db",
         "not a database": f"sqlite:///{tmp_path}/file",
         "file store": f"file://{tmp_path}/runs",
-        "unknown": "gopher://user:secret@example.org",
+        "unknown": "gopher://user:a/b@secret@example.org",
     }[kind]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     with pytest.raises(ExpectedError, match=r"tracking store .* cannot be used") as raised:

@@ -2,13 +2,15 @@
 
 import copy
 import dataclasses
+import io
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD
-from torch.optim.lr_scheduler import StepLR
+from torch.optim.lr_scheduler import LambdaLR, StepLR
 
 from mnist_exp import ExpectedError, recipe, training
 from mnist_exp.data import Digits
@@ -75,6 +77,20 @@ def test_a_restored_training_goes_on_bit_for_bit(mnist: Mnist, number: int) -> N
         assert [timeless(result) for result in again.results] == expected
         for name, weights in whole.network.state_dict().items():
             assert torch.equal(weights, again.network.state_dict()[name]), name
+
+
+def test_a_state_holds_numbers_of_python_only(mnist: Mnist) -> None:
+    own = dataclasses.replace(
+        recipe.load(2).recipe,
+        epochs=2,
+        schedule=partial(LambdaLR, lr_lambda=lambda epoch: np.cos(epoch / 10)),
+    )
+    job = Training(own, mnist[0][:200], mnist[1][:100], seed=1, device=CPU)
+    list(job.epochs())
+    file = io.BytesIO()
+    torch.save(job.state(), file)
+    file.seek(0)
+    assert torch.load(file, weights_only=True)["schedule"]["last_epoch"] == 2
 
 
 def test_every_digit_is_trained_on_and_scored(mnist: Mnist) -> None:

@@ -39,7 +39,7 @@ def archive(run_ids: Iterable[str]) -> pd.DataFrame:
         tags = {
             key: value
             for key, value in run.data.tags.items()
-            if key in PORTABLE_TAGS or not key.startswith(("mlflow.", *liveness.TAGS))
+            if key in PORTABLE_TAGS or not (key in liveness.TAGS or key.startswith("mlflow."))
         }
         original = tags.pop(IMPORTED, run.info.run_id)
         own = _place(run.info.experiment_id, run.info.run_id)

@@ -40,14 +40,17 @@ def back_up(file: Path) -> None:
             raise ExpectedError(f"{file} is there already; choose another BACKUP=")
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".backup-", dir=file.parent) as folder:
-            # Artifacts of runs that are newer than the database's copy do no harm.
             copy, packed = Path(folder, DATABASE), Path(folder, "backup.tar.gz")
-            copy_database(database, copy)
             # What is linked is needed as well.
             with tarfile.open(packed, "w:gz", compresslevel=1, dereference=True) as archive:
+                # First: a run that ends meanwhile needs its checkpoint no more, but until then.
+                _pack(archive, database.parent / "checkpoints")
+                copy_database(database, copy)
                 archive.add(copy, DATABASE)
-                for part in PARTS:
-                    _pack(archive, database.parent / part)
+                # Those of runs that are newer than the database's copy do no harm.
+                _pack(archive, database.parent / "artifacts")
+            with packed.open("rb") as whole:
+                os.fsync(whole.fileno())
             packed.replace(file)
     except (OSError, sqlite3.Error) as error:
         reason = getattr(error, "strerror", None) or error
@@ -109,7 +112,7 @@ def _check_idle(database: Path) -> None:
         client, experiment = connect()
         under_way = client.search_runs([experiment], "attributes.status = 'RUNNING'")
     for run in under_way:
-        if not liveness.is_gone(run.data.tags):
+        if liveness.is_named(run.data.tags) and not liveness.is_gone(run.data.tags):
             raise ExpectedError(
                 f"{run.info.run_name} is under way (run {run.info.run_id}): wait for its end, or "
                 "stop it"

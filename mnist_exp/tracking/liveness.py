@@ -17,6 +17,7 @@ from pathlib import Path
 
 import psutil
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from mnist_exp import printable
 
@@ -62,16 +63,26 @@ def mark_lost(client: MlflowClient, experiment: str) -> None:
     A run that never said which process writes to it is left alone.
     """
     for run in client.search_runs([experiment], "attributes.status = 'RUNNING'", max_results=1000):
-        run_id = run.info.run_id
+        run_id, name = run.info.run_id, printable(run.info.run_name)
         # What a process wrote before it ended is seen only by who asks after that.
-        if not is_gone(run.data.tags) or client.get_run(run_id).info.status != "RUNNING":
+        now = client.get_run(run_id) if is_gone(run.data.tags) else run
+        if not is_gone(now.data.tags) or now.info.status != "RUNNING":
             continue
-        client.set_tag(run_id, "failure", "its process ended without a word")
-        client.set_terminated(run_id, "KILLED", round(1000 * float(run.data.tags[HEARTBEAT])))
+        try:
+            client.set_tag(run_id, "failure", "its process ended without a word")
+            client.set_terminated(run_id, "KILLED", round(1000 * float(now.data.tags[HEARTBEAT])))
+        except MlflowException as error:  # as of a reader, who may not write
+            log.info("%s (run %s) is not marked as ended: %s", name, run_id, error.message)
+            continue
         log.warning(
             "%s was under way when its process ended, and counts as KILLED; if it is a training, "
-            "make resume RUN=%s goes on with it", printable(run.info.run_name), run_id,
+            "make resume RUN=%s goes on with it", name, run_id,
         )  # fmt: skip
+
+
+def is_named(tags: Mapping[str, str]) -> bool:
+    """Whether the run with these tags says which process writes to it."""
+    return PROCESS in tags
 
 
 def is_gone(tags: Mapping[str, str]) -> bool:

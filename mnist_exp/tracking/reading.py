@@ -218,8 +218,11 @@ def all_runs(client: MlflowClient, experiment: str) -> list[Run]:
 def _run_record(run: Run) -> dict[str, object]:
     info = run.info
     times = {"start_time": utc_time(info.start_time), "end_time": utc_time(info.end_time)}
-    hidden = ("mlflow.", *liveness.TAGS)
-    tags = {key: value for key, value in run.data.tags.items() if not key.startswith(hidden)}
+    tags = {
+        key: value
+        for key, value in run.data.tags.items()
+        if key not in liveness.TAGS and not key.startswith("mlflow.")
+    }
     own = {"run_id": info.run_id, "run_name": info.run_name, "status": info.status, **times}
     own |= {"experiment_id": info.experiment_id, "parent": run.data.tags.get(PARENT)}
     # A parameter wins over a metric of its name: the learning rate is that of the recipe.

@@ -17,6 +17,7 @@ from urllib.parse import quote, unquote
 import mlflow
 import requests
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -32,7 +33,7 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from sqlalchemy import NullPool, create_engine, func, text, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from mnist_exp import ROOT, ExpectedError
+from mnist_exp import ROOT, ExpectedError, interrupts
 from mnist_exp.tracking import liveness
 
 log = logging.getLogger(__name__)
@@ -83,16 +84,17 @@ class UnreachableError(ExpectedError):
 @contextlib.contextmanager
 def readable_errors() -> Iterator[None]:
     """What the store or the way to it refuses becomes one line for the user."""
+    interrupts.check()
     try:
         yield
-    except (MlflowException, SQLAlchemyError, OSError) as error:
+    except (MlflowException, SQLAlchemyError, CommandError, sqlite3.Error, OSError) as error:
         reason = " ".join(str(error).partition("[SQL:")[0].split())[:300]
         if "Max retries exceeded" in reason:
             reason = "it does not answer"
         if isinstance(error, MlflowException) and error.get_http_status_code() == 401:
             reason = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to a login of it"
         message = f"the tracking store {tracking_uri()} cannot be used: {reason}"
-        message = re.sub(r"//[^/@\s]*@", "//", message)  # without passwords
+        message = re.sub(r"//\S*@", "//", message)  # without passwords, which may have / and @
         kind = UnreachableError if _may_come_back(error) else ExpectedError
         raise kind(f"{message} (MLFLOW_TRACKING_URI names another)") from error
 
@@ -230,19 +232,25 @@ def _known_revisions() -> set[str]:
 
 
 def copy_database(database: Path, copy: Path) -> None:
-    """Copy an SQLite database as it is at one moment, whoever writes to it meanwhile."""
-    with (
-        contextlib.closing(sqlite3.connect(database)) as source,
-        contextlib.closing(sqlite3.connect(copy)) as target,
-    ):
-        source.backup(target)
+    """Copy an SQLite database as it is at one moment, whoever writes to it meanwhile; `copy` is
+    there whole or not at all."""
+    part = copy.with_name(f"{copy.name}.part")
+    try:
+        with (
+            contextlib.closing(sqlite3.connect(database)) as source,
+            contextlib.closing(sqlite3.connect(part)) as target,
+        ):
+            source.backup(target)
+        part.replace(copy)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def local_folder() -> Path:
-    """The folder on this machine for what belongs to the store: that of its SQLite database, or
-    `mlruns/` in the checkout."""
+    """The folder on this machine for what belongs to the store: that of its SQLite database, or,
+    for a store elsewhere, `mlruns/remote/` in the checkout."""
     database = sqlite_file(tracking_uri())
-    return database.parent if database else DEFAULT_FOLDER
+    return database.parent if database else DEFAULT_FOLDER / "remote"
 
 
 def sqlite_file(uri: str) -> Path | None:

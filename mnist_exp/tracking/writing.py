@@ -22,7 +22,7 @@ from mlflow.models import infer_signature
 from mlflow.tracking import fluent
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 
-from mnist_exp import ExpectedError
+from mnist_exp import ExpectedError, interrupts
 from mnist_exp.tracking import liveness
 from mnist_exp.tracking.store import PAGES, connect, experiment_id, readable_errors, tracking_uri
 
@@ -90,6 +90,7 @@ def _under_way(run: Run) -> Iterator[RunWriter]:
         try:
             yield writer
         except BaseException as error:
+            interrupts.heard()
             # A store that cannot be written to hears of it when it is opened again.
             with contextlib.suppress(ExpectedError), readable_errors():
                 writer.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
@@ -103,7 +104,13 @@ def _under_way(run: Run) -> Iterator[RunWriter]:
 def _find_or_make(client: MlflowClient, experiment: str, name: str) -> str:
     quoted = name.replace("'", "")
     found = client.search_runs([experiment], f"attributes.run_name = '{quoted}'", max_results=1)
-    run = found[0] if found else client.create_run(experiment, run_name=quoted, tags={GROUP: "yes"})
+    run = (
+        found[0]
+        if found
+        else client.create_run(
+            experiment, run_name=quoted, tags={GROUP: "yes"} | liveness.own_tags()
+        )
+    )
     return str(run.info.run_id)
 
 
@@ -122,7 +129,9 @@ class RunWriter:
 
     @readable_errors()
     def end(self, status: str) -> None:
-        """Settle how the run ends; what is written later does not change that."""
+        """Settle how the run ends; later ones change nothing."""
+        if mlflow.active_run() is None:
+            return
         client = MlflowClient(tracking_uri())
         if status == "FINISHED" and "failure" in client.get_run(self.run_id).data.tags:
             client.delete_tag(self.run_id, "failure")  # it was taken for lost, and was not
@@ -217,6 +226,7 @@ class RunWriter:
                 torch.export.export(network, (images,))
             except Exception as error:  # whatever the network does that torch cannot trace
                 raise ExportError(" ".join(str(error).split())[:200]) from error
+            interrupts.check()
             model_id = self._logged_network()
             if model_id is None:
                 logged = mlflow.pytorch.log_model(
@@ -252,9 +262,11 @@ def adopt(run_ids: Iterable[str], parent: str) -> None:
 
 
 def end_run(run_id: str, status: str, failure: str) -> None:
-    """End a run whose own process is gone, saying why."""
+    """End a run whose own process is gone, saying why, if it has not ended."""
     with readable_errors():
         client, _ = connect()
+        if client.get_run(run_id).info.status != "RUNNING":
+            return
         client.set_tag(run_id, "failure", failure)
         client.set_terminated(run_id, status)
 
