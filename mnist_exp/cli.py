@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from mnist_exp.comparison import Comparison
-    from mnist_exp.run import Plan
+    from mnist_exp.plan import Plan
     from mnist_exp.verdict import Verdict
 
 
@@ -57,8 +57,9 @@ def _run(options: argparse.Namespace) -> int:
 
     tracking.check_answers()  # before torch takes its seconds
     from mnist_exp import run
+    from mnist_exp.plan import settle
 
-    plan = run.plan(
+    plan = settle(
         options.model, seed=options.seed, epochs=options.epochs, device=options.device,
         split=options.split,
     )  # fmt: skip

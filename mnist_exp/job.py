@@ -60,8 +60,9 @@ def _stop_with_stdin() -> None:
 
 def _train(job: Job, parent: str) -> None:
     from mnist_exp import run
+    from mnist_exp.plan import settle
 
-    plan = run.plan(job.model, seed=job.seed, epochs=job.epochs, split=job.split)
+    plan = settle(job.model, seed=job.seed, epochs=job.epochs, split=job.split)
     if plan.iteration.code_sha256 != job.code_sha256:
         raise ExpectedError(
             f"{plan.iteration.file} differs from that of the sweep: bring the checkout of this "

@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 import torch
 
-from mnist_exp import ExpectedError, data, recipe, run, tracking, training
+from mnist_exp import ExpectedError, data, recipe, record, tracking, training
+from mnist_exp.plan import environment, training_sha256
 from mnist_exp.recipe import Recipe
 from mnist_exp.training import Training
 
@@ -90,7 +91,7 @@ def plan(run_id: str) -> Plan:
         device = training.choose_device(row["device"])
     except ExpectedError:  # another machine: a difference like others
         device = training.choose_device("auto")
-    here = run.environment(device) | {"training_sha256": run.training_sha256()}
+    here = environment(device) | {"training_sha256": training_sha256()}
     differences = [
         (name, row.get(name, "not recorded"), value)
         for name, value in here.items()
@@ -126,7 +127,7 @@ def carry_out(plan: Plan) -> Iterator[EpochPair]:
     train, held_out = data.load(plan.split)
     job = Training(plan.recipe, train, held_out, seed=plan.seed, device=plan.device)
     for result, recorded in zip(job.epochs(), plan.history.to_dict("records"), strict=True):
-        metrics = run.metrics(result, plan.split)
+        metrics = record.metrics(result, plan.split)
         timing = {"epoch_seconds"}
         identical = all(
             recorded[name.replace("/", "_")] == value

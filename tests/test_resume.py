@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 import torch
 
-from mnist_exp import ROOT, recipe, run, tracking
+from mnist_exp import ROOT, plan, recipe, run, tracking
 from mnist_exp.cli import main
-from mnist_exp.run import Plan
+from mnist_exp.plan import Plan, settle
 
 pytestmark = pytest.mark.usefixtures("store", "few_digits")
 EPOCHS = 3
@@ -35,7 +35,7 @@ def begin(number: int = 6, *, stop_after: int | None = None) -> str:
 
     def carry_out() -> None:
         run.carry_out(
-            run.plan(number, epochs=EPOCHS), on_batch=lambda _: None, on_start=start,
+            settle(number, epochs=EPOCHS), on_batch=lambda _: None, on_start=start,
             on_epoch=lambda result: stop(result.epoch),
         )  # fmt: skip
 
@@ -115,14 +115,14 @@ def test_a_run_that_has_ended_is_not_ended_otherwise() -> None:
 
 
 def test_the_newest_unfinished_run_of_these_settings() -> None:
-    plan = run.plan(3, epochs=EPOCHS)
+    plan = settle(3, epochs=EPOCHS)
     assert run.unfinished(plan) is None
     begin(3)
     assert run.unfinished(plan) is None
     older, newer = begin(3, stop_after=2), begin(3, stop_after=1)
     assert run.unfinished(plan).run_id == newer
-    assert run.unfinished(run.plan(3, epochs=EPOCHS, seed=2)) is None
-    assert run.unfinished(run.plan(3)) is None
+    assert run.unfinished(settle(3, epochs=EPOCHS, seed=2)) is None
+    assert run.unfinished(settle(3)) is None
     assert main(["run", "3", f"--epochs={EPOCHS}", "--resume"]) == 0
     assert status(newer) == "FINISHED"
     assert run.unfinished(plan).run_id == older
@@ -152,7 +152,7 @@ def test_what_cannot_be_resumed(
         patch.setattr(recipe, "load", lambda _: changed)
         assert "experiments/model_2.py has changed since" in refused(["resume", stopped], capsys)
     with monkeypatch.context() as patch:
-        patch.setattr(run, "version", lambda name: f"0.0.{len(name)}")
+        patch.setattr(plan, "version", lambda name: f"0.0.{len(name)}")
         assert "torch was 2." in refused(["resume", stopped], capsys)
     file = store / "checkpoints" / f"{stopped}.pt"
     file.write_bytes(file.read_bytes()[:-5])

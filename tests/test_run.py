@@ -20,10 +20,11 @@ from PIL import Image
 from torch import nn
 from torch.optim import SGD
 
-from mnist_exp import ExpectedError, data, recipe, run, tracking
+from mnist_exp import ExpectedError, data, recipe, record, run, tracking
 from mnist_exp.data import Digits
+from mnist_exp.plan import Plan, settle
 from mnist_exp.recipe import Target
-from mnist_exp.run import Outcome, Plan
+from mnist_exp.run import Outcome
 
 EASY = Target(test_accuracy=0.01, last_epochs=2, max_epochs=15, parameters_below=8_000)
 
@@ -34,7 +35,7 @@ def carry_out(plan: Plan) -> Outcome:
 
 def short(number: int = 6, target: Target = EASY, **changes: object) -> Plan:
     """Two epochs that count as the iteration's own recipe."""
-    plan = dataclasses.replace(run.plan(number), target=target)
+    plan = dataclasses.replace(settle(number), target=target)
     return dataclasses.replace(plan, recipe=dataclasses.replace(plan.recipe, epochs=2, **changes))
 
 
@@ -221,7 +222,7 @@ def test_a_run_that_misses_the_target_is_not_registered() -> None:
 
 @pytest.mark.usefixtures("store", "few_digits")
 def test_an_overridden_run_is_not_registered() -> None:
-    plan = dataclasses.replace(run.plan(6, epochs=2, seed=3), target=EASY)
+    plan = dataclasses.replace(settle(6, epochs=2, seed=3), target=EASY)
     assert plan.overrides == "epochs=2"
     assert carry_out(plan).verdict.met
     kept = tracking.runs().iloc[0]
@@ -232,7 +233,7 @@ def test_an_overridden_run_is_not_registered() -> None:
 
 @pytest.mark.usefixtures("store", "few_digits")
 def test_a_validation_run_is_recorded_as_one_and_not_judged() -> None:
-    plan = dataclasses.replace(run.plan(3, epochs=1, split="validation"), target=EASY)
+    plan = dataclasses.replace(settle(3, epochs=1, split="validation"), target=EASY)
     assert carry_out(plan).verdict is None
     kept = tracking.runs().iloc[0]
     assert kept["split"] == "validation"
@@ -266,7 +267,7 @@ def test_a_network_that_cannot_be_followed_is_trained_and_says_why() -> None:
     own = dataclasses.replace(iteration.recipe, network=Grouped, epochs=1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recipe, "load", lambda _: dataclasses.replace(iteration, recipe=own))
-        plan = run.plan(2)
+        plan = settle(2)
     carry_out(plan)
     kept = tracking.runs().iloc[0]
     assert kept["status"] == "FINISHED"
@@ -300,15 +301,15 @@ def test_uncommitted_changes_can_be_applied_again(tmp_path: Path) -> None:
     subprocess.run([*git, "add", "."], check=True)
     subprocess.run([*git, "commit", "-qm", "first"], check=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "ROOT", clone)
-        assert run._provenance()[1] == ""
+        patch.setattr(record, "ROOT", clone)
+        assert record._provenance()[1] == ""
         (clone / "file").write_bytes(b"one\n\nthree \xff\n \n")
         (clone / "new").touch()
-        tags, uncommitted = run._provenance()
+        tags, uncommitted = record._provenance()
         assert tags["git_dirty"] == "true"
         assert "?? new" in uncommitted
-        patch.setattr(run, "ROOT", tmp_path)
-        assert run._provenance()[0] == {"git_commit": "unknown", "git_dirty": "unknown"}
+        patch.setattr(record, "ROOT", tmp_path)
+        assert record._provenance()[0] == {"git_commit": "unknown", "git_dirty": "unknown"}
     (clone / "file").write_text("one\n\ntwo \n")
     applied = subprocess.run([*git, "apply", "-"], input=uncommitted.encode(), check=False)
     assert applied.returncode == 0
@@ -328,10 +329,10 @@ def test_the_same_seed_gives_the_same_record() -> None:
 
 def test_a_plan_for_what_is_not_there() -> None:
     with pytest.raises(ExpectedError, match="model_99"):
-        run.plan(99)
+        settle(99)
     with pytest.raises(ExpectedError, match="DEVICE=quantum"):
-        run.plan(6, device="quantum")
+        settle(6, device="quantum")
 
 
 def test_the_epochs_of_the_recipe_are_no_override() -> None:
-    assert run.plan(6, epochs=15).overrides == "none"
+    assert settle(6, epochs=15).overrides == "none"
