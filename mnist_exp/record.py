@@ -24,6 +24,7 @@ SHEET = 32
 def beginning(
     run: tracking.RunWriter, plan: Plan, train: data.Digits, held_out: data.Digits
 ) -> None:
+    """What is known before the first epoch: description, source, layers, digits, provenance."""
     iteration = plan.iteration
     provenance, uncommitted = _provenance()
     run.set_tags(provenance)
@@ -50,7 +51,8 @@ def beginning(
 
 
 class Epochs:
-    """Writes epochs to a run; those that the store does not take wait until it does."""
+    """Writes epochs to a run, among them those in `waiting`; those that the store does not take
+    wait until it does. Of a run that is `resumed`, the store may have some already."""
 
     def __init__(
         self, run: tracking.RunWriter, split: str, waiting: deque[EpochResult], resumed: bool
@@ -85,6 +87,8 @@ class Epochs:
 
 
 def end(run: tracking.RunWriter, plan: Plan, job: Training) -> Verdict | None:
+    """What the epochs came to: summaries, mistakes, figures, the network and the verdict, which is
+    returned (None on the validation split)."""
     split, target = plan.split, plan.target
     history = tracking.history([run.run_id])
     accuracy = history[f"{split}_accuracy"]
