@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import sys
 from typing import TYPE_CHECKING
@@ -43,13 +44,12 @@ class ProgressDisplay:
         self.bar.update(done - self.bar.n)
 
     def epoch(self, result: EpochResult) -> None:
-        self.bar.write(
+        _write(
+            self.bar,
             f"epoch {result.epoch:2}/{self.epochs}  loss {result.train.loss:.4f}  "
             f"train {percent(result.train.accuracy)}  "
             f"{self.split} {percent(result.evaluation.accuracy)}  {result.seconds:.1f} s",
-            file=sys.stdout,
         )
-        sys.stdout.flush()
 
 
 class SweepDisplay:
@@ -71,7 +71,7 @@ class SweepDisplay:
 
     def start(self, at_once: int) -> None:
         self.at_once = at_once
-        self._write(f"{len(self.plan.missing)} to train, {at_once} at once")
+        _write(self.bar, f"{len(self.plan.missing)} to train, {at_once} at once")
 
     def result(self, result: Result) -> None:
         self.seconds.append(result.seconds)
@@ -80,11 +80,18 @@ class SweepDisplay:
         ended = result.failure or f"{self.plan.split} {percent(result.accuracy)}, {result.verdict}"
         line = f"{result.job.name}: {ended} ({_duration(result.seconds)})"
         self.bar.update()
-        self._write(f"{line}; {left} left, about {_duration(expected)}" if left else line)
+        _write(self.bar, f"{line}; {left} left, about {_duration(expected)}" if left else line)
 
-    def _write(self, line: str) -> None:
-        self.bar.write(line, file=sys.stdout)
+
+def _write(bar: tqdm, line: str) -> None:
+    """Above the bar."""
+    try:
+        bar.write(line, file=sys.stdout)
         sys.stdout.flush()
+    except OSError as error:
+        if error.errno == errno.EIO:  # the terminal is gone, and its signal went to make alone
+            raise KeyboardInterrupt from None
+        raise
 
 
 def _duration(seconds: float) -> str:

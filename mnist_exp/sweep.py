@@ -157,7 +157,9 @@ def _train_all(
                 results.append(Result(futures[future], "", 0, failure=lost))
             on_result(results[-1])
             interrupts.check()
-    except BaseException:  # whatever it is, no training goes on by itself
+    except BaseException as error:  # whatever it is, no training goes on by itself
+        if isinstance(error, KeyboardInterrupt):
+            error.add_note("the same command goes on")
         interrupts.heard()
         with suppress(TimeoutError, OSError, CancelledError):  # a scheduler may be lost
             stop.set()

@@ -186,7 +186,7 @@ sys.exit(cli.main(sys.argv[1:]))
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_a_scheduler_that_is_killed_ends_the_sweep_and_its_runs(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", SWEEP, "sweep", "--models=2", "--seeds=3", "--epochs=4"]
+    command = [sys.executable, "-c", SWEEP, "sweep", "--models=2", "--seeds=3", "--epochs=20"]
 
     def statuses() -> set[str]:
         return set(tracking.runs()["status"])

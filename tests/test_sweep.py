@@ -1,5 +1,6 @@
 """Sweeps on real clusters: real processes, which are really killed."""
 
+import json
 import os
 import signal
 import subprocess
@@ -106,19 +107,19 @@ def test_what_counts_as_held(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 def test_a_training_that_is_killed_ends_one_run_and_not_the_sweep() -> None:
     def kill() -> None:
-        when(lambda: tracking.runs().query("status == 'RUNNING'")["run_id"].tolist())
-        victims.append(when(trainings)[0].pid)
-        os.kill(victims[0], signal.SIGKILL)
+        victim = when(lambda: tracking.runs().query("status == 'RUNNING'")["run_id"].tolist())[0]
+        os.kill(json.loads(MlflowClient().get_run(victim).data.tags["process"])["id"], 9)
 
-    victims: list[int] = []
     killer = threading.Thread(target=kill)
     results = carry_out(plan([2], [1, 2]), on_start=lambda _: killer.start())
     killer.join()
     (failed,) = [result for result in results if result.failure]
     assert failed.failure == "its process was ended by signal 9"
     runs = tracking.runs().set_index("run_id")
-    assert sorted(runs["status"]) == ["FAILED", "FINISHED"]
-    assert runs.loc[failed.run_id, "failure"] == failed.failure
+    assert sorted(runs["seed"]) == [1, 2]
+    # Its worker says so, or whoever looks at the store first.
+    assert runs.loc[failed.run_id, "status"] in ("FAILED", "KILLED")
+    assert runs.drop(failed.run_id)["status"].tolist() == ["FINISHED"]
     again = plan([2], [1, 2])
     assert again.missing == (failed.job,)
     carry_out(again)

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.data.numpy_dataset import from_numpy
 from mlflow.entities import LoggedModelStatus, Run
+from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
 from mlflow.tracking import fluent
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
@@ -205,6 +206,10 @@ class RunWriter:
                 # Enough to tell them apart in a table; the run's tags hold the whole sums.
                 digest=digest[:8], source=source,
             )  # fmt: skip
+        # Of two runs that enter the same data set at once, MLflow refuses one: it is there by then.
+        with contextlib.suppress(MlflowException):
+            mlflow.log_input(dataset, context=context)
+            return
         mlflow.log_input(dataset, context=context)
 
     @readable_errors()
