@@ -262,7 +262,7 @@ def hostile(database: Path) -> dict[str, bytes | None]:
         "beside": packed(database, member("evil")),
         "above": packed(database, member("../evil")),
         "above from below": packed(database, member("artifacts/../../evil")),
-        "absolute": packed(database, member("/tmp/evil-of-h5")),
+        "absolute": packed(database, member("/tmp/mnist-exp-evil")),
         "symbolic link": packed(database, member("artifacts", tarfile.SYMTYPE, "/tmp")),
         "link inside": packed(database, member("artifacts/x", tarfile.SYMTYPE, "../mlflow.db")),
         "hard link": packed(database, member("artifacts/x", tarfile.LNKTYPE, "mlflow.db")),
@@ -289,7 +289,7 @@ def test_what_is_no_backup_is_refused_and_nothing_touched(
         file.unlink(missing_ok=True)
         after = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
         assert after == before, wrong
-    assert not Path("/tmp/evil-of-h5").exists()
+    assert not Path("/tmp/mnist-exp-evil").exists()
     file.write_bytes(packed(store / "mlflow.db"))  # which differs from these by nothing else
     assert main(["restore", str(file)]) == 0
 
