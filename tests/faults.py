@@ -28,7 +28,7 @@ from typing import Any
 import nursery
 import pandas as pd
 from mlflow import MlflowClient
-from servers import wait_until_healthy
+from servers import free_port, wait_until_healthy
 
 from mnist_exp import tracking
 
@@ -291,9 +291,7 @@ def outages(bench: Bench, times: int) -> Row:
     """Cut a tracking server off at random moments, for up to the length of a run."""
     row = Row("tracking server cut off")
     shutil.copytree(bench.fresh, bench.space / "served")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     environment = os.environ | {
         "MLFLOW_BACKEND_STORE_URI": f"sqlite:///{bench.space}/served/mlflow.db",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -15,7 +14,7 @@ import pytest
 from distributed import Client
 from handmade import GOOD, add_evidence, record_run
 from mlflow import MlflowClient
-from servers import wait_until_healthy
+from servers import free_port, wait_until_healthy
 from test_sweep import when
 from test_tracking import RECORD
 
@@ -41,12 +40,6 @@ def database(postgres: Any, request: pytest.FixtureRequest) -> str:
     name = f"test_{abs(hash(request.node.name))}"
     postgres.psql(f"CREATE DATABASE {name};")
     return str(postgres.get_uri(name))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.mark.slow

@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import os
 import shutil
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from alembic import command
 from handmade import add_evidence, record_run
 from mlflow.store.db.utils import _get_alembic_config, _get_latest_schema_revision
 from mlflow.store.tracking.dbmodels.initial_models import Base as InitialBase
-from servers import wait_until_healthy
+from servers import free_port, wait_until_healthy
 from test_run import carry_out, short
 
 from mnist_exp import ExpectedError, comparison, data, report, tracking
@@ -148,9 +147,7 @@ def test_the_ui_of_a_moved_store_serves_its_artifacts(
     subprocess.run(opened, env=environment, check=True)
     folder.parent.mkdir()
     old.rename(folder)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     environment["MLFLOW_TRACKING_URI"] = address(folder)
     process = subprocess.Popen(
         [sys.executable, "-m", "mnist_exp", "ui", f"--port={port}"],

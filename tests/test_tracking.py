@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from servers import wait_until_healthy
+from servers import free_port, wait_until_healthy
 from sqlalchemy import Engine, event
 
 from mnist_exp import ROOT, ExpectedError, tracking, ui
@@ -231,9 +231,7 @@ def test_a_server_that_is_away_is_one_line_within_ten_seconds(
 @pytest.fixture
 def server(store: Path, tmp_path: Path) -> Iterator[str]:
     """A real MLflow server over a store of its own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{store}/mlflow.db"]
     command += ["--artifacts-destination", str(tmp_path / "served")]

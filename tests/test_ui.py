@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 import requests
-from servers import wait_until_healthy
+from servers import free_port, wait_until_healthy
 
 from mnist_exp import tracking, ui
 
@@ -71,9 +71,7 @@ def test_a_description_that_someone_else_wrote_stays(tmp_path: Path) -> None:
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[tuple[int, int]]:
     """`make ui`; its port and process id."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "mnist_exp", "ui", f"--port={port}"],
         cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
