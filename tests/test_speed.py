@@ -1,0 +1,144 @@
+"""What is faster means the same: every part against torch's own."""
+
+import copy
+
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor, nn
+from torch.nn.functional import relu
+
+from mnist_exp import recipe, speed
+from mnist_exp.recipe import PIXELS
+
+CPU = torch.device("cpu")
+
+
+def masks(p: float, shape: tuple[int, ...], seed: int = 1, own: bool = True) -> Tensor:
+    """Where a dropout of ones is not zero."""
+    torch.manual_seed(seed)
+    module = speed.Dropout(p) if own else nn.Dropout(p)
+    return module(torch.ones(shape)) != 0
+
+
+@pytest.mark.parametrize("p", [0.1, 0.05, 0.25, 0.5, 0.9])
+def test_dropouts_rate(p: float) -> None:
+    n = 4_000_000
+    dropped = n - int(masks(p, (n,)).sum())
+    assert stats.binomtest(dropped, n, p).pvalue > 1e-3
+
+
+def test_dropouts_scale_keeps_the_expectation() -> None:
+    torch.manual_seed(1)
+    values = speed.Dropout(0.1)(torch.ones(1000)).unique()
+    assert values.tolist() == pytest.approx([0, 65536 / 58982])  # 58982 = 0.9 * 2**16, rounded
+
+
+def test_dropouts_elements_are_independent() -> None:
+    kept = masks(0.1, (128, 16, 24, 24)).double().flatten() - 0.9
+    n = len(kept)
+    for lag in (1, 2, 3, 4, 5, 8, 16, 24, 576, 9216):  # within a number, a row, a channel, an image
+        correlation = float((kept[lag:] * kept[:-lag]).mean() / kept.var())
+        assert abs(correlation) < 4 / n**0.5, lag
+
+
+def test_dropouts_counts_are_spread_as_torchs_are() -> None:
+    own, stock = (masks(0.1, (20_000, 400), own=own).sum(dim=1).numpy() for own in (True, False))
+    assert stats.ks_2samp(own, stock).pvalue > 1e-3
+    expected = stats.binom(400, 0.9)
+    assert own.var() == pytest.approx(expected.var(), rel=0.05)
+
+
+def test_dropouts_masks_differ_from_call_to_call() -> None:
+    torch.manual_seed(1)
+    module = speed.Dropout(0.5)
+    first, second = (module(torch.ones(100_000)) != 0 for _ in range(2))
+    agree = int((first == second).sum())
+    assert stats.binomtest(agree, 100_000, 0.5).pvalue > 1e-3
+
+
+def test_torchs_seed_decides_dropout_whatever_the_threads() -> None:
+    first = masks(0.1, (1000,))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1 if threads > 1 else 2)
+    assert torch.equal(masks(0.1, (1000,)), first)
+    torch.set_num_threads(threads)
+    assert not torch.equal(masks(0.1, (1000,), seed=2), first)
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 7, 9), (1,), (2, 3), (5, 1, 1, 1), (0, 4)])
+@pytest.mark.parametrize("last", [True, False])
+def test_dropout_drops_the_gradient_of_what_it_drops(shape: tuple[int, ...], last: bool) -> None:
+    x = torch.rand(shape) + 1
+    if last and x.dim() == 4:
+        x = x.to(memory_format=torch.channels_last)
+    x.requires_grad_()
+    torch.manual_seed(1)
+    output = speed.Dropout(0.5)(x)
+    output.sum().backward()
+    assert x.grad is not None
+    assert output.stride() == x.stride()
+    assert torch.equal(x.grad, torch.where(output != 0, 2.0, 0.0))
+    assert torch.equal(output, x * x.grad)
+
+
+@pytest.mark.parametrize("p", [0, 1])
+def test_dropout_of_nothing_and_of_all(p: int) -> None:
+    x = torch.rand(10)
+    assert torch.equal(speed.Dropout(p)(x), x * (1 - p))
+
+
+def test_dropout_is_off_in_evaluation() -> None:
+    x = torch.rand(10)
+    assert torch.equal(speed.Dropout(0.5).eval()(x), x)
+
+
+def test_what_is_replaced() -> None:
+    network = nn.Sequential(
+        nn.Conv2d(1, 2, 3), nn.Sequential(nn.Dropout(0.3)), nn.Dropout(0.2, inplace=True),
+        nn.Dropout2d(0.1),
+    )  # fmt: skip
+    speed.faster(network, CPU, torch.zeros(2, *PIXELS))
+    assert [type(module) for module in network] == [
+        nn.Conv2d, nn.Sequential, nn.Dropout, nn.Dropout2d,
+    ]  # fmt: skip
+    assert type(network[1][0]) is speed.Dropout
+    assert network[1][0].p == 0.3
+
+
+@pytest.mark.parametrize("number", recipe.numbers())
+def test_the_network_stays_the_same_function(number: int) -> None:
+    network = recipe.load(number).recipe.network()
+    before = copy.deepcopy(network).eval()
+    images = torch.rand(4, *PIXELS)
+    faster = speed.faster(network, CPU, images)
+    with torch.no_grad():
+        assert torch.allclose(faster.eval()(images), before(images), atol=1e-5)
+    for (name, old), (same, new) in zip(
+        before.state_dict().items(), faster.state_dict().items(), strict=True
+    ):
+        assert name == same
+        assert torch.equal(old, new)
+    assert any(
+        p.dim() == 4 and p.is_contiguous(memory_format=torch.channels_last)
+        for p in faster.parameters()
+    )
+
+
+class Viewing(nn.Module):
+    """Calls view where only flatten does for channels_last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3)
+        self.linear = nn.Linear(4 * 26 * 26, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = relu(self.conv(x))
+        return self.linear(x.view(len(x), -1))
+
+
+def test_a_network_that_needs_it_keeps_its_memory_format() -> None:
+    network = speed.faster(Viewing(), CPU, torch.zeros(2, *PIXELS))
+    assert network(torch.zeros(8, *PIXELS)).shape == (8, 10)
+    assert network.conv.weight.is_contiguous()
