@@ -1,7 +1,7 @@
 # Every command a person uses; bare `make` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run resume reproduce sweep check compare report results import backup restore ui server new test test-slow test-faults test-browser lint
+.PHONY: help setup run resume reproduce sweep check compare report results import backup restore ui server new test test-slow test-faults test-browser bench lint
 .SUFFIXES:
 
 # What a user sets is taken literally and reaches a recipe through the environment only, as in
@@ -104,6 +104,9 @@ test-browser: $(installed) ## run the tests in a real browser (installs Debian's
 		echo "No Chromium here. Debian: sudo apt-get install chromium; elsewhere:"; \
 		echo "$$VENV/bin/playwright install chromium (which is used if it is there)"; fi
 	@"$$VENV/bin/python" -m pytest --no-cov tests/browser
+
+bench: $(installed) ## measure how fast it is (an hour on a quiet machine), and write benchmarks/RESULTS.md
+	@"$$VENV/bin/python" -m benchmarks
 
 lint: $(installed) ## check style, types and the direction of imports
 	@"$$VENV/bin/ruff" check .

@@ -108,15 +108,20 @@ def load(split: Split = "test", folder: Path | None = None) -> tuple[Digits, Dig
     `test`: the 60,000 training digits and the 10,000 test digits. `validation`: the first 50,000
     and the last 10,000 training digits; the test set stays closed.
 
-    What is missing, truncated or altered in `folder` is fetched first (default: the environment's
-    MNIST_EXP_DATA, or `data/` in the checkout). Raises ExpectedError when that fails.
+    What is missing, truncated or altered in `folder` is fetched first (default: `default_folder`).
+    Raises ExpectedError when that fails.
     """
     check_split(split)
-    contents = obtain(folder or Path(os.environ.get("MNIST_EXP_DATA") or ROOT / "data"))
+    contents = obtain(folder or default_folder())
     train = _parse(contents[TRAIN_IMAGES], contents[TRAIN_LABELS])
     if split == "validation":
         return train[:-VALIDATION_IMAGES], train[-VALIDATION_IMAGES:]
     return train, _parse(contents[TEST_IMAGES], contents[TEST_LABELS])
+
+
+def default_folder() -> Path:
+    """The environment's MNIST_EXP_DATA, or `data/` in the checkout."""
+    return Path(os.environ.get("MNIST_EXP_DATA") or ROOT / "data")
 
 
 def check_split(split: str) -> None:

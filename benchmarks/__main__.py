@@ -1,0 +1,35 @@
+"""`python -m benchmarks [names]`: measure, and write benchmarks/RESULTS.md.
+
+Exits with 1 when a goal was missed. Leave the machine alone meanwhile.
+"""
+
+import argparse
+import sys
+
+from benchmarks import epoch, floor, overhead, section, store, sweep
+
+BENCHMARKS = {
+    module.__name__.split(".")[-1]: module for module in (epoch, floor, sweep, overhead, store)
+}
+
+
+def main() -> int:
+    """Measure what is named, all by default; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="name", help=", ".join(BENCHMARKS))
+    names = parser.parse_args().names or list(BENCHMARKS)
+    if unknown := set(names) - set(BENCHMARKS):
+        parser.error(
+            f"no benchmark {', '.join(sorted(unknown))}: there are {', '.join(BENCHMARKS)}"
+        )
+    missed = False
+    for name in names:
+        found = BENCHMARKS[name].measure()
+        section.write(found)
+        print(found, flush=True)
+        missed |= bool(found.missed)
+    return int(missed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""The benchmarks measure what they say."""
+
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from scipy import stats
+
+from benchmarks import agreement, measure, section
+from benchmarks.section import Section
+from benchmarks.stock import Stock
+from mnist_exp import data, recipe
+from mnist_exp.data import Digits
+from mnist_exp.training import network_input
+
+slept = 0.0
+
+
+def prepare(seconds: float) -> None:
+    global slept
+    slept = seconds
+
+
+def sleep() -> float:
+    time.sleep(slept)
+    return slept
+
+
+def test_contenders_take_turns_in_processes_of_their_own() -> None:
+    seconds = measure.in_turns(
+        {
+            "slow": measure.Contender(prepare, (0.02,), sleep),
+            "fast": measure.Contender(prepare, (0.01,), sleep),
+        },
+        rounds=3,
+    )
+    assert seconds == {"slow": [0.02] * 3, "fast": [0.01] * 3}
+    assert slept == 0.0
+    assert measure.ratio(seconds["slow"], seconds["fast"]) == "2.00 (2.00 to 2.00)"
+
+
+def test_a_ratio_is_the_median_of_pairs() -> None:
+    assert measure.ratio([2, 9, 8], [1, 3, 2]) == "3.00 (2.00 to 4.00)"
+
+
+def test_a_section_takes_the_place_of_its_predecessor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(section, "FILE", tmp_path / "RESULTS.md")
+    table = pd.DataFrame({"a": ["1"]})
+    section.write(Section("First", "Old.", [table], []))
+    section.write(Section("Second", "Kept.", [], ["1 of 2"]))
+    section.write(Section("First", "New.", [table]))
+    text = section.FILE.read_text()
+    assert text.count("## First") == text.count("## Second") == 1
+    assert "New." in text
+    assert "Old." not in text
+    assert "Kept.\n\n- Missed: 1 of 2." in text
+    assert "Every goal" not in text
+
+
+def test_stock_has_the_same_images_and_labels(mnist: tuple[Digits, Digits]) -> None:
+    pipeline = Stock(recipe.load(3).recipe, workers=0)
+    images, labels = next(iter(pipeline.test))
+    assert torch.equal(labels, mnist[1].labels[:1000])
+    assert torch.allclose(images, data.normalise(mnist[1].images[:1000]), atol=1e-6)
+    assert len(pipeline.train.dataset) == 60_000  # type: ignore[arg-type]
+
+
+def test_stock_augments_as_we_do(mnist: tuple[Digits, Digits]) -> None:
+    """Each pixel's mean over many rotations of one digit."""
+    own = recipe.load(6).recipe
+    pipeline = Stock(own, workers=0)
+    stock = torch.stack([pipeline.train.dataset[0][0] for _ in range(2000)])
+    same = mnist[0].images[:1].expand(2000, -1, -1, -1)
+    here = network_input(own, same, torch.Generator().manual_seed(1))
+    error = (here.var(0) / 2000 + stock.var(0) / 2000).sqrt()
+    differ = (here.mean(0) - stock.mean(0)).abs() / error.clamp(min=1e-6)
+    assert differ.max() < 5
+    assert stock.var(0).max() > 0.1
+
+
+@pytest.mark.slow
+def test_here_and_stock_are_as_accurate() -> None:
+    """The benchmark's comparison, on a tenth of an epoch."""
+    own = [agreement.here(seed, digits=47 * 128, epochs=1) for seed in range(1, 9)]
+    stock = [agreement.in_stock(seed, batches=47, epochs=1) for seed in range(1, 9)]
+    assert stats.mannwhitneyu(own, stock).pvalue > 0.01
