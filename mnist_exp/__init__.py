@@ -21,6 +21,11 @@ def printable(text: str) -> str:
     )
 
 
+def counted(number: int, noun: str) -> str:
+    """As in "1 epoch" and "2 epochs"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 class ExpectedError(Exception):
     """Something that the user can put right; its text is one line that says what and how.
 

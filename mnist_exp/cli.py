@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from mnist_exp import ExpectedError, interrupts
+from mnist_exp import ExpectedError, counted, interrupts
 from mnist_exp.arguments import parse
 
 if TYPE_CHECKING:
@@ -85,7 +85,8 @@ def _reproduce(options: argparse.Namespace) -> int:
     from mnist_exp.verdict import percent
 
     plan = reproduce.plan(options.run)
-    print(f"{plan.name} (run {plan.run_id}) is trained again: {len(plan.history)} epochs")
+    epochs = counted(len(plan.history), "epoch")
+    print(f"{plan.name} (run {plan.run_id}) is trained again: {epochs}")
     for name, was, now in plan.differences:
         print(f"  {name} was {was}, and is {now} here")
     pairs = []

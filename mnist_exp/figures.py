@@ -21,6 +21,7 @@ from matplotlib.ticker import (
     PercentFormatter,
 )
 
+from mnist_exp import counted
 from mnist_exp.recipe import Target
 from mnist_exp.verdict import Effect, percent
 
@@ -271,4 +272,4 @@ def _bar(axes: Axes, target: Target, *, label: bool) -> None:
 
 
 def _seeds(model: int, seeds: int) -> str:
-    return f"model {model}, {seeds} seed{'' if seeds == 1 else 's'}"
+    return f"model {model}, {counted(seeds, 'seed')}"

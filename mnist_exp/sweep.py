@@ -27,6 +27,7 @@ from mnist_exp import (
     ExpectedError,
     __version__,
     comparison,
+    counted,
     data,
     interrupts,
     recipe,
@@ -61,7 +62,7 @@ class Plan:
     @property
     def name(self) -> str:
         """The name of the parent run: the same for the same request."""
-        epochs = f", {self.epochs} epochs" if self.epochs else ""
+        epochs = f", {counted(self.epochs, 'epoch')}" if self.epochs else ""
         models, seeds = " ".join(map(str, self.models)), verdict.ranges(self.seeds)
         return f"sweep of models {models}, seeds {seeds}, {self.split} split{epochs}"
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from mnist_exp import counted
 from mnist_exp.recipe import Target
 
 FEWEST_PAIRS = 3
@@ -305,7 +306,7 @@ class Effect:
         return self.interval is not None and self.interval[0] > 0
 
     def __str__(self) -> str:
-        pairs = f"{len(self.seeds)} pair{'' if len(self.seeds) == 1 else 's'}"
+        pairs = counted(len(self.seeds), "pair")
         if not self.seeds:
             return "not enough seeds to tell (0 pairs)"
         mean = points(self.mean)

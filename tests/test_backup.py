@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -212,6 +213,38 @@ def test_a_run_under_way_stops_a_restore(backup: Path, store: Path) -> None:
     assert tracking.runs()["run_name"].tolist() == ["kept", "busy"]
     assert not list(store.glob("before-restore-*"))
     assert tracking.restore(backup)  # once it has ended
+
+
+def test_a_restore_that_was_killed_says_where_the_store_is(
+    backup: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", moves_at_most(1, Path.rename))
+        with pytest.raises(Killed):
+            tracking.restore(backup)
+    (kept,) = store.glob("before-restore-*")
+    assert (kept / "mlflow.db").exists()
+    code = "from mnist_exp import tracking; print(len(tracking.runs()))"
+    again = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert again.stdout == "0\n"
+    assert f"what was here is in {kept}; make restore again" in again.stderr
+    assert tracking.restore(backup)
+    assert tracking.runs()["run_name"].tolist() == ["kept"]
+
+
+class Killed(BaseException):
+    """As by SIGKILL: nothing catches it."""
+
+
+def moves_at_most(times: int, rename: Callable[..., Path]) -> Callable[..., Path]:
+    left = iter(range(times))
+
+    def limited(source: Path, target: Path) -> Path:
+        if next(left, None) is None:
+            raise Killed
+        return rename(source, target)
+
+    return limited
 
 
 def packed(database: Path | bytes, *strange: tarfile.TarInfo) -> bytes:

@@ -130,6 +130,7 @@ def _opened(uri: str) -> str:
     check_answers()
     with only_one():  # a database that two processes make or upgrade at once breaks
         database = sqlite_file(uri)
+        _mention_restore(database)
         upgrade(uri, database)
         experiment = experiment_id(uri)
         if database:
@@ -189,6 +190,17 @@ def bring_home(uri: str, database: Path, experiment: str) -> None:
                 update(column.class_).where(inside | (column == old)).values({column.key: moved})
             )
     log.info("the store has moved: its artifacts are now those in %s", database.parent)
+
+
+def _mention_restore(database: Path | None) -> None:
+    """Say where a restore that was killed between its renames has left the store."""
+    if database and not database.exists():
+        kept = sorted(database.parent.glob("before-restore-*"))
+        if kept:
+            log.warning(
+                "this is a new store: a restore was interrupted, and what was here is in %s; make "
+                "restore again, or move it back", kept[-1],
+            )  # fmt: skip
 
 
 def upgrade(uri: str, database: Path | None) -> None:
