@@ -12,10 +12,10 @@ import pandas as pd
 from benchmarks.measure import in_process, ratio, ratios
 from benchmarks.section import Section
 from benchmarks.stock import ENVIRONMENT, Stock
-from mnist_exp import recipe, tracking
+from mnist_exp import counted, recipe, tracking
 
 MODELS = (4, 6)
-SEEDS = 2
+SEEDS = 1
 EPOCHS = 5
 ROUNDS = 3
 WORKERS = 0
@@ -38,8 +38,8 @@ def measure() -> Section:
     }
     models = " and ".join(map(str, MODELS))
     text = f"""\
-Models {models}, {SEEDS} seeds each, {EPOCHS} epochs a run, {ROUNDS} rounds in turns. The sweep
-trains on a worker per core with one thread each, and records each run in a store; the stock
+Models {models}, {counted(SEEDS, "seed")} each, {EPOCHS} epochs a run, {ROUNDS} rounds in turns. The
+sweep trains on a worker per core with one thread each, and records each run in a store; the stock
 pipeline takes all cores for one run after the other, each in a process of its own, and records
 nothing.
 

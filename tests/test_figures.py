@@ -54,9 +54,15 @@ def test_a_confusion_matrix_counts_truth_by_guess() -> None:
 
 
 def test_a_sheet_shows_each_digit_under_its_label() -> None:
-    figure = figures.digit_sheet(np.zeros((12, 28, 28)), np.arange(12) % 10, "digits")
-    titles = [axes.get_title() for axes in figure.axes if axes.images]
-    assert titles == ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "0", "1"]
+    images = np.arange(1, 13)[:, None, None] * np.ones((12, 28, 28))
+    figure = figures.digit_sheet(images, np.arange(12) % 10, "digits")
+    (axes,) = figure.axes
+    sheet = axes.images[0].get_array()
+    assert [text.get_text() for text in axes.texts] == [*"0123456789", "0", "1"]
+    for text, image in zip(axes.texts, images, strict=True):  # each stands above its digit
+        x, y = map(int, text.get_position())
+        assert np.ma.is_masked(sheet[y - 2, x])
+        assert np.array_equal(sheet[y + 2 : y + 30, x - 14 : x + 14], image)
 
 
 TARGET = recipe.load_target()
