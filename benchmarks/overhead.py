@@ -60,8 +60,8 @@ def measure() -> Section:
         ("tracking at its end", end, None),
         ("both together", start + end, MOST_ENDS),
         ("from the command to the first batch", first, MOST_FIRST),
-        ("`mnist-exp --help`", help_seconds, MOST_HELP),
-        (f"`mnist-exp check 6` on a store of {RUNS} runs", check_seconds, MOST_CHECK),
+        ("--help", help_seconds, MOST_HELP),
+        (f"check on a store of {RUNS} runs", check_seconds, MOST_CHECK),
     ]
     rows = [
         {"": name, "measured": f"{seconds:.2f} s", "at most": f"{most:g} s" if most else ""}
@@ -81,9 +81,7 @@ def tracked() -> Times:
     begun = time.time()
     command("run", str(MODEL), "--epochs=1")
     exit_time = time.time()
-    last = tracking.runs().sort_values("start_time").iloc[-1]
-    (ended,) = times_of(last["run_id"])["time"]
-    (seconds,) = times_of(last["run_id"])["epoch_seconds"]
+    ((ended, seconds),) = epochs_of_newest().to_numpy()
     return Times(ended - seconds - begun, exit_time - ended)
 
 
@@ -99,16 +97,18 @@ def bare() -> Times:
 def between_epochs() -> float:
     """The time between the epochs of a whole run, as a fraction of theirs."""
     command("run", str(MODEL))
-    last = tracking.runs().sort_values("start_time").iloc[-1]
-    epochs = times_of(last["run_id"])
-    whole = epochs["time"].iloc[-1] - epochs["time"].iloc[0]
+    epochs = epochs_of_newest()
+    whole = epochs["ended"].iloc[-1] - epochs["ended"].iloc[0]
     trained = epochs["epoch_seconds"].iloc[1:].sum()
     return float((whole - trained) / trained)
 
 
-def times_of(run_id: str) -> pd.DataFrame:
-    """When each epoch of a run ended, and its seconds."""
-    return tracking.history([run_id])
+def epochs_of_newest() -> pd.DataFrame:
+    """When each epoch of the newest run `ended`, in seconds since 1970, and its `epoch_seconds`."""
+    newest = tracking.runs().sort_values("start_time")["run_id"].iloc[-1]
+    epochs = tracking.history([newest])
+    epochs["ended"] = [time.timestamp() for time in epochs["time"]]
+    return epochs[["ended", "epoch_seconds"]]
 
 
 def median_of(*arguments: str) -> float:

@@ -10,7 +10,7 @@ from fractions import Fraction
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy.special import betaincinv
 
 from mnist_exp import counted
 from mnist_exp.recipe import Target
@@ -273,14 +273,17 @@ def _list(seeds: list[int]) -> str:
 
 def pass_rate_interval(passing: int, seeds: int) -> tuple[float, float]:
     """The exact (Clopper-Pearson) 95 % interval of the rate at which seeds pass."""
-    interval = stats.binomtest(passing, seeds).proportion_ci(0.95, method="exact")
-    return float(interval.low), float(interval.high)
+    return _lower_bound(passing, seeds, 0.025), 1 - _lower_bound(seeds - passing, seeds, 0.025)
 
 
 def pass_rate_bound(passing: int, seeds: int) -> float:
     """The pass rate that so many passing seeds support: its exact 95 % one-sided lower bound."""
-    test = stats.binomtest(passing, seeds, alternative="greater")
-    return float(test.proportion_ci(0.95, method="exact").low)
+    return _lower_bound(passing, seeds, 0.05)
+
+
+def _lower_bound(successes: int, trials: int, error: float) -> float:
+    """Clopper and Pearson (1934), by quantiles of the beta distribution."""
+    return float(betaincinv(successes, trials - successes + 1, error)) if successes else 0.0
 
 
 @dataclass(frozen=True)
@@ -328,6 +331,8 @@ def effect(runs: pd.DataFrame, model: int, baseline: int) -> Effect:
     differences = (pairs[model] - pairs[baseline]).to_numpy()
     interval = None
     if len(differences) >= FEWEST_PAIRS:
+        from scipy import stats  # half a second, which most commands need not wait for
+
         bounds = stats.bootstrap(
             (differences,), np.mean, method="percentile", rng=np.random.default_rng(0)
         ).confidence_interval

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 import mlflow
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.data.numpy_dataset import from_numpy
 from mlflow.entities import LoggedModelStatus, Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
 from mlflow.tracking import fluent
+from mlflow.utils import requirements_utils
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 
 from mnist_exp import ExpectedError, interrupts
@@ -28,10 +28,15 @@ from mnist_exp.tracking import liveness
 from mnist_exp.tracking.store import PAGES, connect, experiment_id, readable_errors, tracking_uri
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from torch import Tensor, nn
 
 # MLflow would end a run as FINISHED when the process exits, whatever became of it.
 atexit.unregister(fluent._safe_end_run)
+
+# To say whether the environment has the torch that it has, it would read the list of the files of
+# every installed package: a second at the end of each run.
+requirements_utils._MODULES_TO_PACKAGES = {}  # type: ignore[assignment]
 
 PARENT = "mlflow.parentRunId"
 GROUP = "group"
