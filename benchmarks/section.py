@@ -11,8 +11,7 @@ from pathlib import Path
 import pandas as pd
 import psutil
 
-from mnist_exp import ROOT
-from mnist_exp.report import markdown_table
+from mnist_exp import ROOT, markdown
 
 FILE = Path(__file__).with_name("RESULTS.md")
 HEAD = """# What is fast, and how fast
@@ -33,7 +32,7 @@ class Section:
     missed: list[str] | None = None
 
     def __str__(self) -> str:
-        parts = [self.text, *map(markdown_table, self.tables)]
+        parts = [self.text, *map(markdown.table, self.tables)]
         if self.missed is not None:
             missed = "\n".join(f"- Missed: {line}." for line in self.missed)
             parts.append(missed or "Every goal is kept.")

@@ -1,13 +1,9 @@
-"""DataFrames in, matplotlib figures out.
-
-Colours mean the same in every figure, and are told apart by colour-blind readers.
-"""
+"""Figures that compare iterations: DataFrames in, matplotlib figures out."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -23,88 +19,14 @@ from matplotlib.ticker import (
 
 from mnist_exp import counted
 from mnist_exp.recipe import Target
+from mnist_exp.run_figures import FAIL, GREY, HELD_OUT, INK, PASS, STYLE, TRAIN, bar
 from mnist_exp.verdict import Effect, percent
 
-mpl.use("Agg")  # seaborn would look for a screen
-TRAIN, HELD_OUT, PASS, FAIL = sns.color_palette("colorblind")[:4]
 PARTS = (("train", TRAIN), ("test", HELD_OUT))
-INK, GREY, PAPER = "#222222", "#8a8a8a", "#fffffe"
-"""INK and PAPER stand for themselves in a file; a page replaces them by its own."""
-TEXT = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
-STYLE: Any = dict.fromkeys(TEXT, INK) | {
-    "figure.facecolor": PAPER,
-    "axes.facecolor": "none",
-    "axes.unicode_minus": False,  # as in tables
-    "text.parse_math": False,  # names show as they are
-}
 SHOWN = (0.98, 1.0)
 """The accuracies that figures show: the differences that matter are there."""
-LABEL, GAP = 9, 5
-"""Pixels above and beside each digit on a sheet."""
 MOST_LINES = 10
 """With more seeds than this, a band from the lowest to the highest takes the place of lines."""
-
-
-@mpl.rc_context(STYLE)
-def curves(history: pd.DataFrame, split: str, target: Target) -> Figure:
-    """Accuracy and loss per epoch of one run; `history` has `train_*` and `<split>_*` columns."""
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    for axes, quantity in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
-        for part, colour in (("train", TRAIN), (split, HELD_OUT)):
-            sns.lineplot(
-                history, x="epoch", y=f"{part}_{quantity}", ax=axes, color=colour, marker="o",
-                label=part,
-            )  # fmt: skip
-        axes.set(ylabel=quantity)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        sns.despine(ax=axes)
-    accuracy = figure.axes[0]
-    _bar(accuracy, target, label=True)
-    accuracy.yaxis.set_major_formatter(PercentFormatter(1, decimals=1, symbol=" %"))
-    if history[f"{split}_accuracy"].iloc[-1] > 0.98:  # the first epochs would flatten the rest
-        accuracy.set_ylim(0.97, 1)
-    return figure
-
-
-@mpl.rc_context(STYLE)
-def confusion_matrix(counts: pd.DataFrame, title: str) -> Figure:
-    """How often each digit was taken for which: `counts` has a row per truth, a column per guess.
-
-    The colour leaves out the diagonal, which would drown the errors; a cell without any is blank.
-    """
-    diagonal = np.eye(10, dtype=bool)
-    blank = (counts == 0) | diagonal
-    shown = counts.astype(str).mask(blank, "")
-    figure = Figure(figsize=(6, 5), layout="constrained")
-    axes = figure.subplots()
-    sns.heatmap(
-        counts.mask(diagonal, 0), mask=blank, vmin=0, annot=shown, fmt="", cmap="Blues",
-        linewidths=0.5, linecolor="0.9", cbar_kws={"label": "errors"}, ax=axes,
-    )  # fmt: skip
-    for digit in range(10):
-        count = str(counts.iloc[digit, digit])
-        axes.text(digit + 0.5, digit + 0.5, count, ha="center", va="center", color=GREY)
-    axes.set_title(title)
-    return figure
-
-
-@mpl.rc_context(STYLE)
-def digit_sheet(images: np.ndarray, labels: np.ndarray, title: str) -> Figure:
-    """Digits in rows of eight, each under its label; `images` are (N, 28, 28), any scale."""
-    rows, (height, width) = -(-len(images) // 8), images.shape[1:]
-    sheet = np.full((rows, height + LABEL, 8, width + GAP), np.nan)
-    figure = Figure(figsize=(8, 1.25 * rows + 0.4), layout="constrained")
-    axes = figure.subplots()
-    axes.axis("off")
-    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
-        row, column = divmod(number, 8)
-        sheet[row, LABEL:, column, :width] = image
-        place = column * (width + GAP) + width / 2, row * (height + LABEL) + LABEL - 2
-        axes.text(*place, str(label), ha="center", fontsize=9)
-    # One image: an axes for each digit would take ten times as long to draw.
-    axes.imshow(sheet.reshape(rows * (height + LABEL), -1), cmap="gray")
-    figure.suptitle(title)
-    return figure
 
 
 @mpl.rc_context(STYLE)
@@ -127,7 +49,7 @@ def accuracy_by_seed(runs: pd.DataFrame, history: pd.DataFrame, target: Target) 
                 sns.lineplot(**line, units="run_id", estimator=None, linewidth=0.6, alpha=0.5)
             band = ("pi", 100) if many else None
             sns.lineplot(**line, errorbar=band, linewidth=1.8)
-        _bar(axes, target, label=number == 0)
+        bar(axes, target, label=number == 0)
         axes.set(title=_seeds(model, own["seed"].nunique()), xlabel="epoch", ylim=SHOWN)
         if not (own[columns[2:]] > SHOWN[0]).any(axis=None):
             axes.text(0.5, 0.5, f"below {percent(SHOWN[0])}", transform=axes.transAxes, ha="center")
@@ -164,7 +86,7 @@ def price(verdicts: pd.DataFrame, target: Target) -> Figure:
             f"model {row.model}", (row.parameters, row.worst_accuracy), textcoords="offset points",
             xytext=(-8 if left else 8, -3), ha="right" if left else "left", fontsize=9,
         )  # fmt: skip
-    _bar(axes, target, label=True)
+    bar(axes, target, label=True)
     axes.axvline(target.parameters_below, color=INK, linestyle=":", linewidth=1)
     axes.annotate(
         f"{target.parameters_below:,} parameters", (target.parameters_below, 0), fontsize=8,
@@ -242,15 +164,6 @@ def receptive_field_growth(table: pd.DataFrame) -> Figure:
     return figure
 
 
-@mpl.rc_context(STYLE)
-def misclassified(images: np.ndarray, mistakes: pd.DataFrame) -> Figure:
-    """Digits that were misclassified, (N, 28, 28), with truth, guess and probability in percent, as
-    `4→9 87`."""
-    rows: Any = mistakes.itertuples()
-    labels = [f"{row.truth}→{row.guess} {100 * row.probability:.0f}" for row in rows]
-    return digit_sheet(images, np.array(labels), "truth → guess, probability in percent")
-
-
 COLUMNS = 2
 WIDTH = 6.4
 """Inches; narrow, so that the words stay readable on a phone."""
@@ -265,16 +178,6 @@ def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
     for axes in grid[:count]:
         sns.despine(ax=axes)
     return figure, grid[:count]
-
-
-def _bar(axes: Axes, target: Target, *, label: bool) -> None:
-    """The accuracy that the target asks for, as a line."""
-    axes.axhline(target.test_accuracy, color=INK, linestyle="--", linewidth=1)
-    if label:
-        axes.annotate(
-            percent(target.test_accuracy), (0.01, target.test_accuracy), fontsize=8, va="bottom",
-            xycoords=("axes fraction", "data"),
-        )  # fmt: skip
 
 
 def _seeds(model: int, seeds: int) -> str:

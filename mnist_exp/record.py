@@ -9,7 +9,7 @@ import torch
 import torchinfo
 from torchvision.utils import make_grid
 
-from mnist_exp import ROOT, data, figures, report, tracking, training, ui, verdict
+from mnist_exp import ROOT, data, markdown, run_figures, tracking, training, ui, verdict
 from mnist_exp.plan import Plan
 from mnist_exp.recipe import PIXELS, Recipe
 from mnist_exp.training import EpochResult, Training
@@ -28,7 +28,7 @@ def beginning(
     iteration = plan.iteration
     provenance, uncommitted = _provenance()
     run.set_tags(provenance)
-    run.describe(report.run_description(iteration, "In training."))
+    run.describe(markdown.run_description(iteration, "In training."))
     run.log_metrics({"parameters": plan.parameters, "model": iteration.number})
     run.log_text(iteration.source, f"source/{iteration.path.name}")
     if uncommitted:
@@ -47,7 +47,8 @@ def beginning(
         plan.recipe, some.images, torch.Generator().manual_seed(plan.seed)
     )
     title = "Training digits as the network sees them"
-    run.log_figure(figures.digit_sheet(seen[:, 0].numpy(), some.labels.numpy(), title), "digits")
+    sheet = run_figures.digit_sheet(seen[:, 0].numpy(), some.labels.numpy(), title)
+    run.log_figure(sheet, "digits")
 
 
 class Epochs:
@@ -102,7 +103,7 @@ def end(run: tracking.RunWriter, plan: Plan, job: Training) -> Verdict | None:
     run.log_metrics({key: round(100 * value, 4) for key, value in summary.items()})
 
     _mistakes(run, plan, job)
-    run.log_figure(figures.curves(history, split, target), "curves")
+    run.log_figure(run_figures.curves(history, split, target), "curves")
 
     outcome = None
     result = f"Final {split} accuracy {percent(accuracy.iloc[-1])}."
@@ -112,7 +113,7 @@ def end(run: tracking.RunWriter, plan: Plan, job: Training) -> Verdict | None:
         kept = pd.DataFrame([own | {"test_images": len(job.evaluation)}])
         outcome = verdict.judge(kept.join(verdict.scores(kept, history, target)).iloc[0], target)
         result = f"{str(outcome).capitalize()}. {result}"
-        details = report.verdict_table(outcome)
+        details = markdown.verdict_table(outcome)
     if plan.table is not None:
         table = ui.run_path(run.experiment_id, run.run_id, "receptive_field.json")
         result += f" Receptive field {plan.receptive_field} ([table]({table}))."
@@ -126,10 +127,10 @@ def end(run: tracking.RunWriter, plan: Plan, job: Training) -> Verdict | None:
         run.log_network(classifier, job.evaluation.images[:2], register_as=register)
     except tracking.ExportError as error:
         log.warning("the network is not kept: %s", error)
-        result += f" The network could not be exported: {report.escape_markdown(str(error))}"
+        result += f" The network could not be exported: {markdown.escape(str(error))}"
     if outcome:
         run.set_tags({"verdict": str(outcome)} | outcome.reasons)
-    run.describe(report.run_description(plan.iteration, result, details))
+    run.describe(markdown.run_description(plan.iteration, result, details))
     return outcome
 
 
@@ -151,7 +152,7 @@ def _mistakes(run: tracking.RunWriter, plan: Plan, job: Training) -> None:
         sheet = make_grid(digits.images[wrong], nrow=10, padding=0)[0]
         run.log_image(sheet.numpy(), "misclassified")
     title = f"{plan.name}: {len(wrong)} of {len(digits):,} {plan.split} digits wrong at the end"
-    run.log_figure(figures.confusion_matrix(counts, title), "confusion_matrix")
+    run.log_figure(run_figures.confusion_matrix(counts, title), "confusion_matrix")
 
 
 def metrics(result: EpochResult, split: str) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Comparisons in, pages, pictures and descriptions out."""
+"""Comparisons in, pages and pictures out."""
 
 import base64
 import contextlib
@@ -20,10 +20,19 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image
 
-from mnist_exp import ExpectedError, __version__, comparison, figures, printable, tracking, ui
+from mnist_exp import (
+    ExpectedError,
+    __version__,
+    comparison,
+    figures,
+    markdown,
+    run_figures,
+    tracking,
+    ui,
+)
 from mnist_exp.comparison import Comparison, plain
-from mnist_exp.recipe import SECTIONS, Entry, Target
-from mnist_exp.verdict import Effect, Verdict, pass_rate_bound, percent
+from mnist_exp.recipe import Entry, Target
+from mnist_exp.verdict import Effect, pass_rate_bound, percent
 
 MOST_RUNS = 500
 """Rows of the page's table of runs; `runs.csv` has them all."""
@@ -58,7 +67,8 @@ class Picture:
         text = re.sub(r'(\bid="|="#|url\(#)', rf"\1{self.name}-", text)
         label = Markup('<svg role="img" aria-label="{}"').format(self.alt)
         text = text.replace("<svg", label, 1)
-        return Markup(text.replace(figures.INK, "currentColor").replace(figures.PAPER, "none"))
+        text = text.replace(run_figures.INK, "currentColor").replace(run_figures.PAPER, "none")
+        return Markup(text)
 
 
 @dataclass(frozen=True)
@@ -94,7 +104,7 @@ def write(found: Comparison, folder: Path) -> Path:
     shutil.rmtree(folder / "figures", ignore_errors=True)  # those of an earlier report
     content = contents(found)
     write_figures(content["pictures"].values(), folder / "figures", ("svg", "png"))
-    (folder / "comparison.md").write_text(markdown(content, "figures"), encoding="utf-8")
+    (folder / "comparison.md").write_text(as_markdown(content, "figures"), encoding="utf-8")
     page = folder / "comparison.html"
     environment = _templates(autoescape=True, finalize=_unbroken)
     template = environment.get_template("comparison.html.j2")
@@ -102,7 +112,7 @@ def write(found: Comparison, folder: Path) -> Path:
     return page
 
 
-def markdown(content: dict[str, Any], figure_folder: str) -> str:
+def as_markdown(content: dict[str, Any], figure_folder: str) -> str:
     """The report as Markdown, which finds its figures in `figure_folder`."""
     environment = _templates(autoescape=True, finalize=_markdown)
     template = environment.get_template("comparison.md.j2")
@@ -114,7 +124,7 @@ def write_figures(pictures: Iterable[Picture], folder: Path, formats: Iterable[s
     folder.mkdir(parents=True, exist_ok=True)
     for picture in pictures:
         if "svg" in formats:
-            text = svg(picture.figure, picture.name).replace(figures.PAPER, "#ffffff")
+            text = svg(picture.figure, picture.name).replace(run_figures.PAPER, "#ffffff")
             (folder / f"{picture.name}.svg").write_text(text, encoding="utf-8")
         if "png" in formats:
             picture.figure.savefig(folder / f"{picture.name}.png", dpi=130)
@@ -332,7 +342,7 @@ def _shown_mistakes(
     most = ", ".join(f"{p.truth} for {p.guess} ({p.digits})" for p in _rows(pairs)) or "none"
     confusion = Picture(
         "confusion_matrix",
-        figures.confusion_matrix(counts, name),
+        run_figures.confusion_matrix(counts, name),
         f"Confusion matrix of {name}. Most often taken: {most}.",
         f"How often each digit was taken for which. Most often: {most}.",
     )
@@ -345,7 +355,7 @@ def _shown_mistakes(
         pictures.append(
             Picture(
                 "misclassified",
-                figures.misclassified(images, wrong),
+                run_figures.misclassified(images, wrong),
                 f"The {len(wrong)} misclassified digits.",
                 "The misclassified digits, the most certain mistakes first: truth → guess, and the "
                 "probability that the network gives its guess, in percent.",
@@ -443,35 +453,4 @@ def _unbroken(value: Any) -> Any:
 
 def _markdown(value: object) -> Markup:
     """Any value as Markdown that shows it as it is."""
-    return value if isinstance(value, Markup) else Markup(escape_markdown(str(value)))
-
-
-def escape_markdown(text: str) -> str:
-    """Text in one line, shown as it is and read neither as Markdown nor as HTML."""
-    text = printable(" ".join(text.split())).replace("&", "&amp;").replace("<", "&lt;")
-    return re.sub(r"([\\|\[\]*_~$`])", r"\\\1", text)
-
-
-def run_description(iteration: Entry, summary: str, details: str = "") -> str:
-    """What a run is about and how it ended, as the Markdown that the tracking UI shows.
-
-    The UI folds all but the first lines: `summary` comes first, `details` last.
-    """
-    title = f"## Model {iteration.number}: {escape_markdown(iteration.title)}"
-    sections = [f"**{name}:** {escape_markdown(iteration.sections[name])}" for name in SECTIONS]
-    return "\n\n".join(filter(None, [title, summary, *sections, details]))
-
-
-def markdown_table(table: pd.DataFrame) -> str:
-    """A table of texts as Markdown."""
-    rows = [table.columns, ["---"] * len(table.columns), *_rows(table)]
-    return "\n".join(f"| {' | '.join(map(escape_markdown, row))} |" for row in rows)
-
-
-def verdict_table(verdict: Verdict) -> str:
-    """A verdict, condition by condition, as Markdown."""
-    rows = [
-        f"| {condition.name} | {condition.measured} | {'yes' if condition.met else '**no**'} |"
-        for condition in verdict.conditions
-    ]
-    return "\n".join(["| condition | measured | met |", "|---|---|---|", *rows])
+    return value if isinstance(value, Markup) else Markup(markdown.escape(str(value)))

@@ -55,7 +55,7 @@ def write(found: Comparison, folder: Path = EXPERIMENTS) -> Path:
     _write_mistakes(found, new)
     content = report.contents(found) | {"title": "Results"}
     report.write_figures(content["pictures"].values(), new / "figures", ("png",))
-    text = report.markdown(content, "results/figures")
+    text = report.as_markdown(content, "results/figures")
     shutil.rmtree(results, ignore_errors=True)
     new.rename(results)
     page = folder / "RESULTS.md"

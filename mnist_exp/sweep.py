@@ -30,8 +30,8 @@ from mnist_exp import (
     counted,
     data,
     interrupts,
+    markdown,
     recipe,
-    report,
     tracking,
     verdict,
 )
@@ -191,7 +191,7 @@ def _summarise(parent: tracking.RunWriter, plan: Plan, results: list[Result]) ->
             parent.set_tags({f"model-{row.model}.verdict": f"{row.verdict}, {interval}"})
     shown = comparison.shown(table, recipe.load_target(), plan.split)
     failed = [f"- {result.job.name}: {result.failure}" for result in results if result.failure]
-    parent.describe("\n".join([f"A {plan.name}.", "", report.markdown_table(shown), "", *failed]))
+    parent.describe("\n".join([f"A {plan.name}.", "", markdown.table(shown), "", *failed]))
 
 
 @contextmanager

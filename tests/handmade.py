@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mnist_exp import recipe, report, tracking
+from mnist_exp import markdown, recipe, tracking
 
 SCRIPT = "<script>alert(1)</script>"
 
@@ -37,7 +37,7 @@ def record_run(
             summary = {"worst_of_last_5_test_accuracy_percent": (10_000 - worst) / 100}
             run.log_metrics({"parameters": 7_416, "model": number} | summary)
             link = f"[x](/#/experiments/{run.experiment_id}/runs/{run.run_id}/artifacts/x)"
-            change = report.escape_markdown(SCRIPT)
+            change = markdown.escape(SCRIPT)
             run.describe(f"## Model {number}\n\n**Change:** {change}\n\n{link}")
             for epoch, wrong in enumerate(errors, start=1):
                 if wrong is not None:

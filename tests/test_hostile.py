@@ -20,7 +20,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mnist_exp import ROOT, ExpectedError, comparison, data, recipe, report, results, tracking
+from mnist_exp import (
+    ROOT,
+    ExpectedError,
+    comparison,
+    data,
+    markdown,
+    recipe,
+    report,
+    results,
+    tracking,
+)
 from mnist_exp.cli import main
 
 often = settings(derandomize=True, max_examples=60, deadline=None)
@@ -357,7 +367,7 @@ def test_words_of_an_iteration_cannot_write_to_a_terminal(tmp_path: Path) -> Non
     shown = r"\x1b[2J \x07 \u202e <b> *c* ![x](http://example.org)"
     assert entry.title.startswith(f"{shown} rotate the")
     assert entry.sections["Change"].startswith(shown)
-    described = report.run_description(entry, "")
+    described = markdown.run_description(entry, "")
     assert r"\\x1b\[2J \\x07 \\u202e &lt;b> \*c\* !\[x\](http" in described
 
 

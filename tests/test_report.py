@@ -1,7 +1,6 @@
 """Pages and Markdown, from hand-made tables and stores."""
 
 import csv
-import dataclasses
 import itertools
 import re
 from html.parser import HTMLParser
@@ -11,7 +10,6 @@ import pytest
 from handmade import SCRIPT, record_run
 
 from mnist_exp import comparison, recipe, report
-from mnist_exp.verdict import Condition, Verdict
 
 
 class Page(HTMLParser):
@@ -124,35 +122,9 @@ def test_changed_lines_leave_out_the_docstring() -> None:
     )
 
 
-def test_text_in_markdown_is_shown_as_it_is() -> None:
-    escaped = report.escape_markdown("a__b__ *c* ~~d~~ $e$ `f` [g](h)\n# <i> | & \\")
-    assert escaped == r"a\_\_b\_\_ \*c\* \~\~d\~\~ \$e\$ \`f\` \[g\](h) # &lt;i> \| &amp; \\"
-
-
 def test_a_fence_is_longer_than_the_backticks_in_it() -> None:
     step = report.Step(recipe.load(6), None, (("plus", '+    x = "````"'),))
     assert step.fence == "`````"
-
-
-def test_a_description_shows_text_as_text() -> None:
-    iteration = recipe.load(5)
-    sections = iteration.sections | {"Change": "<script>alert(1)</script> & more"}
-    iteration = dataclasses.replace(iteration, sections=sections)
-    text = report.run_description(iteration, "Target met.", "| table |")
-    assert "**Change:** &lt;script>alert(1)&lt;/script> &amp; more" in text
-    title = "## Model 5: rotate the training images"
-    assert text.startswith(f"{title}\n\nTarget met.\n\n**Target:** narrow")
-    assert text.endswith("\n\n| table |")
-
-
-def test_a_verdict_table() -> None:
-    verdict = Verdict((Condition("at most 15 epochs", "16", False), Condition("few", "7", True)))
-    assert report.verdict_table(verdict).splitlines() == [
-        "| condition | measured | met |",
-        "|---|---|---|",
-        "| at most 15 epochs | 16 | **no** |",
-        "| few | 7 | yes |",
-    ]
 
 
 @pytest.mark.usefixtures("store")

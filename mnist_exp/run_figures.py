@@ -1,0 +1,122 @@
+"""Figures of one run, and what all figures have in common.
+
+Colours mean the same in every figure, and are told apart by colour-blind readers. Drawn without
+seaborn, which takes a second to import.
+"""
+
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from mnist_exp.recipe import Target
+from mnist_exp.verdict import percent
+
+mpl.use("Agg")  # another would look for a screen
+TRAIN, HELD_OUT, PASS, FAIL = "#0173b2", "#de8f05", "#029e73", "#d55e00"
+"""The first of seaborn's palette `colorblind`."""
+INK, GREY, PAPER = "#222222", "#8a8a8a", "#fffffe"
+"""INK and PAPER stand for themselves in a file; a page replaces them by its own."""
+TEXT = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+STYLE: Any = dict.fromkeys(TEXT, INK) | {
+    "figure.facecolor": PAPER,
+    "axes.facecolor": "none",
+    "axes.unicode_minus": False,  # as in tables
+    "text.parse_math": False,  # names show as they are
+}
+LABEL, GAP = 9, 5
+"""Pixels above and beside each digit on a sheet."""
+
+
+@mpl.rc_context(STYLE)
+def curves(history: pd.DataFrame, split: str, target: Target) -> Figure:
+    """Accuracy and loss per epoch of one run; `history` has `train_*` and `<split>_*` columns."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    for axes, quantity in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
+        for part, colour in (("train", TRAIN), (split, HELD_OUT)):
+            line: Any = {"color": colour, "marker": "o", "markeredgecolor": PAPER, "label": part}
+            axes.plot("epoch", f"{part}_{quantity}", data=history, **line)
+        axes.set(xlabel="epoch", ylabel=quantity)
+        axes.legend()
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        despine(axes)
+    accuracy = figure.axes[0]
+    bar(accuracy, target, label=True)
+    accuracy.yaxis.set_major_formatter(PercentFormatter(1, decimals=1, symbol=" %"))
+    if history[f"{split}_accuracy"].iloc[-1] > 0.98:  # the first epochs would flatten the rest
+        accuracy.set_ylim(0.97, 1)
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def confusion_matrix(counts: pd.DataFrame, title: str) -> Figure:
+    """How often each digit was taken for which: `counts` has a row per truth, a column per guess.
+
+    The colour leaves out the diagonal, which would drown the errors; a cell without any is blank.
+    """
+    diagonal = np.eye(10, dtype=bool)
+    blank = (counts.to_numpy() == 0) | diagonal
+    figure = Figure(figsize=(6, 5), layout="constrained")
+    axes = figure.subplots()
+    errors = np.ma.masked_where(blank, counts)
+    cells = axes.pcolormesh(errors, vmin=0, cmap="Blues", linewidth=0.5, edgecolors="0.9")
+    figure.colorbar(cells, label="errors")
+    dark = counts.mask(diagonal, 0).to_numpy().max() / 2
+    for (truth, guess), count in np.ndenumerate(counts):
+        if count or truth == guess:
+            colour = GREY if truth == guess else "white" if count > dark else "0.15"
+            place: Any = {"ha": "center", "va": "center", "color": colour}
+            axes.text(guess + 0.5, truth + 0.5, str(count), **place)
+    centres = np.arange(10) + 0.5
+    axes.set(xticks=centres, xticklabels=range(10), yticks=centres, yticklabels=range(10))
+    axes.set(xlabel="guess", ylabel="truth")
+    axes.invert_yaxis()
+    axes.set_title(title)
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def digit_sheet(images: np.ndarray, labels: np.ndarray, title: str) -> Figure:
+    """Digits in rows of eight, each under its label; `images` are (N, 28, 28), any scale."""
+    rows, (height, width) = -(-len(images) // 8), images.shape[1:]
+    sheet = np.full((rows, height + LABEL, 8, width + GAP), np.nan)
+    figure = Figure(figsize=(8, 1.25 * rows + 0.4), layout="constrained")
+    axes = figure.subplots()
+    axes.axis("off")
+    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+        row, column = divmod(number, 8)
+        sheet[row, LABEL:, column, :width] = image
+        place = column * (width + GAP) + width / 2, row * (height + LABEL) + LABEL - 2
+        axes.text(*place, str(label), ha="center", fontsize=9)
+    # One image: an axes for each digit would take ten times as long to draw.
+    axes.imshow(sheet.reshape(rows * (height + LABEL), -1), cmap="gray")
+    figure.suptitle(title)
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def misclassified(images: np.ndarray, mistakes: pd.DataFrame) -> Figure:
+    """Digits that were misclassified, (N, 28, 28), with truth, guess and probability in percent, as
+    `4→9 87`."""
+    rows: Any = mistakes.itertuples()
+    labels = [f"{row.truth}→{row.guess} {100 * row.probability:.0f}" for row in rows]
+    return digit_sheet(images, np.array(labels), "truth → guess, probability in percent")
+
+
+def bar(axes: Axes, target: Target, *, label: bool) -> None:
+    """The accuracy that the target asks for, as a line."""
+    axes.axhline(target.test_accuracy, color=INK, linestyle="--", linewidth=1)
+    if label:
+        axes.annotate(
+            percent(target.test_accuracy), (0.01, target.test_accuracy), fontsize=8, va="bottom",
+            xycoords=("axes fraction", "data"),
+        )  # fmt: skip
+
+
+def despine(axes: Axes) -> None:
+    """Leave the axes to the left and below."""
+    axes.spines[["top", "right"]].set_visible(False)
