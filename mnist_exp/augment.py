@@ -30,6 +30,41 @@ class RandomRotation:
         return rotate(images, angles)
 
 
+@dataclass(frozen=True)
+class RandomAffine:
+    """Turn each image by up to `degrees`, scale it by up to the fraction `scale`, and shift it by
+    up to the fraction `shift` of its size along each axis: all uniform, each image for itself, and
+    about its centre. Bilinear, zeros from outside.
+
+    The distribution is that of `torchvision.transforms.RandomAffine(degrees, (shift, shift),
+    (1 - scale, 1 + scale))`, which shifts by whole pixels.
+    """
+
+    degrees: float
+    scale: float
+    shift: float
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        angles, scales, right, down = 2 * torch.rand(4, len(images), generator=generator) - 1
+        radians = angles * math.radians(self.degrees)
+        return transform(
+            images, radians, 1 + self.scale * scales, self.shift * torch.stack([right, down])
+        )
+
+
+def transform(images: Tensor, radians: Tensor, scales: Tensor, shifts: Tensor) -> Tensor:
+    """Turn image i of a float32 batch (N, C, H, W) by radians[i] counter-clockwise, enlarge it
+    scales[i] times about its centre, then shift it by shifts[0, i] of its width to the right and
+    shifts[1, i] of its height down; bilinear, zeros from outside."""
+    cos, sin = radians.cos() / scales, radians.sin() / scales
+    x, y = 2 * shifts  # the grid goes from -1 to 1
+    # For a point of the result, where it comes from: shifted back, then turned and shrunk back.
+    back = [cos, -sin, sin * y - cos * x, sin, cos, -sin * x - cos * y]
+    matrices = torch.stack(back, dim=1).view(-1, 2, 3).to(images.device)
+    grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, align_corners=False)
+
+
 def rotate(images: Tensor, angles: Tensor) -> Tensor:
     """Turn image i of a float32 batch (N, C, H, W) by angles[i] degrees (CPU), counter-clockwise.
 

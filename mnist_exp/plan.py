@@ -139,6 +139,8 @@ def _try_out(iteration: Iteration) -> nn.Module:
         optimizer = recipe.optimizer(network.parameters())
         if recipe.schedule:
             recipe.schedule(optimizer)
+        if recipe.batch_schedule:
+            recipe.batch_schedule(recipe.optimizer(network.parameters()), total_steps=100)
         images = torch.zeros(2, *PIXELS, dtype=torch.uint8)
         pixels = training.network_input(recipe, images, torch.Generator())
         shape = tuple(network.eval()(pixels).shape)

@@ -31,11 +31,22 @@ PIXELS = (1, 28, 28)
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExponentialAverage:
+    """Weights and batch-norm statistics averaged over the steps: after each `every` steps the
+    average keeps `decay` of itself and takes the rest from the network."""
+
+    decay: float
+    every: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How a network is trained. Torch's own classes, with their arguments in `functools.partial`.
 
-    `schedule` is stepped once an epoch; `augment` changes the training images, not the evaluated
-    ones.
+    `schedule` is stepped once an epoch. `batch_schedule` is stepped once a batch, and is called
+    with the number of all steps as `total_steps`, as OneCycleLR takes it. `augment` changes the
+    training images, not the evaluated ones. With `averaging`, the averaged network is the one that
+    is evaluated, judged and kept; the train accuracy is that of the network in training.
     """
 
     network: Callable[[], nn.Module]
@@ -43,7 +54,9 @@ class Recipe:
     batch_size: int
     epochs: int
     schedule: Callable[[Optimizer], LRScheduler] | None = None
+    batch_schedule: Callable[..., LRScheduler] | None = None
     augment: Augmentation | None = None
+    averaging: ExponentialAverage | None = None
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "epochs"):
@@ -63,15 +76,16 @@ class Recipe:
             "batch_size": self.batch_size,
             "epochs": self.epochs,
         }
-        for owner in ("optimizer", "schedule"):
+        for owner in ("optimizer", "schedule", "batch_schedule"):
             part = getattr(self, owner)
             flat[owner] = _name(part) if part else "none"
             flat |= {f"{owner}.{key}": value for key, value in _arguments(part).items()}
         flat["learning_rate"] = flat.pop("optimizer.lr", "default")
-        flat["augment"] = type(self.augment).__name__ if self.augment else "none"
-        if self.augment:
-            fields = dataclasses.asdict(self.augment)
-            flat |= {f"augment.{key}": value for key, value in fields.items()}
+        for owner in ("augment", "averaging"):
+            part = getattr(self, owner)
+            flat[owner] = type(part).__name__ if part else "none"
+            fields = dataclasses.asdict(part) if part else {}
+            flat |= {f"{owner}.{key}": value for key, value in fields.items()}
         return flat
 
 

@@ -122,7 +122,7 @@ def end(run: tracking.RunWriter, plan: Plan, job: Training) -> Verdict | None:
 
     meets_target = outcome is not None and outcome.met and plan.overrides == "none"
     register = plan.iteration.name if meets_target else None
-    classifier = training.Classifier(job.network)
+    classifier = training.Classifier(job.evaluated)
     try:
         run.log_network(classifier, job.evaluation.images[:2], register_as=register)
     except tracking.ExportError as error:
@@ -137,7 +137,7 @@ def end(run: tracking.RunWriter, plan: Plan, job: Training) -> Verdict | None:
 def _mistakes(run: tracking.RunWriter, plan: Plan, job: Training) -> None:
     """What the trained network takes for which, and each digit that it gets wrong."""
     digits = job.evaluation.to(torch.device("cpu"))
-    output = training.predict(job.network, job.evaluation.images).cpu()
+    output = training.predict(job.evaluated, job.evaluation.images).cpu()
     truth, guess = digits.labels, output.argmax(dim=1)
     counts = pd.crosstab(pd.Series(truth, name="truth"), pd.Series(guess, name="guess"))
     counts = counts.reindex(index=range(10), columns=range(10), fill_value=0)

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mnist_exp import ExpectedError, speed
 from mnist_exp.data import Digits, normalise
-from mnist_exp.recipe import PIXELS, Recipe
+from mnist_exp.recipe import PIXELS, ExponentialAverage, Recipe
 
 EVALUATION_BATCH = 250  # its activations stay in a core's cache
 
@@ -90,7 +91,18 @@ class Training:
         self.network = speed.faster(recipe.network(), device, torch.zeros(2, *PIXELS))
         self.optimizer = recipe.optimizer(self.network.parameters())
         self.schedule = recipe.schedule(self.optimizer) if recipe.schedule else None
+        self.batch_schedule = None
+        if recipe.batch_schedule:
+            total_steps = recipe.epochs * self._batches()
+            self.batch_schedule = recipe.batch_schedule(self.optimizer, total_steps=total_steps)
+        self.average = _average(self.network, recipe.averaging) if recipe.averaging else None
         self.results: list[EpochResult] = []
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network that is evaluated and kept: the average, where the recipe has one."""
+        network: nn.Module = self.average.module if self.average else self.network
+        return network
 
     def state(self) -> dict[str, Any]:
         """All that the coming epochs depend on, and the results so far: tensors, numbers, texts,
@@ -102,6 +114,8 @@ class Training:
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict() if self.schedule else {},
+            "batch_schedule": self.batch_schedule.state_dict() if self.batch_schedule else {},
+            "average": self.average.state_dict() if self.average else {},
             "results": [dataclasses.asdict(result) for result in self.results],
         }
         plain: dict[str, Any] = _plain(state)
@@ -112,8 +126,9 @@ class Training:
         those that would have followed there."""
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
-        if self.schedule:
-            self.schedule.load_state_dict(state["schedule"])
+        for part in ("schedule", "batch_schedule", "average"):
+            if own := getattr(self, part):
+                own.load_state_dict(state[part])
         self.results = [
             EpochResult(
                 **result | {part: Score(**result[part]) for part in ("train", "evaluation")}
@@ -130,7 +145,7 @@ class Training:
             start = time.perf_counter()
             learning_rate = self.optimizer.param_groups[0]["lr"]
             train = self._train_epoch(epoch, watch)
-            evaluation = score(predict(self.network, self.evaluation.images), self.evaluation)
+            evaluation = score(predict(self.evaluated, self.evaluation.images), self.evaluation)
             if not math.isfinite(evaluation.loss):
                 raise NonFiniteLossError(f"the evaluation of epoch {epoch} gave {evaluation.loss}")
             if self.schedule:
@@ -140,12 +155,16 @@ class Training:
             self.results.append(result)
             yield result
 
+    def _batches(self) -> int:
+        """Of an epoch."""
+        return math.ceil(len(self.train) / self.recipe.batch_size)
+
     def _train_epoch(self, epoch: int, watch: Callable[[Progress], None] | None) -> Score:
         self.network.train()
         dropout_seed, order_seed = np.random.SeedSequence((self.seed, epoch)).generate_state(2)
         torch.manual_seed(int(dropout_seed))
         generator = torch.Generator().manual_seed(int(order_seed))
-        batches = math.ceil(len(self.train) / self.recipe.batch_size)
+        batches = self._batches()
         loss_sum, correct, total = 0.0, 0, 0
         shuffled = self.train.batches(self.recipe.batch_size, generator)
         for number, batch in enumerate(shuffled, start=1):
@@ -154,6 +173,11 @@ class Training:
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
+            if self.batch_schedule:
+                self.batch_schedule.step()
+            step = (epoch - 1) * batches + number
+            if self.average and self.recipe.averaging and step % self.recipe.averaging.every == 0:
+                self.average.update_parameters(self.network)
 
             value = loss.item()
             if not math.isfinite(value):
@@ -168,6 +192,11 @@ class Training:
                 so_far = Score(correct, total, loss_sum / total)
                 watch(Progress(epoch, number, batches, so_far))
         return Score(correct, total, loss_sum / total)
+
+
+def _average(network: nn.Module, averaging: ExponentialAverage) -> AveragedModel:
+    function = get_ema_multi_avg_fn(averaging.decay)
+    return AveragedModel(network, multi_avg_fn=function, use_buffers=True)
 
 
 def _plain(value: Any) -> Any:

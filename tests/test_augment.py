@@ -1,10 +1,16 @@
 """Rotation of batches, against torchvision's rotation of single images."""
 
+import math
+
 import pytest
 import torch
+from scipy import stats
+from torchvision import transforms
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.functional import affine
 from torchvision.transforms.functional import rotate as rotate_one
 
-from mnist_exp.augment import RandomRotation, rotate
+from mnist_exp.augment import RandomAffine, RandomRotation, rotate, transform
 from mnist_exp.data import Digits
 
 
@@ -37,21 +43,22 @@ def test_zeros_come_in_from_outside() -> None:
 
 
 def angles_of(rotation: RandomRotation, n: int, seed: int) -> torch.Tensor:
-    """The angles that were drawn, read off an image of one bright pixel far from the centre."""
+    """The angles that were drawn, read off an image of a bright spot far from the centre."""
     size, radius = 2001, 900
     image = torch.zeros(1, 1, size, size)
-    image[0, 0, size // 2, size // 2 + radius] = 1
+    middle = size // 2
+    image[..., middle - 2 : middle + 3, middle + radius - 2 : middle + radius + 3] = 1
     found = []
     generator = torch.Generator().manual_seed(seed)
     for _ in range(n):
-        _, _, row, column = rotation(image, generator).nonzero()[0].tolist()
-        found.append(torch.atan2(torch.tensor(size // 2 - row), torch.tensor(column - size // 2)))
+        _, _, row, column = rotation(image, generator).nonzero().double().mean(dim=0)
+        found.append(torch.atan2(middle - row, column - middle))
     return torch.stack(found).rad2deg()
 
 
 def test_angles_fill_the_range_and_not_more() -> None:
     angles = angles_of(RandomRotation(degrees=7), 60, seed=1)
-    assert angles.abs().max() <= 7.1  # the pixel grid is 0.06 degrees wide there
+    assert angles.abs().max() <= 7.05  # the pixel grid is 0.06 degrees wide there
     assert angles.max() > 5
     assert angles.min() < -5
 
@@ -69,3 +76,50 @@ def test_the_generator_decides(mnist: tuple[Digits, Digits]) -> None:
     )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+def test_angles_are_spread_as_torchvisions_are() -> None:
+    own = angles_of(RandomRotation(degrees=7), 200, seed=2)
+    torch.manual_seed(1)
+    stock = [transforms.RandomRotation.get_params([-7, 7]) for _ in range(2000)]
+    assert stats.ks_2samp(own.numpy(), stock).pvalue > 0.01
+
+
+@pytest.mark.parametrize(
+    ("angle", "scale", "right", "down"),
+    [(10, 1.0, 0, 0), (-20, 1.1, 3, -2), (5, 0.9, -1, 4), (0, 1.0, 2, 0)],
+)
+def test_transforms_equal_torchvisions(
+    mnist: tuple[Digits, Digits], angle: float, scale: float, right: int, down: int
+) -> None:
+    images = mnist[0].images[:20].float()
+    shifts = torch.tensor([[right / 28], [down / 28]]).expand(2, 20)
+    own = transform(
+        images, torch.full((20,), math.radians(angle)), torch.full((20,), scale), shifts
+    )
+    # torchvision turns clockwise.
+    stock = affine(images, -angle, [right, down], scale, [0, 0], InterpolationMode.BILINEAR)
+    assert torch.allclose(own, stock, atol=0.01)  # of 255
+
+
+def test_affine_transforms_differ_by_image_and_stay_in_range(mnist: tuple[Digits, Digits]) -> None:
+    """A square of 9x9 pixels shows its place by its centre and its scale by its sum."""
+    images = torch.zeros(2000, 1, 29, 29)
+    images[..., 10:19, 10:19] = 1
+    change = RandomAffine(degrees=8, scale=0.1, shift=0.04)
+    turned = change(images, torch.Generator().manual_seed(1))
+    mass = turned.sum(dim=(1, 2, 3))
+    scales = (mass / 81).sqrt()
+    assert scales.min() == pytest.approx(0.9, abs=0.005)
+    assert scales.max() == pytest.approx(1.1, abs=0.005)
+    across = (turned.sum(dim=(1, 2)) * (torch.arange(29) - 14)).sum(dim=1) / mass / 29
+    down = (turned.sum(dim=(1, 3)) * (torch.arange(29) - 14)).sum(dim=1) / mass / 29
+    for shifts in (across, down):
+        assert shifts.abs().max() == pytest.approx(0.04, abs=0.001)
+        assert stats.kstest(shifts.numpy(), stats.uniform(-0.04, 0.08).cdf).pvalue > 0.001
+    assert abs(stats.pearsonr(across, down).statistic) < 0.1
+    assert len(turned.unique(dim=0)) == 2000
+    assert torch.equal(turned, change(images, torch.Generator().manual_seed(1)))
+    digits = mnist[0].images[:4].float()
+    still = RandomAffine(degrees=0, scale=0, shift=0)(digits, torch.Generator())
+    assert torch.allclose(still, digits, atol=1e-3)

@@ -53,7 +53,9 @@ def test_the_recipes_are_the_published_ones(number: int) -> None:
         "learning_rate": 0.01,
         "optimizer.momentum": 0.9,
         "schedule": "none",
+        "batch_schedule": "none",
         "augment": "none",
+        "averaging": "none",
     }
     if number >= 5:
         expected |= {"augment": "RandomRotation", "augment.degrees": 7}

@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import StepLR
 
 from mnist_exp import ExpectedError, recipe
 from mnist_exp.augment import RandomRotation
-from mnist_exp.recipe import Recipe
+from mnist_exp.recipe import ExponentialAverage, Recipe
 
 FIVE = recipe.path(5).read_text()
 VALID = FIVE.replace("Model 5:", "Model 7:")
@@ -30,6 +30,7 @@ def test_hyperparameters_have_readable_names() -> None:
         optimizer=partial(SGD, lr=0.02, momentum=0.9),
         schedule=partial(StepLR, step_size=6, gamma=0.1),
         augment=RandomRotation(degrees=7),
+        averaging=ExponentialAverage(decay=0.99, every=5),
     )
     assert made.hyperparameters() == {
         "network": "Identity",
@@ -43,6 +44,10 @@ def test_hyperparameters_have_readable_names() -> None:
         "schedule.gamma": 0.1,
         "augment": "RandomRotation",
         "augment.degrees": 7,
+        "batch_schedule": "none",
+        "averaging": "ExponentialAverage",
+        "averaging.decay": 0.99,
+        "averaging.every": 5,
     }
 
 

@@ -4,17 +4,18 @@ import copy
 import dataclasses
 import io
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD
-from torch.optim.lr_scheduler import LambdaLR, StepLR
+from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, StepLR
 
 from mnist_exp import ExpectedError, recipe, training
 from mnist_exp.data import Digits
-from mnist_exp.recipe import Recipe
+from mnist_exp.recipe import ExponentialAverage, Recipe
 from mnist_exp.training import (
     Classifier,
     EpochResult,
@@ -52,11 +53,22 @@ def test_a_seed_gives_the_same_results_bit_for_bit(mnist: Mnist) -> None:
     assert results(mnist, seed=2) != first
 
 
-@pytest.mark.parametrize("number", [3, 6])  # 6 has dropout, augmentation and a schedule
-def test_a_restored_training_goes_on_bit_for_bit(mnist: Mnist, number: int) -> None:
-    own = recipe.load(number).recipe
-    changed = {"schedule": partial(StepLR, step_size=1, gamma=0.5)} if own.schedule else {}
-    own = dataclasses.replace(own, epochs=3, **changed)
+HALVED = partial(StepLR, step_size=1, gamma=0.5)
+ONE_CYCLE = partial(OneCycleLR, max_lr=0.05, pct_start=0.2)
+RESTORED: dict[str, tuple[int, dict[str, Any]]] = {
+    "plain": (3, {}),
+    "dropout, augmentation, schedule": (6, {"schedule": HALVED}),
+    "average, schedule of batches": (
+        3, {"batch_schedule": ONE_CYCLE, "averaging": ExponentialAverage(decay=0.8, every=2)},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("number", "changed"), RESTORED.values(), ids=list(RESTORED))
+def test_a_restored_training_goes_on_bit_for_bit(
+    mnist: Mnist, number: int, changed: dict[str, Any]
+) -> None:
+    own = dataclasses.replace(recipe.load(number).recipe, epochs=3, **changed)
 
     def begin(seed: int = 1) -> Training:
         return Training(own, mnist[0][:600], mnist[1][:500], seed=seed, device=CPU)
@@ -75,8 +87,10 @@ def test_a_restored_training_goes_on_bit_for_bit(mnist: Mnist, number: int) -> N
         assert len(again.results) == epochs
         assert len(list(again.epochs())) == 3 - epochs
         assert [timeless(result) for result in again.results] == expected
-        for name, weights in whole.network.state_dict().items():
-            assert torch.equal(weights, again.network.state_dict()[name]), name
+        for part in ("network", "evaluated"):
+            weights = getattr(again, part).state_dict()
+            for name, expected_weights in getattr(whole, part).state_dict().items():
+                assert torch.equal(expected_weights, weights[name]), name
 
 
 def test_a_state_holds_numbers_of_python_only(mnist: Mnist) -> None:
@@ -119,6 +133,37 @@ def test_the_schedule_is_stepped_once_an_epoch(mnist: Mnist) -> None:
     job = Training(stepped, mnist[0][:200], mnist[1][:100], seed=1, device=CPU)
     rates = [result.learning_rate for result in job.epochs()]
     assert rates == pytest.approx([0.01, 0.01, 0.001, 0.001, 0.0001])
+
+
+def test_a_schedule_of_batches_has_a_step_for_each(mnist: Mnist) -> None:
+    own = dataclasses.replace(
+        recipe.load(2).recipe, batch_size=100, epochs=4, batch_schedule=ONE_CYCLE
+    )
+    job = Training(own, mnist[0][:450], mnist[1][:100], seed=1, device=CPU)
+    rates = [job.optimizer.param_groups[0]["lr"]]
+    results = list(job.epochs(lambda _: rates.append(job.optimizer.param_groups[0]["lr"])))
+    assert len(rates) == 21  # the last one is not used
+    assert rates[0] == pytest.approx(0.05 / 25)
+    assert rates[3] == pytest.approx(0.05)  # a fifth of the steps rises
+    assert rates[19] == pytest.approx(0.05 / 25 / 1e4)
+    assert [result.learning_rate for result in results] == rates[:20:5]
+
+
+def test_the_average_is_what_is_evaluated(mnist: Mnist) -> None:
+    """Against the formula, on the weights after every second of five steps."""
+    decay = 0.8
+    averaging = ExponentialAverage(decay=decay, every=2)
+    own = dataclasses.replace(recipe.load(3).recipe, batch_size=100, epochs=1, averaging=averaging)
+    job = Training(own, mnist[0][:500], mnist[1][:500], seed=1, device=CPU)
+    seen: list[dict[str, Tensor]] = []
+    (result,) = job.epochs(lambda _: seen.append(copy.deepcopy(job.network.state_dict())))
+    average = job.evaluated.state_dict()
+    for name in ("conv1.weight", "norm2.bias", "norm2.running_var"):
+        expected = decay * seen[1][name] + (1 - decay) * seen[3][name]
+        assert torch.allclose(average[name], expected, atol=1e-6), name
+        assert not torch.allclose(average[name], seen[-1][name], atol=1e-6)
+    output = training.predict(job.evaluated, mnist[1].images[:500])
+    assert training.score(output, mnist[1][:500]) == result.evaluation
 
 
 def test_a_score_counts(mnist: Mnist) -> None:
