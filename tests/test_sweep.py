@@ -80,7 +80,7 @@ def test_a_sweep_trains_what_is_missing_and_gathers_all_below_one_run() -> None:
     runs = tracking.runs()
     (parent,) = set(runs["parent"])  # that of the larger one
     kept = MlflowClient().get_run(parent)
-    assert kept.info.run_name == "sweep of models 2 3, seeds 1-2, test split, 1 epochs"
+    assert kept.info.run_name == "sweep of models 2 3, seeds 1-2, test split, 1 epoch"
     assert kept.info.status == "FINISHED"
     assert kept.data.metrics["model-3/seeds"] == 2
     assert kept.data.metrics["model-3/passing_seeds"] == 0
