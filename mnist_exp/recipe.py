@@ -33,10 +33,18 @@ PIXELS = (1, 28, 28)
 @dataclass(frozen=True, kw_only=True)
 class ExponentialAverage:
     """Weights and batch-norm statistics averaged over the steps: after each `every` steps the
-    average keeps `decay` of itself and takes the rest from the network."""
+    average keeps `decay` of itself and takes the rest from the network.
+
+    At first it is the network; after n times it keeps (1 + n) / (10 + n) of itself where that is
+    less, as TensorFlow's moving average does: it would be the first weights for epochs otherwise.
+    """
 
     decay: float
     every: int = 1
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.decay <= 1 and isinstance(self.every, int) and self.every >= 1):
+            raise ValueError(f"decay must be in 0..1 and every a whole number from 1: {self}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,10 +1,13 @@
-"""The same training, faster: memory that is kept, a memory format, and cheaper dropout masks.
+"""The same training, faster: memory that is kept, a memory format, cheaper dropout masks, and batch
+normalisation that is as exact in that format as in the usual one.
 
 What is here changes no distribution: tests compare each part with torch's own.
 """
 
 import ctypes
+import math
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,14 +46,99 @@ class Dropout(nn.Dropout):
         return x * mask.mul_(2**16 / kept).as_strided_(x.shape, torch.empty_like(x).stride())
 
 
+class BatchNorm2d(nn.BatchNorm2d):
+    """torch's BatchNorm2d, as exact in channels_last on a CPU as in contiguous memory.
+
+    There torch's own adds up the N*H*W numbers of a channel one after another in float32
+    (https://github.com/pytorch/pytorch/issues/121651): an error of 1e-5 in a sum, and through a
+    network of several such layers one of a percent in every gradient. Here 64 pixels with C
+    channels each are taken for one with 64 C channels, whose sums are then added: shorter sums, and
+    vectors wide enough for any processor.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, variance, seen = self.running_mean, self.running_var, self.num_batches_tracked
+        pixels = x.numel() // self.num_features
+        exactly = (
+            self.training and self.affine and x.device.type == "cpu" and x.dtype == torch.float32
+            and x.is_contiguous(memory_format=torch.channels_last) and pixels > 1
+        )  # fmt: skip
+        if not exactly or self.momentum is None or mean is None or variance is None or seen is None:
+            return super().forward(x)
+        y: Tensor
+        y, batch_mean, batch_variance = _BatchNormalise.apply(x, self.weight, self.bias, self.eps)
+        mean.lerp_(batch_mean, self.momentum)
+        variance.lerp_(batch_variance * pixels / (pixels - 1), self.momentum)
+        seen.add_(1)
+        return y
+
+
+class _BatchNormalise(torch.autograd.Function):
+    """From (N, C, H, W) in channels_last: normalised, and the mean and biased variance of each
+    channel. The formulas are those of Ioffe and Szegedy, https://arxiv.org/abs/1502.03167."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Any:
+        rows = _rows(x)
+        times = rows.shape[1] // len(weight)
+        means, variances = torch.batch_norm_update_stats(_images(rows), None, None, 0.0)
+        means, variances = means.view(times, -1), variances.view(times, -1)
+        mean = means.mean(0)
+        variance = variances.mean(0) + (means - mean).square().mean(0)
+        inverse_std = (variance + eps).rsqrt()
+        slope = weight * inverse_std
+        y = torch.addcmul((bias - slope * mean).repeat(times), rows, slope.repeat(times))
+        ctx.save_for_backward(x, weight, mean, inverse_std)
+        ctx.mark_non_differentiable(mean, variance)
+        return _like(y, x), mean, variance
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, dy: Tensor, *_: Any) -> Any:
+        x, weight, mean, inverse_std = ctx.saved_tensors
+        rows, dy_rows = _rows(x), _rows(dy.contiguous(memory_format=torch.channels_last))
+        times = rows.shape[1] // len(weight)
+        _, dweights, dbiases = torch.ops.aten.native_batch_norm_backward(
+            _images(dy_rows), _images(rows), None, None, None,
+            mean.repeat(times), inverse_std.repeat(times), True, 0.0, [False, True, True],
+        )  # fmt: skip
+        dweight, dbias = dweights.view(times, -1).sum(0), dbiases.view(times, -1).sum(0)
+        count = x.numel() // len(weight)
+        slope = weight * inverse_std
+        by_x = -slope * inverse_std * dweight / count
+        offset = -slope * dbias / count - by_x * mean
+        dx = torch.addcmul(offset.repeat(times), rows, by_x.repeat(times))
+        dx.addcmul_(dy_rows, slope.repeat(times))
+        return _like(dx, x), dweight, dbias, None
+
+
+def _rows(x: Tensor) -> Tensor:
+    """(N, C, H, W) in channels_last as (N*H*W/k, k*C): k pixels a row, in the same memory."""
+    pixels = x.numel() // x.shape[1]
+    return x.permute(0, 2, 3, 1).view(-1, x.shape[1] * math.gcd(pixels, 64))
+
+
+def _images(rows: Tensor) -> Tensor:
+    """(M, L) as images of one pixel, (M, L, 1, 1) in channels_last."""
+    length = rows.shape[1]
+    return rows.as_strided((*rows.shape, 1, 1), (length, 1, length, length))
+
+
+def _like(rows: Tensor, x: Tensor) -> Tensor:
+    """The inverse of `_rows`."""
+    n, c, h, w = x.shape
+    return rows.view(n, h, w, c).permute(0, 3, 1, 2)
+
+
 def faster(network: nn.Module, device: torch.device, example: Tensor) -> nn.Module:
     """The network on a device, changed in place: the same function, trained faster.
 
-    It has `cheaper_dropout`; and on a CPU, weights and with them activations lie in memory as
-    channels_last, unless the network, tried on an `example`, cannot do with it (as one that calls
-    `view` where `flatten` would do).
+    It has `cheaper_dropout` and `exact_batch_norm`; and on a CPU, weights and with them activations
+    lie in memory as channels_last, unless the network, tried on an `example`, cannot do with it (as
+    one that calls `view` where `flatten` would do).
     """
     cheaper_dropout(network)
+    exact_batch_norm(network)
     network.to(device)
     if device.type == "cpu":
         network.to(memory_format=torch.channels_last)
@@ -68,3 +156,10 @@ def cheaper_dropout(network: nn.Module) -> None:
         for name, child in parent.named_children():
             if type(child) is nn.Dropout and not child.inplace:
                 setattr(parent, name, Dropout(child.p))
+
+
+def exact_batch_norm(network: nn.Module) -> None:
+    """Make each torch.nn.BatchNorm2d the one above, with the parameters that it has."""
+    for module in network.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = BatchNorm2d

@@ -195,8 +195,11 @@ class Training:
 
 
 def _average(network: nn.Module, averaging: ExponentialAverage) -> AveragedModel:
-    function = get_ema_multi_avg_fn(averaging.decay)
-    return AveragedModel(network, multi_avg_fn=function, use_buffers=True)
+    def update(averages: Any, values: Any, count: Tensor | int) -> None:
+        decay = min(averaging.decay, (1 + int(count)) / (10 + int(count)))
+        get_ema_multi_avg_fn(decay)(averages, values, count)
+
+    return AveragedModel(network, multi_avg_fn=update, use_buffers=True)
 
 
 def _plain(value: Any) -> Any:

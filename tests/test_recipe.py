@@ -108,7 +108,7 @@ def test_a_missing_iteration_names_those_there_are() -> None:
 
 
 def test_the_code_hash_ignores_docstrings_comments_and_layout() -> None:
-    analysed = VALID.replace("not written yet", "rotation helps")
+    analysed = VALID.replace("Analysis: ", "Analysis: rotation helps. ")
     commented = VALID.replace("RECIPE =", "# a comment\n\nRECIPE =")
     changed = VALID.replace("degrees=7", "degrees=8")
     assert VALID not in (analysed, commented, changed)

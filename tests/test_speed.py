@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import stats
 from torch import Tensor, nn
-from torch.nn.functional import relu
+from torch.nn.functional import cross_entropy, relu
 
 from mnist_exp import recipe, speed
 from mnist_exp.recipe import PIXELS
@@ -142,3 +142,72 @@ def test_a_network_that_needs_it_keeps_its_memory_format() -> None:
     network = speed.faster(Viewing(), CPU, torch.zeros(2, *PIXELS))
     assert network(torch.zeros(8, *PIXELS)).shape == (8, 10)
     assert network.conv.weight.is_contiguous()
+
+
+@pytest.mark.parametrize("shape", [(128, 8, 26, 26), (96, 16, 10, 10), (7, 3, 5, 5), (6, 4, 1, 3)])
+def test_batch_norm_is_exact(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(1)
+    exact = nn.BatchNorm2d(shape[1]).double()
+    nn.init.uniform_(exact.weight)
+    nn.init.uniform_(exact.bias)
+    own = nn.Sequential(copy.deepcopy(exact).float())
+    speed.exact_batch_norm(own)
+    x = (2 * torch.randn(shape) + 1).to(memory_format=torch.channels_last).requires_grad_()
+    double = x.detach().double().requires_grad_()
+    toward = torch.randn(shape)  # not channels_last, as a gradient may come
+    for _ in range(2):
+        y, expected = own(x), exact(double)
+        y.backward(toward)
+        expected.backward(toward.double())
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    pairs = [(y, expected), (x.grad, double.grad)]
+    pairs += [(p.grad, q.grad) for p, q in zip(own.parameters(), exact.parameters(), strict=True)]
+    pairs += zip(own.buffers(), exact.buffers(), strict=True)
+    for ours, theirs in pairs:
+        assert (ours - theirs).abs().max() < 5e-6 * theirs.abs().max()
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        nn.BatchNorm2d(3, momentum=None), nn.BatchNorm2d(3, affine=False), nn.BatchNorm2d(3).eval(),
+        nn.BatchNorm2d(3, track_running_stats=False), nn.BatchNorm2d(3).double(),
+    ],
+)  # fmt: skip
+def test_batch_norm_is_torchs_elsewhere(norm: nn.BatchNorm2d) -> None:
+    own = nn.Sequential(copy.deepcopy(norm))
+    speed.exact_batch_norm(own)
+    x = torch.rand(4, 3, 5, 5).to(memory_format=torch.channels_last)
+    if norm.weight is not None:
+        x = x.to(norm.weight.dtype)
+    assert torch.equal(own(x), norm(x))
+    for ours, theirs in zip(own.buffers(), norm.buffers(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_batch_norm_refuses_what_torchs_refuses() -> None:
+    own = nn.Sequential(nn.BatchNorm2d(3))
+    speed.exact_batch_norm(own)
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        own(torch.rand(1, 3, 1, 1))
+    with pytest.raises(ValueError, match="expected 4D input"):
+        own(torch.rand(4, 3))
+
+
+@pytest.mark.parametrize("number", [number for number in recipe.numbers() if number > 2])
+def test_a_networks_gradients_are_exact(number: int) -> None:
+    """Against float64, without dropout; a maximum or a ReLU may flip at a near tie."""
+    torch.manual_seed(1)
+    network = recipe.load(number).recipe.network()
+    for module in network.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0
+    double = copy.deepcopy(network).double()
+    x, labels = torch.randn(128, *PIXELS), torch.randint(10, (128,))
+    faster = speed.faster(network, CPU, x[:2]).train()
+    cross_entropy(faster(x), labels).backward()
+    cross_entropy(double(x.double()), labels).backward()
+    for ours, exact in zip(faster.parameters(), double.parameters(), strict=True):
+        assert ours.grad is not None
+        assert exact.grad is not None
+        assert (ours.grad - exact.grad).norm() < 5e-3 * exact.grad.norm()

@@ -150,16 +150,17 @@ def test_a_schedule_of_batches_has_a_step_for_each(mnist: Mnist) -> None:
 
 
 def test_the_average_is_what_is_evaluated(mnist: Mnist) -> None:
-    """Against the formula, on the weights after every second of five steps."""
-    decay = 0.8
-    averaging = ExponentialAverage(decay=decay, every=2)
-    own = dataclasses.replace(recipe.load(3).recipe, batch_size=100, epochs=1, averaging=averaging)
+    """Against the formula, on the weights after every second of ten steps."""
+    averaging = ExponentialAverage(decay=0.28, every=2)
+    own = dataclasses.replace(recipe.load(3).recipe, batch_size=50, epochs=1, averaging=averaging)
     job = Training(own, mnist[0][:500], mnist[1][:500], seed=1, device=CPU)
     seen: list[dict[str, Tensor]] = []
     (result,) = job.epochs(lambda _: seen.append(copy.deepcopy(job.network.state_dict())))
     average = job.evaluated.state_dict()
     for name in ("conv1.weight", "norm2.bias", "norm2.running_var"):
-        expected = decay * seen[1][name] + (1 - decay) * seen[3][name]
+        expected = seen[1][name]
+        for step, decay in ((3, 2 / 11), (5, 3 / 12), (7, 0.28), (9, 0.28)):
+            expected = decay * expected + (1 - decay) * seen[step][name]
         assert torch.allclose(average[name], expected, atol=1e-6), name
         assert not torch.allclose(average[name], seen[-1][name], atol=1e-6)
     output = training.predict(job.evaluated, mnist[1].images[:500])
