@@ -14,9 +14,10 @@ from mnist_exp import data, recipe
 
 MODEL = 6
 """It has dropout, rotation, batch normalisation and a schedule."""
-SEEDS = 10
+SEEDS = 20
 EPOCHS = 3
-LEAST_P = 0.01
+MARGIN = 0.1
+"""Points that the means may differ by: about what inexact sums in batch normalisation cost."""
 
 
 def measure() -> Section:
@@ -36,8 +37,9 @@ pipeline with torch's own dropout and PIL's rotation. The means differ by
 {series["here"].mean() - series["stock"].mean():+.3f} points (95 % interval {interval.low:+.3f} to
 {interval.high:+.3f}, Welch); the Mann-Whitney test gives p = {p:.2f}.
 
-Goal: p of at least {LEAST_P}."""
-    missed = [] if p >= LEAST_P else [f"p = {p:.4f}"]
+Goal: an interval within {MARGIN} points of zero. That says nothing of runs to their end."""
+    widest = max(-interval.low, interval.high)
+    missed = [] if widest <= MARGIN else [f"the means may differ by {widest:.3f} points"]
     return Section("The same accuracy", text, [table.rename_axis("").reset_index()], missed)
 
 

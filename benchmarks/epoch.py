@@ -58,7 +58,8 @@ Seconds of a training epoch on 60,000 digits and an evaluation on 10,000, on all
 rounds in turns. *Stock* is torchvision's MNIST with transforms of single images behind a
 DataLoader, and a plain loop, with the number of workers, 0 or 2, that is faster. The *floor* is the
 same network, here, taking {STEPS} steps on one batch that stays in memory, and nothing else: no
-images to fetch, turn or evaluate. Of model 1, {SOME[1]} steps are timed, without evaluation.
+images to fetch, turn or evaluate; a ratio to it below 1 is noise. Of model 1, {SOME[1]} steps are
+timed, without evaluation.
 
 Goals: {GOALS[4]:g} times as fast as stock for models 4 to 6 and {GOALS[1]:g} times for 1 to 3; an
 epoch takes at most {MOST_ABOVE_FLOOR} times its floor."""

@@ -16,8 +16,8 @@ from mnist_exp import ROOT, markdown
 FILE = Path(__file__).with_name("RESULTS.md")
 HEAD = """# What is fast, and how fast
 
-Written by `make bench`, on the machine that each section names. Times are medians; a ratio is the
-median of the ratios within a round, with the lowest and the highest.
+Written by `make bench`, on the machine and from the commit that each section names. Times are
+medians; a ratio is the median of the ratios within a round, with the lowest and the highest.
 """
 
 
@@ -41,16 +41,31 @@ class Section:
 
 
 def write(section: Section) -> None:
-    """Put a section into RESULTS.md, in the place of the one with its title."""
-    text = FILE.read_text() if FILE.exists() else HEAD
-    own = rf"^## {re.escape(section.title)}\n.*?(?=^## |\Z)"
-    rest = re.sub(own, "", text, flags=re.DOTALL | re.MULTILINE)
-    FILE.write_text(f"{rest.rstrip()}\n\n{section}")
+    """Put a section into RESULTS.md, in the place of the one with its title, and list the goals
+    that were missed, of all sections, on top."""
+    text = FILE.read_text() if FILE.exists() else ""
+    sections = re.findall(r"^## .*?(?=^## |\Z)", text, flags=re.DOTALL | re.MULTILINE)
+    kept = [own.strip() for own in sections if not own.startswith(f"## {section.title}\n")]
+    kept.append(str(section).strip())
+    missed = [
+        f"- {own.splitlines()[0].removeprefix('## ')}: {line}"
+        for own in kept
+        for line in re.findall(r"^- Missed: (.*)", own, flags=re.MULTILINE)
+    ]
+    summary = "\n".join(["Goals that were missed:", "", *missed])
+    FILE.write_text("\n\n".join([HEAD.strip(), *([summary] if missed else []), *kept]) + "\n")
 
 
 def _circumstances() -> str:
-    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    git = ["git", "-C", str(ROOT)]
+    commit = subprocess.run(
+        [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    others = ["--", ".", ":!benchmarks/RESULTS.md"]  # which the section before has changed
+    changed = subprocess.run(
+        [*git, "diff", "--quiet", "HEAD", *others], capture_output=True, check=False
+    ).returncode
+    commit += "-dirty" if commit and changed else ""
     versions = [f"{name} {version(name)}" for name in ("torch", "torchvision", "mlflow", "numpy")]
     return (
         f"{datetime.now(UTC):%Y-%m-%d}, commit {commit or 'unknown'}, {_processor()}, "

@@ -58,6 +58,7 @@ def test_a_section_takes_the_place_of_its_predecessor(
     assert "New." in text
     assert "Old." not in text
     assert "Kept.\n\n- Missed: 1 of 2." in text
+    assert "Goals that were missed:\n\n- Second: 1 of 2.\n\n## Second" in text
     assert "Every goal" not in text
 
 
