@@ -7,7 +7,6 @@ from collections import deque
 import pandas as pd
 import torch
 import torchinfo
-from torchvision.utils import make_grid
 
 from mnist_exp import ROOT, data, markdown, run_figures, tracking, training, ui, verdict
 from mnist_exp.plan import Plan
@@ -27,7 +26,7 @@ def beginning(
     """What is known before the first epoch: description, source, layers, digits, provenance."""
     iteration = plan.iteration
     provenance, uncommitted = _provenance()
-    run.set_tags(provenance)
+    run.set_tags(provenance | {"idea": iteration.title})
     run.describe(markdown.run_description(iteration, "In training."))
     run.log_metrics({"parameters": plan.parameters, "model": iteration.number})
     run.log_text(iteration.source, f"source/{iteration.path.name}")
@@ -136,6 +135,8 @@ def end(run: tracking.RunWriter, plan: Plan, job: Training) -> Verdict | None:
 
 def _mistakes(run: tracking.RunWriter, plan: Plan, job: Training) -> None:
     """What the trained network takes for which, and each digit that it gets wrong."""
+    from torchvision.utils import make_grid  # seconds, for which the first epoch need not wait
+
     digits = job.evaluation.to(torch.device("cpu"))
     output = training.predict(job.evaluated, job.evaluation.images).cpu()
     truth, guess = digits.labels, output.argmax(dim=1)

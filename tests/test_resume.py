@@ -208,6 +208,25 @@ def test_a_run_is_reproduced(store: Path, capsys: pytest.CaptureFixture[str]) ->
     assert len(tracking.runs()) == 1
 
 
+def test_what_an_imported_run_did_not_record_is_said(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    imported, other = begin(), begin()
+    was = "0123456789abcdef" * 2
+    with sqlite3.connect(store / "mlflow.db") as database:
+        for table in ("params", "tags"):
+            database.execute(
+                f"DELETE FROM {table} WHERE key = 'training_sha256' AND run_uuid = ?", [imported]
+            )
+        database.execute("INSERT INTO tags VALUES ('imported_from', ?, ?)", [was, imported])
+    capsys.readouterr()
+    assert main(["reproduce", was]) == 0
+    said = capsys.readouterr().out
+    assert imported in said
+    assert other not in said
+    assert "training_sha256 was not recorded" in said
+
+
 def test_what_cannot_be_reproduced(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "holds no run ../x" in refused(["reproduce", "../x"], capsys)
     before = begin(2, stop_after=0)

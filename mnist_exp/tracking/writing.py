@@ -232,24 +232,33 @@ class RunWriter:
             output = network(images)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch.export about its own internals
-            try:
-                torch.export.export(network, (images,))
-            except Exception as error:  # whatever the network does that torch cannot trace
-                raise ExportError(" ".join(str(error).split())[:200]) from error
-            interrupts.check()
             model_id = self._logged_network()
             if model_id is None:
-                logged = mlflow.pytorch.log_model(
-                    network,
-                    name="network",
-                    signature=infer_signature(images.numpy(), output.numpy()),
-                    input_example=images.numpy(),
-                    pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}"],
-                )
+                try:
+                    logged = mlflow.pytorch.log_model(
+                        network,
+                        name="network",
+                        signature=infer_signature(images.numpy(), output.numpy()),
+                        input_example=images.numpy(),
+                        pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}"],
+                    )
+                except Exception:
+                    interrupts.check()
+                    self._check_export(network, images)
+                    raise  # it was the store
                 model_id = logged.model_id
         versions = MlflowClient(tracking_uri()).search_model_versions(f"run_id = '{self.run_id}'")
         if register_as and not versions:
             mlflow.register_model(f"models:/{model_id}", register_as)
+
+    def _check_export(self, network: nn.Module, images: Tensor) -> None:
+        import torch
+
+        try:
+            torch.export.export(network, (images,))
+        except Exception as error:  # whatever the network does that torch cannot trace
+            self._logged_network()  # removes the beginnings of it
+            raise ExportError(" ".join(str(error).split())[:200]) from error
 
     def _logged_network(self) -> str | None:
         """The id of the network that the run logged before it was interrupted; one that is not
