@@ -64,7 +64,7 @@ compare: $(installed) ## [MODELS="3 6"]: print a table of the iterations
 report: $(installed) ## [MODELS="3 6"]: write the comparison as a page, figures and tables to reports/
 	@"$$VENV/bin/python" -m mnist_exp report $${MODELS:+--models="$$MODELS"}
 
-results: $(installed) ## write experiments/RESULTS.md and results/ from the runs that count
+results: $(installed) ## write experiments/RESULTS.md, results/ and the table in README.md from the store
 	@"$$VENV/bin/python" -m mnist_exp results
 
 import: $(installed) ## enter the published runs of experiments/results/ into the store

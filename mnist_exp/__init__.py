@@ -23,7 +23,7 @@ def printable(text: str) -> str:
 
 def counted(number: int, noun: str) -> str:
     """As in "1 epoch" and "2 epochs"."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 class ExpectedError(Exception):

@@ -127,7 +127,9 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="write the comparison as a page to reports/")
     report.add_argument("--models", type=_models, default=(), help='such as "3 6"')
 
-    commands.add_parser("results", help="write experiments/RESULTS.md from the store")
+    commands.add_parser(
+        "results", help="write the record in experiments/ and README.md from the store"
+    )
 
     commands.add_parser("import", help="enter the published runs into the store")
 

@@ -232,8 +232,10 @@ def _report(options: argparse.Namespace) -> int:
 def _results(_: argparse.Namespace) -> int:
     from mnist_exp import ROOT, comparison, results
 
-    page = results.write(comparison.read())
-    print(f"Written: {page.relative_to(ROOT)}, and results/ beside it")
+    found = comparison.read()
+    page = results.write(found)
+    results.write_summary(found)
+    print(f"Written: {page.relative_to(ROOT)}, results/ beside it, and the table in README.md")
     return 0
 
 
@@ -247,7 +249,11 @@ def _import(_: argparse.Namespace) -> int:
 
 def _uncounted(found: Comparison, number: int | None = None) -> str:
     """Why nothing can be judged, and what to do about it."""
-    number = min(set(found.uncounted) - set(found.unrun)) if number is None else number
+    if number is None:
+        run = set(found.uncounted) - set(found.unrun)
+        if not run:
+            return "the store holds only candidates that are not in the notebook: make run MODEL=6"
+        number = min(run)
     todo = f": make run MODEL={number}" if number in found.iterations else ""
     return f"model {number}: {found.uncounted[number]}{todo}"
 

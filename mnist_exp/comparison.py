@@ -19,6 +19,7 @@ from mnist_exp.verdict import Effect, percent
 WHOLE: Any = {"seed": int, "parameters": int}
 """Columns of whole numbers, also where the runs of others have none."""
 PUBLISHED = EXPERIMENTS / "published.csv"
+PUBLIC = EXPERIMENTS / "public.csv"
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,49 @@ class Comparison:
         return counting.astype(WHOLE | {"test_images": int})
 
     @property
+    def trials(self) -> pd.DataFrame:
+        """The finished runs of whole recipes on the validation split, by which candidates were
+        chosen."""
+        finished = (self.runs["status"] == "FINISHED") & (self.runs["overrides"] == "none")
+        trials = self.runs[finished & (self.runs["split"] == "validation")]
+        return trials.dropna(subset=["seed", "code_sha256"])
+
+    @property
+    def candidates(self) -> pd.DataFrame:
+        """What was tried on the validation split: one row per recipe, in the order of trying.
+
+        Columns: `code_sha256`, `model`, `idea`, `parameters`, `epochs`, `seeds` (how many, the
+        newest run of each), `worst_accuracy` in the last epochs that the target looks at, and
+        `final_accuracy`, the mean over the seeds; both of the validation digits.
+        """
+        columns = ["run_id", "model", "idea", "code_sha256", "parameters", "validation_images"]
+        runs = self.trials.drop_duplicates(["code_sha256", "seed"], keep="last")
+        runs = runs.reindex(columns=columns)
+        runs = runs.join(verdict.scores(runs, self.history, self.target, "validation"))
+        groups = runs.groupby("code_sha256", sort=False)
+        table = groups.agg(
+            model=("model", "first"), idea=("idea", "first"), parameters=("parameters", "first"),
+            epochs=("epochs_run", "max"), seeds=("run_id", "size"),
+            worst_accuracy=("worst_accuracy", "min"),
+            final_accuracy=("final_test_accuracy", "mean"),
+        )  # fmt: skip
+        return table.reset_index()
+
+    @property
+    def core_hours(self) -> float:
+        """What all epochs of all runs took, in hours of one processor core."""
+        epochs = self.history.reindex(columns=["run_id", "epoch_seconds"])
+        seconds = epochs.groupby("run_id")["epoch_seconds"].sum()
+        threads = pd.to_numeric(self.runs.set_index("run_id")["threads"], errors="coerce")
+        return float((seconds * threads.fillna(1)).sum() / 3600)
+
+    @property
     def uncounted(self) -> dict[int, str]:
-        """The iterations without a run that counts, and why."""
-        judged = set(self.verdicts["model"])
-        left = self.runs[~self.runs["model"].isin(judged)]
+        """The iterations without a run that counts, and why. What was only tried on the validation
+        split and is not in the notebook is no iteration: `candidates` has it."""
+        models = self.runs["model"]
+        iteration = models.isin(list(self.iterations)) | (self.runs["split"] != "validation")
+        left = self.runs[iteration & ~models.isin(set(self.verdicts["model"]))]
         reasons = {
             int(str(number)): ", ".join(f"{n} {reason}" for reason, n in own.value_counts().items())
             for number, own in left.groupby("model")["excluded"]
@@ -59,12 +99,8 @@ class Comparison:
         """Which seeds served to choose an iteration, on the validation split, and which to confirm
         it, on the test split; of those that were run, as they stand now, on the former."""
         hashes = {number: entry.code_sha256 for number, entry in self.iterations.items()}
-        choosing = self.runs[
-            (self.runs["split"] == "validation")
-            & (self.runs["status"] == "FINISHED")
-            & (self.runs["overrides"] == "none")
-            & (self.runs["code_sha256"] == self.runs["model"].map(hashes))
-        ].dropna(subset="seed")
+        trials = self.trials
+        choosing = trials[trials["code_sha256"] == trials["model"].map(hashes)]
         told = {}
         for number in sorted(set(choosing["model"])):
             chosen = set(choosing.loc[choosing["model"] == number, "seed"].astype(int))
@@ -127,6 +163,7 @@ def of_runs(run_ids: Collection[str], split: str) -> pd.DataFrame:
     runs = runs[runs["run_id"].isin(run_ids)].sort_values(["model", "seed"])
     history = tracking.history(runs["run_id"])
     runs = runs.join(verdict.scores(runs, history, target, split))
+    runs["test_images"] = runs[f"{split}_images"]  # of which its errors are
     return _titled(verdict.iterations(runs.astype(WHOLE), target))
 
 
@@ -146,17 +183,18 @@ def _titled(verdicts: pd.DataFrame) -> pd.DataFrame:
 def verdicts(comparison: Comparison, seeds: int | None = None) -> list[dict[str, Any]]:
     """The verdict on each iteration, as plain values for other programs; None where there is none.
 
-    `seeds` is how many are demanded: with fewer, the verdict is "too few seeds". Iterations whose
-    runs do not count come last, with `met` None.
+    `seeds` is how many are demanded: with fewer, what was met so far is "too few seeds". Iterations
+    that were tested by runs that do not count come last, with `met` None.
     """
     rows = comparison.verdicts.astype(object).where(comparison.verdicts.notna(), None)
     found: list[dict[str, Any]] = rows.to_dict("records")  # type: ignore[assignment]
     for row in found:
         if seeds and row["seeds"] < seeds:
+            row["verdict"] = "too few seeds" if row["met"] else row["verdict"]
             row["met"] = False
-            row["verdict"] = "too few seeds"
             row["reason"] = f"{seeds} seeds are asked for, {row['seeds']} were run; {row['reason']}"
-    unjudged = [(number, why) for number, why in comparison.uncounted.items() if why != "not run"]
+    tested = set(comparison.runs.loc[comparison.runs["split"] == "test", "model"])
+    unjudged = [(number, why) for number, why in comparison.uncounted.items() if number in tested]
     found += [
         {"model": number, "met": None, "verdict": "not judged", "reason": why}
         for number, why in unjudged
@@ -194,6 +232,23 @@ def shown(verdicts: pd.DataFrame, target: Target, split: str = "test") -> pd.Dat
     )
 
 
+def shown_candidates(candidates: pd.DataFrame, target: Target) -> pd.DataFrame:
+    """`Comparison.candidates` as they are shown: text, one row per recipe, smallest first."""
+    ordered = candidates.sort_values("parameters", kind="stable")
+    return pd.DataFrame(
+        {
+            "recipe": ordered["code_sha256"].astype(str).str[:7],
+            "as model": ordered["model"].map(str),
+            "parameters": ordered["parameters"].map("{:,.0f}".format),
+            "epochs": ordered["epochs"].map(str),
+            "seeds": ordered["seeds"].map(str),
+            f"worst of last {target.last_epochs}": ordered["worst_accuracy"].map(percent),
+            "final, mean": ordered["final_accuracy"].map(percent),
+            "idea": ordered["idea"].map(plain),
+        }
+    )
+
+
 def _place(accuracy: float, seed: int, epoch: float) -> str:
     where = "" if pd.isna(epoch) else f" (seed {seed}, epoch {epoch:.0f})"
     return f"{percent(accuracy)}{where}"
@@ -208,6 +263,12 @@ def plain(value: Any) -> str:
     if pd.isna(value):
         return ""
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def public() -> pd.DataFrame:
+    """The best public results under the same rules (`public.csv`), of one seed each: `source`,
+    `parameters`, and the `lowest` accuracy of the last five epochs (a fraction)."""
+    return pd.read_csv(PUBLIC, comment="#")
 
 
 def published(comparison: Comparison) -> pd.DataFrame:

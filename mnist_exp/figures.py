@@ -62,9 +62,10 @@ def accuracy_by_seed(runs: pd.DataFrame, history: pd.DataFrame, target: Target) 
 
 
 @mpl.rc_context(STYLE)
-def price(verdicts: pd.DataFrame, target: Target) -> Figure:
+def price(verdicts: pd.DataFrame, target: Target, public: pd.DataFrame) -> Figure:
     """What accuracy costs: parameters against the worst test accuracy of the last epochs, over all
-    seeds, with the frontier of those that no other beats in both."""
+    seeds, with the frontier of those that no other beats in both, and the `public` results beside
+    them, of one seed each (`comparison.public`)."""
     figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
     axes = figure.subplots()
     points = verdicts.dropna(subset="worst_accuracy")
@@ -74,14 +75,25 @@ def price(verdicts: pd.DataFrame, target: Target) -> Figure:
             own["parameters"], own["worst_accuracy"], color=colour, marker=marker, s=60, zorder=3,
             label="met on every seed" if met else "not met, or not on every seed",
         )  # fmt: skip
+    axes.scatter(
+        public["parameters"], public["lowest"], color=GREY, marker="D", s=28, facecolors="none",
+        label="public, one seed",
+    )  # fmt: skip
+    references: Any = public.sort_values("parameters").itertuples()
+    for place, row in enumerate(references):
+        owner, left = row.source.partition("/")[0], place % 2 == 0
+        axes.annotate(
+            owner, (row.parameters, row.lowest), textcoords="offset points", color=GREY,
+            xytext=(-6 if left else 6, -2), ha="right" if left else "left", fontsize=7,
+        )  # fmt: skip
     best = frontier(points)
     axes.step(
         best["parameters"], best["worst_accuracy"], where="post", color=GREY, linewidth=1.2,
-        label="frontier",
+        label="frontier of the iterations",
     )  # fmt: skip
     rows: Any = points.sort_values("worst_accuracy").itertuples()
     for place, row in enumerate(rows):
-        left = place % 2  # neighbours would cover each other's name
+        left = place % 2 == 1  # neighbours would cover each other's name
         axes.annotate(
             f"model {row.model}", (row.parameters, row.worst_accuracy), textcoords="offset points",
             xytext=(-8 if left else 8, -3), ha="right" if left else "left", fontsize=9,
@@ -97,7 +109,8 @@ def price(verdicts: pd.DataFrame, target: Target) -> Figure:
         ylabel=f"worst test accuracy\nof the last {target.last_epochs} epochs",
     )  # fmt: skip
     if len(points):
-        low, high = points["worst_accuracy"].min(), points["worst_accuracy"].max()
+        shown = pd.concat([points["worst_accuracy"], public["lowest"]])
+        low, high = shown.min(), shown.max()
         low, high = min(low, target.test_accuracy), max(high, target.test_accuracy)
         spread = max(high - low, 0.001)
         axes.set_ylim(low - 0.15 * spread, high + 0.3 * spread)

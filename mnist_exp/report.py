@@ -24,6 +24,7 @@ from mnist_exp import (
     ExpectedError,
     __version__,
     comparison,
+    counted,
     figures,
     markdown,
     run_figures,
@@ -142,25 +143,22 @@ def contents(found: Comparison) -> dict[str, Any]:
         pictures.append(_effects_picture(effects))
     if len(verdicts):
         pictures += _overview(found)
-        met = int(verdicts["met"].sum())
-        summary = (
-            f"{met} of {len(verdicts)} iteration{_s(len(verdicts))} "
-            f"meet{'s' if met == 1 else ''} the target on every seed that was run."
-        )
-    else:
-        summary = "No run counts yet, so nothing is judged."
     return {
         "title": "MNIST iterations compared",
         "target": target_text(found.target),
-        "summary": summary,
+        "summary": summary(found),
         "made": f"Made {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by mnist-exp {__version__} from "
-        f"{len(found.runs):,} run{_s(len(found.runs))}, of which {len(counting):,} "
+        f"{counted(len(found.runs), 'run')}, of which {len(counting):,} "
         f"count{'s' if len(counting) == 1 else ''}.",
-        "verdicts": comparison.shown(verdicts, found.target),
+        "verdicts": comparison.shown(verdicts, found.target).assign(
+            **{"made again by": [_command(row) for row in _rows(verdicts)]}
+        ),
         "reasons": list(_rows(verdicts)),
         "uncounted": found.uncounted,
         "choices": found.choices,
         "support": SUPPORT,
+        "tried": _tried(found),
+        "candidates": comparison.shown_candidates(found.candidates, found.target),
         "steps": _steps(found, steps),
         "published": _published(found),
         "chance": CHANCE,
@@ -172,12 +170,40 @@ def contents(found: Comparison) -> dict[str, Any]:
     }
 
 
+def summary(found: Comparison) -> str:
+    """How many iterations meet the target, as a sentence."""
+    if found.verdicts.empty:
+        return "No run counts yet, so nothing is judged."
+    met = int(found.verdicts["met"].sum())
+    return (
+        f"{met} of {counted(len(found.verdicts), 'iteration')} "
+        f"meet{'s' if met == 1 else ''} the target on every seed that was run."
+    )
+
+
 def target_text(target: Target) -> str:
     """The target as a sentence without its full stop."""
     return (
         f"test accuracy of at least {percent(target.test_accuracy)} in every one of the last "
         f"{target.last_epochs} epochs, in at most {target.max_epochs} epochs, with fewer than "
         f"{target.parameters_below:,} parameters"
+    )
+
+
+def _command(row: Any) -> str:
+    """What trains the runs of a row of verdicts, in a store without them."""
+    seeds = row.which_seeds
+    seeds = f"{seeds}-{seeds}" if seeds.isdigit() else seeds  # a lone number would be how many
+    return f'make sweep MODELS={row.model} SEEDS="{seeds}"'
+
+
+def _tried(found: Comparison) -> str:
+    """How much choosing and computing there was."""
+    recipes = counted(len(found.candidates), "recipe")
+    trials = counted(len(found.trials), "run")
+    return (
+        f"{recipes} tried on the validation split, in {trials}. With those for the verdicts, and "
+        f"all that do not count, this took {found.core_hours:.1f} hours of a processor core."
     )
 
 
@@ -196,13 +222,19 @@ def _overview(found: Comparison) -> list[Picture]:
         f"model {row.model}: {row.parameters:,} parameters, {percent(row.worst_accuracy)}"
         for row in _rows(found.verdicts)
     )
+    public = comparison.public()
+    reference = "; ".join(
+        f"{row.source}: {row.parameters:,} parameters, {percent(row.lowest)}"
+        for row in _rows(public)
+    )
     price = Picture(
         "price",
-        figures.price(found.verdicts, found.target),
-        f"Parameters against the worst test accuracy. {worst}.",
+        figures.price(found.verdicts, found.target, public),
+        f"Parameters against the worst test accuracy. {worst}. Public results: {reference}.",
         f"Parameters against the worst test accuracy in the last {found.target.last_epochs} epochs "
         "over all seeds. No iteration is smaller and better than those on the frontier; the target "
-        "is to the left of the dotted and above the dashed line.",
+        "is to the left of the dotted and above the dashed line. Diamonds are the best public "
+        "results under the same rules, of one seed each (experiments/public.csv).",
     )
     return [accuracy, price]
 
@@ -277,7 +309,7 @@ def _fields(found: Comparison) -> tuple[list[dict[str, Any]], list[Picture]]:
     fields, pictures = [], []
     for group in groups.values():
         numbers, table = group["numbers"], group["table"]
-        models = f"Model{_s(len(numbers))} {', '.join(map(str, numbers))}"
+        models = f"Model{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
         name = f"receptive_field_{numbers[0]}"
         if table is not None:
             with _evidence(group["run"]):
@@ -414,10 +446,6 @@ def _duration(length: pd.Timedelta) -> str:
         return ""
     minutes, seconds = divmod(round(length.total_seconds()), 60)
     return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
-
-
-def _s(count: int) -> str:
-    return "" if count == 1 else "s"
 
 
 def svg(figure: Figure, name: str) -> str:

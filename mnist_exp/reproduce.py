@@ -71,15 +71,17 @@ class Outcome:
 
 
 def plan(run_id: str) -> Plan:
-    """What it takes to train a run again. The number of threads of this process becomes that of
-    the run.
+    """What it takes to train a run again, which was made with that id here or where it was imported
+    from. The number of threads of this process becomes that of the run.
 
     Raises ExpectedError when the store does not hold it, or its data were others.
     """
-    runs = tracking.runs().set_index("run_id")
-    if run_id not in runs.index:
+    runs = tracking.runs()
+    found = runs[(runs["run_id"] == run_id) | (runs["imported_from"] == run_id)]
+    if found.empty:
         raise ExpectedError(f"the store holds no run {ascii(run_id)[1:-1][:40]}")
-    row: Any = runs.loc[run_id]
+    row: Any = found.astype(object).where(found.notna(), "not recorded").iloc[0]
+    run_id = row["run_id"]
     history = tracking.history([run_id])
     if history.empty or history["epoch"].tolist() != list(range(1, len(history) + 1)):
         raise ExpectedError(f"run {run_id} has recorded no epoch, or not each of them once")

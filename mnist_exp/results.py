@@ -1,22 +1,27 @@
 """The record in the repository: the evidence that travels with git.
 
-`experiments/results/` holds the runs that count as CSV, with the figures; `experiments/RESULTS.md`
-shows them. Written from a store, and entered into a store again.
+`experiments/results/` holds the runs that count, and those by which candidates were chosen, as
+CSV, with the figures; `experiments/RESULTS.md` and a table in the README show them. Written from a
+store, and entered into a store again.
 """
 
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
-from mnist_exp import ExpectedError, recipe, report, tracking
+from mnist_exp import ROOT, ExpectedError, markdown, recipe, report, tracking
 from mnist_exp.comparison import Comparison
 from mnist_exp.recipe import EXPERIMENTS
+from mnist_exp.verdict import percent
 
 NEEDED = {"run_id", "run_name", "start_time", "end_time", "params.model"}
+MARK, END = "<!-- made by make results -->", "<!-- end of what make results made -->"
+"""Between these the README has its table."""
 MISTAKES = ("confusion_matrix", "misclassified")
 """The tables of the best run that are kept."""
 
@@ -30,20 +35,20 @@ class Imported:
 
 
 def write(found: Comparison, folder: Path = EXPERIMENTS) -> Path:
-    """Write `RESULTS.md` and `results/` to `folder` from the runs that count; returns the page.
+    """Write `RESULTS.md` and `results/` to `folder` from the runs that count, and those by which
+    candidates were chosen; returns the page.
 
-    Raises ExpectedError when there are none, or when the store lacks published runs that still
-    count: they would be lost.
+    Raises ExpectedError when none counts, or when the store lacks published runs that still count
+    or served to choose: they would be lost.
     """
     counting = found.counting
     if counting.empty:
         raise ExpectedError("no run in the store counts, so there is no result: make compare")
-    archive = tracking.archive(counting["run_id"])
+    archive = tracking.archive([*counting["run_id"], *found.trials["run_id"]])
     lost = _lost(archive, folder / "results" / "runs.csv")
     if lost:
         raise ExpectedError(
-            f"{lost} published runs that still count are not in the store, and would be lost: "
-            "make import first"
+            f"{lost} published runs are not in the store, and would be lost: make import first"
         )
     # Beside the old results, which stay until the new ones are complete.
     new, results = folder / "results.new", folder / "results"
@@ -61,6 +66,17 @@ def write(found: Comparison, folder: Path = EXPERIMENTS) -> Path:
     page = folder / "RESULTS.md"
     page.write_text(text, encoding="utf-8")
     return page
+
+
+def write_summary(found: Comparison, readme: Path = ROOT / "README.md") -> None:
+    """Put the table of iterations between the marks of the README."""
+    text = readme.read_text(encoding="utf-8")
+    before, _, rest = text.partition(MARK)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise ExpectedError(f"README.md has no place for the results: restore {MARK} and {END}")
+    table = _summary(found)
+    readme.write_text(f"{before}{MARK}\n{table}\n{END}{after}", encoding="utf-8")
 
 
 def enter(folder: Path = EXPERIMENTS) -> Imported:
@@ -85,7 +101,12 @@ def enter(folder: Path = EXPERIMENTS) -> Imported:
             tracking.archived_run(row, history[history["run_id"] == row["run_id"]])
             for row in archived
         ]
-        tables = [fields[fields["model"].astype(str) == row["params.model"]] for row in archived]
+        # A run on the validation split speaks for no iteration, whose number it may share.
+        models = fields["model"].astype(str)
+        tables = [
+            fields[(models == row["params.model"]) & (row.get("params.split") == "test")]
+            for row in archived
+        ]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         reason = " ".join(str(error).split())
         raise ExpectedError(
@@ -106,25 +127,49 @@ def enter(folder: Path = EXPERIMENTS) -> Imported:
     return Imported(len(ids) - len(present), len(present))
 
 
+def _summary(found: Comparison) -> str:
+    """How many iterations meet the target, and what came of each, as a Markdown table."""
+    rows: Any = found.verdicts.itertuples()
+    verdicts = {row.model: row for row in rows}
+    last = f"worst of the last {found.target.last_epochs} epochs"
+    names = ["model", "idea", "parameters", "seeds that meet the target", last]
+    lines = [names, ["---"] * len(names)]
+    for number in recipe.numbers():
+        cells = ["not run" if number in found.unrun else "no run counts", "–"]
+        if own := verdicts.get(number):
+            cells = [f"{own.passing} of {own.seeds}", percent(own.worst_accuracy)]
+        iteration = recipe.load(number)
+        parameters = recipe.count_parameters(iteration.recipe.network())
+        link = f"[{number}](experiments/model_{number}.py)"
+        lines.append([link, markdown.escape(iteration.title), f"{parameters:,}", *cells])
+    table = "\n".join(f"| {' | '.join(row)} |" for row in lines)
+    return f"**{report.summary(found)}**\n\n{table}"
+
+
 def _lost(archive: pd.DataFrame, published: Path) -> int:
-    """How many of the published runs were made with the code as it is, and are not in `archive`."""
+    """How many of the published runs were made with the code as it is, or served to choose, and are
+    not in `archive`."""
     if not published.is_file():
         return 0
     before = pd.read_csv(published, dtype=str)
+    on_test = before["params.split"] == "test"
     current = {recipe.read(number).code_sha256 for number in recipe.numbers()}
-    counting = before[before["tags.code_sha256"].isin(current)]
+    counting = before[on_test & before["tags.code_sha256"].isin(current)]
+    lost_trials = ~before.loc[~on_test, "run_id"].isin(archive["run_id"])
     settings = ["params.model", "params.seed"]  # a newer run of a seed takes the place of another
-    there = set(archive[settings].itertuples(index=False, name=None))
-    return sum(key not in there for key in counting[settings].itertuples(index=False, name=None))
+    tested = archive.loc[archive["params.split"] == "test", settings]
+    there = set(tested.itertuples(index=False, name=None))
+    keys = counting[settings].itertuples(index=False, name=None)
+    return sum(key not in there for key in keys) + int(lost_trials.sum())
 
 
 def _write_history(found: Comparison, archive: pd.DataFrame, folder: Path) -> None:
     # The runs' own ids may be those of an import.
-    originals = dict(zip(found.counting["run_id"], archive["run_id"], strict=True))
-    history = found.history[found.history["run_id"].isin(originals)]
-    history.assign(run_id=history["run_id"].map(originals)).to_csv(
-        folder / "history.csv", index=False
-    )
+    entered = found.runs.set_index("run_id")["imported_from"].dropna()
+    originals = found.history["run_id"].replace(entered.to_dict())
+    history = found.history.assign(run_id=originals)
+    history = history[history["run_id"].isin(archive["run_id"])]
+    history.to_csv(folder / "history.csv", index=False)
 
 
 def _write_fields(counting: pd.DataFrame, folder: Path) -> None:

@@ -84,7 +84,8 @@ def digit_sheet(images: np.ndarray, labels: np.ndarray, title: str) -> Figure:
     """Digits in rows of eight, each under its label; `images` are (N, 28, 28), any scale."""
     rows, (height, width) = -(-len(images) // 8), images.shape[1:]
     sheet = np.full((rows, height + LABEL, 8, width + GAP), np.nan)
-    figure = Figure(figsize=(8, 1.25 * rows + 0.4), layout="constrained")
+    tall = rows * (height + LABEL) / (width + GAP)  # inches, of a column that is one wide
+    figure = Figure(figsize=(8, tall + 0.5), layout="constrained")
     axes = figure.subplots()
     axes.axis("off")
     for number, (image, label) in enumerate(zip(images, labels, strict=True)):

@@ -180,19 +180,20 @@ def iterations(runs: pd.DataFrame, target: Target) -> pd.DataFrame:
     """The verdict on each iteration, over all its seeds: one row per `model`, ascending.
 
     `runs` are those that count, with their `scores`. Columns: `model`, `parameters`,
-    `receptive_field`, `epochs`, `seeds` (how many), `best_train_accuracy`, `best_test_accuracy`
-    with `best_seed` and `best_epoch`, `final_test_accuracy` (mean over seeds) and its sample
-    standard deviation `final_test_accuracy_std` (missing for one seed), `worst_accuracy` with
-    `worst_seed` and `worst_epoch`, `passing` (seeds) with the bounds `pass_low` and `pass_high` of
-    the 95 % interval of the pass rate, `met`, `verdict` and `reason` (in words).
+    `receptive_field`, `epochs`, `seeds` (how many), `which_seeds` (as in `1-5`),
+    `best_train_accuracy`, `best_test_accuracy` with `best_seed` and `best_epoch`,
+    `final_test_accuracy` (mean over seeds) and its sample standard deviation
+    `final_test_accuracy_std` (missing for one seed), `worst_accuracy` with `worst_seed` and
+    `worst_epoch`, `passing` (seeds) with the bounds `pass_low` and `pass_high` of the 95 % interval
+    of the pass rate, `met`, `verdict` and `reason` (in words).
     """
     rows = [_iteration(own, target) for _, own in runs.groupby("model")]
     return pd.DataFrame(rows, columns=ITERATION_COLUMNS)
 
 
 ITERATION_COLUMNS = (
-    "model", "parameters", "receptive_field", "epochs", "seeds", "best_train_accuracy",
-    "best_test_accuracy", "best_seed", "best_epoch", "final_test_accuracy",
+    "model", "parameters", "receptive_field", "epochs", "seeds", "which_seeds",
+    "best_train_accuracy", "best_test_accuracy", "best_seed", "best_epoch", "final_test_accuracy",
     "final_test_accuracy_std", "worst_accuracy", "worst_seed", "worst_epoch", "passing", "pass_low",
     "pass_high", "met", "verdict", "reason",
 )  # fmt: skip
@@ -217,6 +218,7 @@ def _iteration(own: pd.DataFrame, target: Target) -> dict[str, object]:
         "receptive_field": own["receptive_field"].iloc[-1],
         "epochs": own["epochs_run"].max(),
         "seeds": len(own),
+        "which_seeds": ranges(own["seed"]),
         "best_train_accuracy": own["best_train_accuracy"].max(),
         "best_test_accuracy": best["best_test_accuracy"],
         "best_seed": best["seed"],

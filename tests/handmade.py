@@ -16,7 +16,7 @@ GOOD = (500,) * 10 + (60,) * 5
 
 
 def record_run(
-    number: int = 6, errors: Sequence[int | None] = GOOD, *, seed: int = 1,
+    number: int = 6, errors: Sequence[int | None] = GOOD, *, seed: int = 1, split: str = "test",
     status: str = "FINISHED", tags: Mapping[str, str] | None = None, **parameters: object,
 ) -> str:  # fmt: skip
     """Write a run of an iteration to the store by hand; an epoch whose errors are None is missing.
@@ -25,9 +25,9 @@ def record_run(
     """
     own = {
         "model": number, "seed": seed, "parameters": 7_416, "receptive_field": 28,
-        "split": "test", "test_images": 10_000,
+        "split": split, f"{split}_images": 10_000, "threads": 2,
     } | parameters  # fmt: skip
-    marks = {"overrides": "none"} | (tags or {})
+    marks = {"overrides": "none", "idea": f"idea {number}"} | (tags or {})
     if "code_sha256" not in marks:
         marks["code_sha256"] = recipe.read(number).code_sha256
     with pytest.MonkeyPatch.context() as patch:
@@ -41,8 +41,9 @@ def record_run(
             run.describe(f"## Model {number}\n\n**Change:** {change}\n\n{link}")
             for epoch, wrong in enumerate(errors, start=1):
                 if wrong is not None:
-                    metrics = {"test/errors": wrong, "test/accuracy": 1 - wrong / 10_000}
-                    run.log_metrics(metrics | {"train/accuracy": 0.9 + epoch / 200}, step=epoch)
+                    metrics = {f"{split}/errors": wrong, f"{split}/accuracy": 1 - wrong / 10_000}
+                    metrics |= {"train/accuracy": 0.9 + epoch / 200, "epoch_seconds": 6}
+                    run.log_metrics(metrics, step=epoch)
     return run.run_id
 
 

@@ -149,6 +149,14 @@ def test_check_without_a_model_judges_every_iteration(capsys: pytest.CaptureFixt
 
 
 @pytest.mark.usefixtures("store")
+def test_candidates_alone_are_nothing_to_judge(capsys: pytest.CaptureFixture[str]) -> None:
+    record_run(990, split="validation", tags={"code_sha256": "0" * 64})
+    for command in ("check", "compare"):
+        assert main([command]) == 2
+        assert "only candidates that are not in the notebook" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("store")
 def test_check_can_demand_a_number_of_seeds(capsys: pytest.CaptureFixture[str]) -> None:
     record_run(seed=1)
     record_run(seed=2)
@@ -156,6 +164,11 @@ def test_check_can_demand_a_number_of_seeds(capsys: pytest.CaptureFixture[str]) 
     assert main(["check", "6", "--seeds=3"]) == 1
     out = capsys.readouterr().out
     assert "too few seeds, 2 of 2\n  3 seeds are asked for, 2 were run" in out
+    record_run(seed=2, errors=[100] * 15)
+    assert main(["check", "6", "--seeds=3"]) == 1
+    assert (
+        "met on some seeds, 1 of 2\n  3 seeds are asked for, 2 were run" in capsys.readouterr().out
+    )
 
 
 @pytest.mark.usefixtures("store")
@@ -225,10 +238,11 @@ def test_compare_prints_a_row_per_iteration_and_the_reasons(
     assert reasons == [
         f"Model 3: not met; lowest of the last 5 epochs 99.20 % (seed 1, epoch 14); {lucky}",
         "Model 6: met on every seed; lowest of the last 5 epochs 99.40 % (seed 1, epoch 15)",
-        "Model 1: not run",
-        "Model 2: not run",
-        "Model 4: not run",
-        "Model 5: no run counts (1 not finished)",
+        *(
+            f"Model {number}: " + {5: "no run counts (1 not finished)"}.get(number, "not run")
+            for number in recipe.numbers()
+            if number not in (3, 6)
+        ),
     ]
     assert main(["compare", "--models=6"]) == 0
     assert "batch normalisation" not in capsys.readouterr().out
@@ -280,6 +294,7 @@ def test_ui_serves_the_run_table_on_this_machine_only(store: Path, tmp_path: Pat
 
 
 MODEL_6 = recipe.path(6).read_text()
+CALLS_CONV2 = MODEL_6[: MODEL_6.index("self.conv2(x)")].count("\n") + 1
 
 
 @pytest.fixture
@@ -298,7 +313,7 @@ def checkout(tmp_path: Path) -> Path:
         ("raise SystemError('a\\nb')\n", "experiments/model_6.py, line 1: SystemError: a b"),
         (
             MODEL_6.replace("Conv2d(8, 16, 3", "Conv2d(9, 16, 3"),
-            "model_6.py, line 43: RuntimeError",
+            f"model_6.py, line {CALLS_CONV2}: RuntimeError",
         ),
         (MODEL_6.replace("lr=0.01", "rate=0.01"), "experiments/model_6.py: TypeError: SGD"),
         (MODEL_6.replace("16, 10, 1", "16, 12, 1"), "the network gives (2, 12), not (2, 10)"),
@@ -322,11 +337,11 @@ def test_a_broken_iteration_is_one_line(
 
 def test_new_starts_the_next_iteration(checkout: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "mnist_exp", "new", "7", "--from", "6"],
+        [sys.executable, "-m", "mnist_exp", "new", "99", "--from", "6"],
         cwd=checkout, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0
-    assert (checkout / "experiments" / "model_7.py").read_text().startswith('"""Model 7: ')
+    assert (checkout / "experiments" / "model_99.py").read_text().startswith('"""Model 99: ')
 
 
 @pytest.mark.usefixtures("store", "few_digits")

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from handmade import GOOD, record_run
 
-from mnist_exp import ExpectedError, comparison, tracking
+from mnist_exp import ExpectedError, comparison, recipe, tracking
 
 pytestmark = pytest.mark.usefixtures("store")
 WONDER = [80] * 14 + [50]
@@ -82,7 +82,7 @@ def test_iterations_without_a_run_that_counts_are_named() -> None:
     assert found.uncounted == {
         1: "not run",
         2: "no run counts (2 not finished, 1 overridden)",
-        **dict.fromkeys((3, 4, 5), "not run"),
+        **dict.fromkeys(sorted({*recipe.numbers()} - {1, 2, 6}), "not run"),
     }
     assert found.verdicts["model"].tolist() == [6]
 
@@ -106,6 +106,16 @@ def test_a_run_whose_iteration_is_gone_and_those_of_others_are_left_out() -> Non
     assert list(found.iterations) == [6]
 
 
+def test_a_candidate_that_did_not_enter_the_notebook_is_no_iteration() -> None:
+    record_run(6)
+    record_run(990, split="validation", tags={"code_sha256": "0" * 64})
+    found = comparison.read()
+    assert 990 not in found.uncounted
+    assert found.candidates["model"].tolist() == [990]
+    record_run(990, tags={"code_sha256": "0" * 64})
+    assert comparison.read().uncounted[990] == "no run counts (1 its iteration's file is gone)"
+
+
 def test_the_best_run_is_the_one_with_the_best_worst_epoch() -> None:
     record_run(5, errors=WONDER)
     steady = record_run(6, errors=[70] * 15)
@@ -125,6 +135,37 @@ def test_seeds_that_served_to_choose_are_told_from_those_that_confirm() -> None:
         5: "chosen on the validation split with seeds 1; not tested yet",
         6: both,
     }
+
+
+def test_what_was_only_tried_is_not_asked_for_its_verdict() -> None:
+    record_run(5, split="validation")
+    record_run(6)
+    assert [row["model"] for row in comparison.verdicts(comparison.read())] == [6]
+
+
+def test_runs_on_the_validation_split_have_their_table() -> None:
+    run = record_run(6, split="validation")
+    (row,) = comparison.of_runs([run], "validation").to_dict("records")
+    assert (row["worst_accuracy"], row["best_test_accuracy"]) == (0.994, 0.994)
+
+
+def test_what_was_tried_is_counted_by_recipe() -> None:
+    record_run(6, [90] * 15, seed=1, split="validation")
+    record_run(6, [90] * 10 + [70, 75, 70, 70, 80], seed=2, split="validation")
+    changed = {"code_sha256": "before the change", "idea": "another width"}
+    record_run(6, [99] * 8, split="validation", parameters=2_896, tags=changed)
+    record_run(6, [90] * 10 + [70] * 4 + [80], seed=2, split="validation")  # once more
+    record_run(6, [1], split="validation", status="FAILED")
+    record_run(6, [1], split="validation", tags={"overrides": "epochs=1"})
+    record_run(6)
+    found = comparison.read()
+    first, second = found.candidates.to_dict("records")
+    assert (first["seeds"], first["parameters"], first["epochs"]) == (2, 7_416, 15)
+    assert (first["worst_accuracy"], first["final_accuracy"]) == (0.991, pytest.approx(0.9915))
+    assert (second["idea"], second["parameters"], second["epochs"]) == ("another width", 2_896, 8)
+    assert len(found.trials) == 4
+    seconds = 6 * (4 * 15 + 8 + 2)
+    assert found.core_hours == pytest.approx(2 * seconds / 3600)  # on two threads
 
 
 def test_published_figures_stand_beside_the_measured_range() -> None:

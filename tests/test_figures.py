@@ -9,6 +9,7 @@ from mnist_exp import figures, recipe
 from mnist_exp.verdict import Effect
 
 TARGET = recipe.load_target()
+PUBLIC = pd.DataFrame({"source": ["firekind/ERA4"], "parameters": [6_174], "lowest": [0.9942]})
 
 
 def runs_and_history(seeds: int) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -57,7 +58,7 @@ def test_the_frontier_is_what_no_other_beats_in_both() -> None:
 
 
 def test_the_price_is_on_a_log_scale_with_the_limit_and_the_bar() -> None:
-    figure = figures.price(verdicts((6, 7_416, 0.9941), (1, 6_379_786, 0.9921)), TARGET)
+    figure = figures.price(verdicts((6, 7_416, 0.9941), (1, 6_379_786, 0.9921)), TARGET, PUBLIC)
     axes = figure.axes[0]
     assert axes.get_xscale() == "log"
     vertical, horizontal = ([line for line in axes.get_lines() if test(line)] for test in (
@@ -65,9 +66,10 @@ def test_the_price_is_on_a_log_scale_with_the_limit_and_the_bar() -> None:
         lambda line: list(line.get_ydata()) == [0.994, 0.994],
     ))  # fmt: skip
     assert len(vertical) == len(horizontal) == 1
-    passing, failing = (points.get_offsets().tolist() for points in axes.collections)
+    passing, failing, public = (points.get_offsets().tolist() for points in axes.collections)
     assert passing == [[7_416, 0.9941]]
     assert failing == [[6_379_786, 0.9921]]
+    assert public == [[6_174, 0.9942]]
     assert {text.get_text() for text in axes.texts} >= {"model 6", "model 1", "99.40 %"}
 
 
@@ -92,4 +94,4 @@ def test_a_receptive_field_is_a_bar_as_wide_as_what_is_seen() -> None:
 def test_no_verdict_and_no_run_still_draw() -> None:
     runs, history = runs_and_history(1)
     figures.accuracy_by_seed(runs.head(0), history.head(0), TARGET).savefig(io.BytesIO())
-    figures.price(verdicts(), TARGET).savefig(io.BytesIO())
+    figures.price(verdicts(), TARGET, PUBLIC).savefig(io.BytesIO())

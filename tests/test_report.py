@@ -5,6 +5,7 @@ import itertools
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from handmade import SCRIPT, record_run
@@ -40,6 +41,14 @@ def test_the_page_holds_everything_itself_and_nothing_that_runs(report_folder: P
     outside = re.findall(r'(?:src|href)="(?!data:|#|http://127\.0\.0\.1:5000/)[^"]*"', source)
     assert outside == []
     assert len(source.encode()) < 2_000_000
+
+
+def test_a_row_says_what_makes_it_again(report_folder: Path) -> None:
+    text = (report_folder / "comparison.md").read_text()
+    assert 'make sweep MODELS=5 SEEDS="1-3"' in text
+    for seeds in ("4-4", "1 4 9"):
+        row = SimpleNamespace(model=6, which_seeds=seeds.removesuffix("-4"))
+        assert report._command(row) == f'make sweep MODELS=6 SEEDS="{seeds}"'
 
 
 def test_the_page_can_be_read_by_those_who_cannot_see_it(report_folder: Path) -> None:

@@ -13,7 +13,7 @@ from mnist_exp.results import Imported
 
 @pytest.fixture(scope="module")
 def published(fresh_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the results of three runs that count and one that does not."""
+    """A folder with the results of three runs that count, one that chose, and one that failed."""
     folder = tmp_path_factory.mktemp("published")
     shutil.copytree(fresh_store, folder / "mlruns")
     with pytest.MonkeyPatch.context() as patch:
@@ -22,6 +22,7 @@ def published(fresh_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
             add_evidence(record_run(6, errors=[*GOOD[:-1], 60 - seed], seed=seed, optimizer="SGD"))
         add_evidence(record_run(5, errors=[70] * 15))
         record_run(5, seed=2, status="FAILED")
+        record_run(4, split="validation")
         assert results.write(comparison.read(), folder) == folder / "RESULTS.md"
         comparison.read().history.to_csv(folder / "history.csv", index=False)
         tracking.runs().to_csv(folder / "runs.csv", index=False)
@@ -37,18 +38,19 @@ def test_what_travels_with_git(published: Path) -> None:
     }
     assert {"runs.csv", "history.csv", "figures/price.png", "best_run/misclassified.csv"} <= kept
     runs = pd.read_csv(published / "results" / "runs.csv", dtype=str)
-    assert runs["params.seed"].tolist() == ["1", "2", "1"]
+    assert runs["params.seed"].tolist() == ["1", "2", "1", "1"]
+    assert runs["params.split"].tolist() == ["test"] * 3 + ["validation"]
     assert not [name for name in runs if "user" in name]
-    assert len(pd.read_csv(published / "results" / "history.csv")) == 45
+    assert len(pd.read_csv(published / "results" / "history.csv")) == 60
     assert not (published / "results.new").exists()
 
 
 @pytest.mark.usefixtures("store")
 def test_an_import_gives_the_runs_back_as_they_were(published: Path) -> None:
-    assert results.enter(published) == Imported(entered=3, present=0)
+    assert results.enter(published) == Imported(entered=4, present=0)
     runs = tracking.runs().set_index("imported_from")
     before = pd.read_csv(published / "runs.csv").set_index("run_id").loc[runs.index]
-    assert runs["status"].tolist() == ["FINISHED"] * 3
+    assert runs["status"].tolist() == ["FINISHED"] * 4
     for column in (
         "run_name",
         "model",
@@ -74,7 +76,7 @@ def test_an_import_gives_the_runs_back_as_they_were(published: Path) -> None:
     assert described.data.tags["mlflow.note.content"].startswith(
         "## Model 5\n\n**Change:** &lt;script>"
     )
-    for run_id in runs["run_id"]:
+    for run_id in runs.query("split == 'test'")["run_id"]:
         table = tracking.table(run_id, "receptive_field")
         assert table["r_out"].tolist() == [1, 3]
     best = comparison.read().best_run()
@@ -89,6 +91,7 @@ def test_imported_runs_are_judged_like_others_and_published_again(
     results.enter(published)
     found = comparison.read()
     assert found.verdicts["verdict"].tolist() == ["not met", "met on every seed"]
+    assert found.candidates["model"].tolist() == [4]
     results.write(found, tmp_path / "again")
     for file in ("runs.csv", "history.csv", "receptive_field.csv", "best_run/run_id"):
         again = (tmp_path / "again" / "results" / file).read_text()
@@ -98,16 +101,16 @@ def test_imported_runs_are_judged_like_others_and_published_again(
 @pytest.mark.usefixtures("store")
 def test_a_run_is_entered_once(published: Path) -> None:
     record_run(3)
-    assert results.enter(published) == Imported(entered=3, present=0)
-    assert results.enter(published) == Imported(entered=0, present=3)
-    assert len(tracking.runs()) == 4
+    assert results.enter(published) == Imported(entered=4, present=0)
+    assert results.enter(published) == Imported(entered=0, present=4)
+    assert len(tracking.runs()) == 5
 
 
 def test_nothing_is_entered_where_the_runs_are(
     published: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{published}/mlruns/mlflow.db")
-    assert results.enter(published) == Imported(entered=0, present=3)
+    assert results.enter(published) == Imported(entered=0, present=4)
 
 
 @pytest.mark.usefixtures("store")
@@ -122,8 +125,8 @@ def test_an_interrupted_import_is_completed(
         with pytest.raises(KeyboardInterrupt):
             results.enter(published)
     assert tracking.runs()["status"].tolist() == ["RUNNING"]
-    assert results.enter(published) == Imported(entered=3, present=0)
-    assert tracking.runs()["status"].tolist() == ["FINISHED"] * 3
+    assert results.enter(published) == Imported(entered=4, present=0)
+    assert tracking.runs()["status"].tolist() == ["FINISHED"] * 4
 
 
 @pytest.mark.usefixtures("store")
@@ -147,10 +150,35 @@ def test_results_that_cannot_be_read_are_one_line(published: Path, tmp_path: Pat
 def test_published_runs_are_not_lost(published: Path, tmp_path: Path) -> None:
     shutil.copytree(published / "results", tmp_path / "results")
     record_run(6, seed=1)
-    with pytest.raises(ExpectedError, match=r"2 published runs .* make import first"):
+    with pytest.raises(ExpectedError, match=r"3 published runs .* make import first"):
         results.write(comparison.read(), tmp_path)
     results.enter(tmp_path)
     assert results.write(comparison.read(), tmp_path).is_file()
+
+
+@pytest.mark.usefixtures("store")
+def test_the_readme_says_what_came_of_each_iteration(tmp_path: Path) -> None:
+    for seed, last in ((1, 60), (2, 61)):
+        record_run(6, [*GOOD[:-1], last], seed=seed)
+    record_run(5, tags={"code_sha256": "before the change"})
+    found = comparison.read()
+    readme = tmp_path / "README.md"
+    text = f"before\n{results.MARK}\nold\n{results.END}\nafter\n"
+    readme.write_text(text)
+    results.write_summary(found, readme)
+    written = readme.read_text()
+    title = "regularise less, and lower the learning rate"
+    row = f"| [6](experiments/model_6.py) | {title} | 7,416 | 1 of 2 | 99.39 % |\n"
+    assert row in written
+    assert "| [2](experiments/model_2.py) " in written
+    assert "| 6,379,786 | not run | – |" in written
+    assert "| 7,448 | no run counts | – |" in written
+    assert written.startswith(f"before\n{results.MARK}\n")
+    assert written.endswith(f"{results.END}\nafter\n")
+    assert "old" not in written
+    readme.write_text("")
+    with pytest.raises(ExpectedError, match="no place for the results"):
+        results.write_summary(found, readme)
 
 
 @pytest.mark.usefixtures("store")

@@ -25,8 +25,8 @@ from mnist_exp.tracking.store import connect, is_served, readable_errors
 from mnist_exp.tracking.writing import GROUP, PARENT
 
 RUN_COLUMNS = (
-    "run_id", "experiment_id", "run_name", "status", "start_time", "end_time", "model", "seed",
-    "split", "overrides", "parameters", "test_images", "receptive_field", "code_sha256",
+    "run_id", "experiment_id", "run_name", "status", "start_time", "end_time", "model", "idea",
+    "seed", "split", "overrides", "parameters", "test_images", "receptive_field", "code_sha256",
     "git_commit", "git_dirty", "machine", "threads", "python", "torch", "mlflow", "imported_from",
     "parent",
 )  # fmt: skip
