@@ -133,15 +133,21 @@ def test_snippet(number: int, environment: tuple[Path, dict[str, str]]) -> None:
 
 
 def test_the_table_of_iterations_is_what_the_files_say() -> None:
-    rows = re.findall(r"^\| \[(\d+)\]\((.*)\) \| (.*) \| ([\d,]+) \|$", README, re.MULTILINE)
-    published = [number for number in recipe.numbers() if number <= 6]
-    assert [int(number) for number, *_ in rows] == published
-    for number, link, title, parameters in rows:
+    row = r"^\| \[(\d+)\]\((.*)\) \| (.*) \| ([\d,]+) \| (.*) \| (.*) \|$"
+    rows = re.findall(row, README, re.MULTILINE)
+    results = (ROOT / "experiments" / "RESULTS.md").read_text()
+    assert {int(number) for number, *_ in rows} <= set(recipe.numbers())
+    assert [int(number) for number, *_ in rows][:6] == [1, 2, 3, 4, 5, 6]
+    for number, link, title, parameters, seeds, worst in rows:
         iteration = recipe.load(int(number))
         assert (ROOT / link) == iteration.path
         assert title == iteration.title
         count = recipe.count_parameters(iteration.recipe.network())
         assert parameters == f"{count:,}"
+        if " of " in seeds:
+            assert re.search(
+                rf"^\| {number} \| .* \| {seeds} \(.* \| {worst} ", results, re.MULTILINE
+            )
 
 
 def test_its_links_lead_somewhere() -> None:
