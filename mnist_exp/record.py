@@ -135,10 +135,7 @@ def end(run: tracking.RunWriter, plan: Plan, job: Training) -> Verdict | None:
 
 def _mistakes(run: tracking.RunWriter, plan: Plan, job: Training) -> None:
     """What the trained network takes for which, and each digit that it gets wrong."""
-    from torchvision.utils import make_grid  # seconds, for which the first epoch need not wait
-
-    digits = job.evaluation.to(torch.device("cpu"))
-    output = training.predict(job.evaluated, job.evaluation.images).cpu()
+    digits, output = job.evaluation.to(torch.device("cpu")), job.output.cpu()
     truth, guess = digits.labels, output.argmax(dim=1)
     counts = pd.crosstab(pd.Series(truth, name="truth"), pd.Series(guess, name="guess"))
     counts = counts.reindex(index=range(10), columns=range(10), fill_value=0)
@@ -150,8 +147,7 @@ def _mistakes(run: tracking.RunWriter, plan: Plan, job: Training) -> None:
     mistakes["probability"] = probability[wrong]
     run.log_table(pd.DataFrame(mistakes), "misclassified")
     if len(wrong):
-        sheet = make_grid(digits.images[wrong], nrow=10, padding=0)[0]
-        run.log_image(sheet.numpy(), "misclassified")
+        run.log_image(run_figures.rows_of_ten(digits.images[wrong, 0].numpy()), "misclassified")
     title = f"{plan.name}: {len(wrong)} of {len(digits):,} {plan.split} digits wrong at the end"
     run.log_figure(run_figures.confusion_matrix(counts, title), "confusion_matrix")
 

@@ -381,7 +381,7 @@ def _shown_mistakes(
     pictures, digits = [confusion], []
     sheet = tracking.image(run["run_id"], "misclassified")
     if sheet is not None:
-        images = _tiles(sheet, len(wrong))
+        images = run_figures.from_rows(sheet, len(wrong))
         wrong = wrong.sort_values("probability", ascending=False, kind="stable")
         images = images[wrong.index]
         pictures.append(
@@ -405,13 +405,6 @@ def _shown_mistakes(
         ]
     address = ui.run_address(run["experiment_id"], run["run_id"])
     return {"what": what, "address": address, "digits": digits}, pictures
-
-
-def _tiles(sheet: np.ndarray, count: int) -> np.ndarray:
-    """The first `count` digits, (N, 28, 28), of an image in which they lie row by row."""
-    rows, columns = (size // 28 for size in sheet.shape)
-    tiles = sheet.reshape(rows, 28, columns, 28).swapaxes(1, 2)
-    return tiles.reshape(-1, 28, 28)[:count]
 
 
 def _origin(found: Comparison) -> dict[str, Any]:

@@ -97,12 +97,21 @@ class Training:
             self.batch_schedule = recipe.batch_schedule(self.optimizer, total_steps=total_steps)
         self.average = _average(self.network, recipe.averaging) if recipe.averaging else None
         self.results: list[EpochResult] = []
+        self._output: Tensor | None = None
 
     @property
     def evaluated(self) -> nn.Module:
         """The network that is evaluated and kept: the average, where the recipe has one."""
         network: nn.Module = self.average.module if self.average else self.network
         return network
+
+    @property
+    def output(self) -> Tensor:
+        """What the evaluated network gave for the evaluation digits after the last epoch, float32
+        (N, 10)."""
+        if self._output is None:  # that epoch was trained before an interrupt
+            self._output = predict(self.evaluated, self.evaluation.images)
+        return self._output
 
     def state(self) -> dict[str, Any]:
         """All that the coming epochs depend on, and the results so far: tensors, numbers, texts,
@@ -145,7 +154,8 @@ class Training:
             start = time.perf_counter()
             learning_rate = self.optimizer.param_groups[0]["lr"]
             train = self._train_epoch(epoch, watch)
-            evaluation = score(predict(self.evaluated, self.evaluation.images), self.evaluation)
+            self._output = predict(self.evaluated, self.evaluation.images)
+            evaluation = score(self._output, self.evaluation)
             if not math.isfinite(evaluation.loss):
                 raise NonFiniteLossError(f"the evaluation of epoch {epoch} gave {evaluation.loss}")
             if self.schedule:

@@ -91,6 +91,7 @@ def test_a_restored_training_goes_on_bit_for_bit(
             weights = getattr(again, part).state_dict()
             for name, expected_weights in getattr(whole, part).state_dict().items():
                 assert torch.equal(expected_weights, weights[name]), name
+        assert torch.equal(again.output, whole.output)
 
 
 def test_a_state_holds_numbers_of_python_only(mnist: Mnist) -> None:
@@ -165,6 +166,7 @@ def test_the_average_is_what_is_evaluated(mnist: Mnist) -> None:
         assert not torch.allclose(average[name], seen[-1][name], atol=1e-6)
     output = training.predict(job.evaluated, mnist[1].images[:500])
     assert training.score(output, mnist[1][:500]) == result.evaluation
+    assert torch.equal(job.output, output)
 
 
 def test_a_score_counts(mnist: Mnist) -> None:
