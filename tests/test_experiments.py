@@ -1,6 +1,7 @@
 """Every file of the lab notebook, and the facts that are published of the first six."""
 
 import ast
+from collections import Counter
 
 import pytest
 import torch
@@ -41,6 +42,27 @@ def test_an_iteration_reads_alone(number: int) -> None:
 @pytest.mark.parametrize(("number", "parameters"), PARAMETERS.items())
 def test_parameter_counts_are_the_published_ones(number: int, parameters: int) -> None:
     assert recipe.count_parameters(recipe.load(number).recipe.network()) == parameters
+
+
+@pytest.mark.parametrize(
+    ("number", "fewer_than"), [(10, 8_000), (11, 4_000), (12, 3_000), (13, 2_500)]
+)
+def test_the_small_ones_are_as_small_as_they_say(number: int, fewer_than: int) -> None:
+    own = recipe.load(number).recipe
+    assert recipe.count_parameters(own.network()) < fewer_than
+    assert own.epochs <= recipe.load_target().max_epochs
+
+
+def test_model_13_uses_two_pairs_of_layers_three_times_each() -> None:
+    network = recipe.load(13).recipe.network()
+    calls: Counter[str] = Counter()
+    for name, layer in network.named_modules():
+        layer.register_forward_hook(lambda *_, name=name: calls.update([name]))
+    network(torch.zeros(2, *recipe.PIXELS))
+    pairs = {"depthwise2", "pointwise2", "depthwise5", "pointwise5"}
+    assert {name for name, count in calls.items() if count == 3} == pairs
+    # conv1 9 x 24; a pair 9 x 24 + 24 x 24, twice; seven normalisations; to the digits 24 x 10
+    assert recipe.count_parameters(network) == 216 + 2 * 792 + 7 * 48 + 240
 
 
 @pytest.mark.parametrize("number", PARAMETERS)

@@ -77,8 +77,8 @@ def test_command(command: str, environment: tuple[Path, dict[str, str]]) -> None
         assert "See it: make ui" in done.stdout
     if command == "make report":
         assert (copy / "reports" / "comparison.html").is_file()
-    if command.startswith("make new"):
-        assert (copy / "experiments" / "model_7.py").is_file()
+    if number := re.match(r"make new MODEL=(\d+)", command):
+        assert recipe.path(int(number[1]), copy / "experiments").is_file()
 
 
 def interrupted_run(copy: Path, variables: dict[str, str]) -> str:
