@@ -1,9 +1,8 @@
-"""Model 11: half the parameters.
+"""Model 11: one epoch more.
 
-Target: the target on ten seeds with fewer than 4,000 parameters.
-Change: 20 and 34 channels in place of 32 and 48, with one more use of the pair before the pooling.
-    A narrower network takes longer to train: 12 epochs.
-Expect: a little below model 10 at the end, and above the bar from the eighth epoch on.
+Target: the target on ten seeds, in as few epochs as it takes.
+Change: 8 epochs in place of 7, so that the last five begin with the fourth.
+Expect: the fourth epoch is above the bar where the third one was not.
 Analysis: not written yet: it takes runs on several seeds.
 """
 
@@ -21,33 +20,33 @@ from mnist_exp.recipe import ExponentialAverage, Recipe
 class Network(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(1, 20, 3, bias=False)  # 28 -> 26
-        self.norm1 = nn.BatchNorm2d(20)
-        self.depthwise2 = nn.Conv2d(20, 20, 3, groups=20, bias=False)  # 26 -> 24 -> 22 -> 20
-        self.pointwise2 = nn.Conv2d(20, 20, 1, bias=False)
-        self.norm2 = nn.BatchNorm2d(20)
-        self.norm3 = nn.BatchNorm2d(20)
-        self.norm4 = nn.BatchNorm2d(20)
-        self.maxpool = nn.MaxPool2d(2)  # 20 -> 10
-        self.depthwise5 = nn.Conv2d(20, 20, 3, groups=20, bias=False)  # 10 -> 8
-        self.pointwise5 = nn.Conv2d(20, 34, 1, bias=False)
-        self.norm5 = nn.BatchNorm2d(34)
-        self.depthwise6 = nn.Conv2d(34, 34, 3, groups=34, bias=False)  # 8 -> 6 -> 4
-        self.pointwise6 = nn.Conv2d(34, 34, 1, bias=False)
-        self.norm6 = nn.BatchNorm2d(34)
-        self.norm7 = nn.BatchNorm2d(34)
-        self.avgpool = nn.AvgPool2d(4, stride=1)  # 4 -> 1
-        self.conv8 = nn.Conv2d(34, 10, 1, bias=False)  # 1 -> 1
+        self.conv1 = nn.Conv2d(1, 32, 3, bias=False)  # 28 -> 26
+        self.norm1 = nn.BatchNorm2d(32)
+        self.depthwise2 = nn.Conv2d(32, 32, 3, groups=32, bias=False)  # 26 -> 24 -> 22
+        self.pointwise2 = nn.Conv2d(32, 32, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(32)
+        self.norm3 = nn.BatchNorm2d(32)
+        self.maxpool = nn.MaxPool2d(2)  # 22 -> 11
+        self.depthwise4 = nn.Conv2d(32, 32, 3, groups=32, bias=False)  # 11 -> 9
+        self.pointwise4 = nn.Conv2d(32, 48, 1, bias=False)
+        self.norm4 = nn.BatchNorm2d(48)
+        self.depthwise5 = nn.Conv2d(48, 48, 3, groups=48, bias=False)  # 9 -> 7 -> 5 -> 3
+        self.pointwise5 = nn.Conv2d(48, 48, 1, bias=False)
+        self.norm5 = nn.BatchNorm2d(48)
+        self.norm6 = nn.BatchNorm2d(48)
+        self.norm7 = nn.BatchNorm2d(48)
+        self.avgpool = nn.AvgPool2d(3, stride=1)  # 3 -> 1
+        self.conv8 = nn.Conv2d(48, 10, 1, bias=False)  # 1 -> 1
 
     def forward(self, x: Tensor) -> Tensor:
         x = relu(self.norm1(self.conv1(x)))
         x = relu(self.norm2(self.pointwise2(self.depthwise2(x))))
         x = relu(self.norm3(self.pointwise2(self.depthwise2(x))))
-        x = relu(self.norm4(self.pointwise2(self.depthwise2(x))))
         x = self.maxpool(x)
+        x = relu(self.norm4(self.pointwise4(self.depthwise4(x))))
         x = relu(self.norm5(self.pointwise5(self.depthwise5(x))))
-        x = relu(self.norm6(self.pointwise6(self.depthwise6(x))))
-        x = relu(self.norm7(self.pointwise6(self.depthwise6(x))))
+        x = relu(self.norm6(self.pointwise5(self.depthwise5(x))))
+        x = relu(self.norm7(self.pointwise5(self.depthwise5(x))))
         x = self.avgpool(x)
         x = self.conv8(x)
         return x.flatten(1)
@@ -56,9 +55,9 @@ class Network(nn.Module):
 RECIPE = Recipe(
     network=Network,
     batch_size=64,
-    epochs=12,
+    epochs=8,
     optimizer=partial(SGD, lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4),
-    batch_schedule=partial(OneCycleLR, max_lr=0.1, pct_start=0.2),
+    batch_schedule=partial(OneCycleLR, max_lr=0.1, pct_start=0.1),
     augment=RandomAffine(degrees=8, scale=0.1, shift=0.04),
     averaging=ExponentialAverage(decay=0.99, every=5),
 )

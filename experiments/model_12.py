@@ -1,10 +1,9 @@
-"""Model 12: fewer than 3,000 parameters, and milder images.
+"""Model 12: half the parameters.
 
-Target: the target on ten seeds with fewer than 3,000 parameters.
-Change: 26 channels in place of 34 after the pooling. Images are turned by up to 5 degrees in place
-    of 8 and scaled by up to 7 % in place of 10, so that more of the network is left for the digits
-    as they are; and all 15 epochs.
-Expect: steady last epochs, not far above the bar.
+Target: the target on ten seeds with fewer than 4,000 parameters.
+Change: 20 and 34 channels in place of 32 and 48, with one more use of the pair before the pooling.
+    A narrower network takes longer to train: 12 epochs.
+Expect: a little below model 11 at the end, and above the bar from the eighth epoch on.
 Analysis: not written yet: it takes runs on several seeds.
 """
 
@@ -31,14 +30,14 @@ class Network(nn.Module):
         self.norm4 = nn.BatchNorm2d(20)
         self.maxpool = nn.MaxPool2d(2)  # 20 -> 10
         self.depthwise5 = nn.Conv2d(20, 20, 3, groups=20, bias=False)  # 10 -> 8
-        self.pointwise5 = nn.Conv2d(20, 26, 1, bias=False)
-        self.norm5 = nn.BatchNorm2d(26)
-        self.depthwise6 = nn.Conv2d(26, 26, 3, groups=26, bias=False)  # 8 -> 6 -> 4
-        self.pointwise6 = nn.Conv2d(26, 26, 1, bias=False)
-        self.norm6 = nn.BatchNorm2d(26)
-        self.norm7 = nn.BatchNorm2d(26)
+        self.pointwise5 = nn.Conv2d(20, 34, 1, bias=False)
+        self.norm5 = nn.BatchNorm2d(34)
+        self.depthwise6 = nn.Conv2d(34, 34, 3, groups=34, bias=False)  # 8 -> 6 -> 4
+        self.pointwise6 = nn.Conv2d(34, 34, 1, bias=False)
+        self.norm6 = nn.BatchNorm2d(34)
+        self.norm7 = nn.BatchNorm2d(34)
         self.avgpool = nn.AvgPool2d(4, stride=1)  # 4 -> 1
-        self.conv8 = nn.Conv2d(26, 10, 1, bias=False)  # 1 -> 1
+        self.conv8 = nn.Conv2d(34, 10, 1, bias=False)  # 1 -> 1
 
     def forward(self, x: Tensor) -> Tensor:
         x = relu(self.norm1(self.conv1(x)))
@@ -57,9 +56,9 @@ class Network(nn.Module):
 RECIPE = Recipe(
     network=Network,
     batch_size=64,
-    epochs=15,
+    epochs=12,
     optimizer=partial(SGD, lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4),
     batch_schedule=partial(OneCycleLR, max_lr=0.1, pct_start=0.2),
-    augment=RandomAffine(degrees=5, scale=0.07, shift=0.04),
+    augment=RandomAffine(degrees=8, scale=0.1, shift=0.04),
     averaging=ExponentialAverage(decay=0.99, every=5),
 )
