@@ -39,7 +39,7 @@ def accuracy_by_seed(runs: pd.DataFrame, history: pd.DataFrame, target: Target) 
     columns = ["run_id", "epoch", *(f"{part}_accuracy" for part, _ in PARTS)]
     rows = history.reindex(columns=columns).merge(runs[["run_id", "model", "seed"]], on="run_id")
     models = sorted(rows["model"].unique())
-    figure, panels = _panels(len(models), height=2.1)
+    figure, panels = _panels(len(models))
     for number, (axes, model) in enumerate(zip(panels, models, strict=True)):
         own = rows[rows["model"] == model]
         for part, colour in PARTS:
@@ -50,12 +50,14 @@ def accuracy_by_seed(runs: pd.DataFrame, history: pd.DataFrame, target: Target) 
             band = ("pi", 100) if many else None
             sns.lineplot(**line, errorbar=band, linewidth=1.8)
         bar(axes, target, label=number == 0)
-        axes.set(title=_seeds(model, own["seed"].nunique()), xlabel="epoch", ylim=SHOWN)
+        axes.set_title(_seeds(model, own["seed"].nunique()), fontsize=10)
+        axes.set(xlabel="", ylabel="", ylim=SHOWN)
         if not (own[columns[2:]] > SHOWN[0]).any(axis=None):
             axes.text(0.5, 0.5, f"below {percent(SHOWN[0])}", transform=axes.transAxes, ha="center")
-        axes.set_ylabel("accuracy" if number % COLUMNS == 0 else "")
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1, symbol=" %"))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+    figure.supxlabel("epoch", fontsize=10)
+    figure.supylabel("accuracy", fontsize=10)
     lines = [Line2D([], [], color=colour, label=part) for part, colour in PARTS]
     figure.legend(handles=lines, loc="outside upper right", ncols=2, frameon=False)
     return figure
@@ -81,10 +83,10 @@ def price(verdicts: pd.DataFrame, target: Target, public: pd.DataFrame) -> Figur
     )  # fmt: skip
     references: Any = public.sort_values("parameters").itertuples()
     for place, row in enumerate(references):
-        owner, left = row.source.partition("/")[0], place % 2 == 0
+        owner = row.source.partition("/")[0]
         axes.annotate(
             owner, (row.parameters, row.lowest), textcoords="offset points", color=GREY,
-            xytext=(-6 if left else 6, -2), ha="right" if left else "left", fontsize=7,
+            xytext=(-4, 4 if place % 2 else -8), ha="right", fontsize=7,
         )  # fmt: skip
     best = frontier(points)
     axes.step(
@@ -93,10 +95,10 @@ def price(verdicts: pd.DataFrame, target: Target, public: pd.DataFrame) -> Figur
     )  # fmt: skip
     rows: Any = points.sort_values("worst_accuracy").itertuples()
     for place, row in enumerate(rows):
-        left = place % 2 == 1  # neighbours would cover each other's name
+        left = place % 2 == 0  # neighbours would cover each other's name
         axes.annotate(
             f"model {row.model}", (row.parameters, row.worst_accuracy), textcoords="offset points",
-            xytext=(-8 if left else 8, -3), ha="right" if left else "left", fontsize=9,
+            xytext=(-6 if left else 6, -10), ha="right" if left else "left", fontsize=8,
         )  # fmt: skip
     bar(axes, target, label=True)
     axes.axvline(target.parameters_below, color=INK, linestyle=":", linewidth=1)
@@ -114,8 +116,9 @@ def price(verdicts: pd.DataFrame, target: Target, public: pd.DataFrame) -> Figur
         low, high = min(low, target.test_accuracy), max(high, target.test_accuracy)
         spread = max(high - low, 0.001)
         axes.set_ylim(low - 0.15 * spread, high + 0.3 * spread)
-        fewest, most = points["parameters"].min(), points["parameters"].max()
-        axes.set_xlim(0.6 * fewest, 2 * max(most, target.parameters_below))
+        sizes = pd.concat([points["parameters"], public["parameters"]])
+        fewest, most = sizes.min(), sizes.max()
+        axes.set_xlim(0.7 * fewest, 1.4 * max(most, target.parameters_below))
         steps = (1,) if most > 20 * fewest else (1, 2, 4, 6, 8)
         axes.xaxis.set_major_locator(LogLocator(subs=steps))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=2, symbol=" %"))
@@ -177,19 +180,21 @@ def receptive_field_growth(table: pd.DataFrame) -> Figure:
     return figure
 
 
-COLUMNS = 2
 WIDTH = 6.4
 """Inches; narrow, so that the words stay readable on a phone."""
 
 
-def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
-    rows = max(1, -(-count // COLUMNS))
-    figure = Figure(figsize=(WIDTH, height * rows + 0.4), layout="constrained")
-    grid = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
+def _panels(count: int) -> tuple[Figure, list[Axes]]:
+    """Panels with the same axes, so that what is lower or slower is seen to be."""
+    columns = 2 if count <= 4 else 3
+    rows = max(1, -(-count // columns))
+    figure = Figure(figsize=(WIDTH, (4 / columns) * rows + 0.8), layout="constrained")
+    grid = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
     for axes in grid[count:]:
         axes.axis("off")
-    for axes in grid[:count]:
+    for number, axes in enumerate(grid[:count]):
         sns.despine(ax=axes)
+        axes.tick_params(labelbottom=number + columns >= count)  # nothing is below it
     return figure, grid[:count]
 
 
