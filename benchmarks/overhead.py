@@ -23,8 +23,9 @@ MOST_SHARE, MOST_ENDS, MOST_FIRST, MOST_HELP, MOST_CHECK = 0.01, 3.0, 6.0, 0.3, 
 
 BARE = f"""
 import dataclasses, time, torch
-from mnist_exp import data, recipe
+from mnist_exp import collect_rarely, data, recipe
 from mnist_exp.training import Training
+collect_rarely()
 own = dataclasses.replace(recipe.load({MODEL}).recipe, epochs=1)
 for result in Training(own, *data.load(), seed=1, device=torch.device("cpu")).epochs():
     print(result.ended - result.seconds, result.ended)

@@ -1,5 +1,7 @@
 """Run, record and compare iterations of a small MNIST classifier."""
 
+import atexit
+import gc
 import os
 from pathlib import Path
 
@@ -24,6 +26,16 @@ def printable(text: str) -> str:
 def counted(number: int, noun: str) -> str:
     """As in "1 epoch" and "2 epochs"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def collect_rarely() -> None:
+    """For a process that is a command: look for garbage less often, and not at its end.
+
+    The libraries are millions of objects that stay, and Python looks through them again and again
+    for cycles that nobody uses: a quarter of a start, and seconds after the last line.
+    """
+    gc.set_threshold(100_000)
+    atexit.register(gc.freeze)
 
 
 class ExpectedError(Exception):

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from mnist_exp import ExpectedError, counted, interrupts
+from mnist_exp import ExpectedError, collect_rarely, counted, interrupts
 from mnist_exp.arguments import parse
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    collect_rarely()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("mnist_exp").setLevel(logging.INFO)
     options = parse(arguments)

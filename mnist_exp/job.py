@@ -12,7 +12,7 @@ import sys
 import threading
 from dataclasses import dataclass
 
-from mnist_exp import ExpectedError, data, interrupts
+from mnist_exp import ExpectedError, collect_rarely, data, interrupts
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Job:
 
 def main() -> int:
     """Train one job; returns the exit code: 0, 2 for an expected failure, 130 when stopped."""
+    collect_rarely()
     interrupts.listen()
     request = json.loads(sys.stdin.readline())
     threading.Thread(target=_stop_with_stdin, daemon=True).start()

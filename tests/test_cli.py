@@ -369,3 +369,20 @@ def test_help_is_quick() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     assert time.perf_counter() - start < 2  # a tenth of that, but for importing torch
     assert "train an iteration" in done.stdout
+
+
+def test_a_command_looks_for_garbage_rarely_and_not_at_its_end() -> None:
+    code = """
+import atexit, gc
+atexit.register(lambda: print(gc.get_freeze_count() > 40_000))  # the last to be called
+from mnist_exp import cli
+looked = []
+gc.callbacks.append(lambda phase, info: looked.append(phase))
+try:
+    cli.main(["--help"])
+except SystemExit:
+    kept = [[] for _ in range(50_000)]
+    print(len(looked))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-2:] == ["0", "True"]
