@@ -83,7 +83,7 @@ server: $(installed) ## BACKEND=postgresql:... [ARTIFACTS=folder or s3:...] [HOS
 	@"$$VENV/bin/python" -m mnist_exp server $${ARTIFACTS:+--artifacts="$$ARTIFACTS"} \
 		$${HOST:+--host="$$HOST"} $${PORT:+--port="$$PORT"}
 
-new: $(installed) ## MODEL=7 FROM=6: start an iteration from a copy of another
+new: $(installed) ## MODEL=13 FROM=12: start an iteration from a copy of another
 	@"$$VENV/bin/python" -m mnist_exp new --from="$$FROM" -- "$$MODEL"
 
 test: $(installed) ## run the tests
@@ -105,7 +105,7 @@ test-browser: $(installed) ## run the tests in a real browser (installs Debian's
 		echo "$$VENV/bin/playwright install chromium (which is used if it is there)"; fi
 	@"$$VENV/bin/python" -m pytest --no-cov tests/browser
 
-bench: $(installed) ## measure how fast it is (an hour on a quiet machine), and write benchmarks/RESULTS.md
+bench: $(installed) ## measure how fast it is (an hour and a half on a quiet machine), and write benchmarks/RESULTS.md
 	@"$$VENV/bin/python" -m benchmarks
 
 lint: $(installed) ## check style, types and the direction of imports

@@ -1,6 +1,6 @@
 """Model 11: one epoch more.
 
-Target: the target on ten seeds, in as few epochs as it takes.
+Target: the bar on ten seeds, in as few epochs as it takes.
 Change: 8 epochs in place of 7, so that the last five begin with the fourth.
 Expect: the fourth epoch is above the bar where the third one was not.
 Analysis: the fourth epoch is above the bar on every seed, as expected. The same seed as before

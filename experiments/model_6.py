@@ -6,8 +6,8 @@ Change: no normalisation or dropout after conv1; conv3 is a plain 1x1 projection
 Expect: a jump in accuracy at epoch 7, and steady last epochs at or above 99.4 %.
 Analysis: the jump at epoch 7 comes on every seed, and after it the accuracy is the steadiest and
     highest of the small networks. But it stays a little below the target, on every seed: the public
-    result, one run of one seed, is above all of these. From epoch 9 on nothing rises any more, not
-    even train accuracy: the learning rate falls too soon. Next: a schedule that lasts.
+    result, one run of one seed, is above all of these. From epoch 9 on hardly anything rises any
+    more, not even train accuracy: the learning rate falls too soon. Next: a schedule that lasts.
 """
 
 from functools import partial

@@ -2,8 +2,8 @@
 
 Target: epochs that hold their level long before the learning rate has fallen.
 Change: what is evaluated and kept is an exponential average of the weights and batch-norm
-    statistics over the last 500 steps or so. Averaging takes the noise of small batches, so there
-    are 64 digits in one, and twice as many steps.
+    statistics over the last 500 steps or so. An average evens out the noise of small
+    batches, so a batch has 64 digits, and there are twice as many steps.
 Expect: the curve of the test accuracy is smooth, and near its end after half of the epochs.
 Analysis: not written yet: it takes runs on several seeds.
 """

@@ -50,6 +50,15 @@ def _switch(name: str) -> Callable[[str], bool]:
     return parse
 
 
+def _named(name: str, example: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if not text.strip():
+            raise argparse.ArgumentTypeError(f"{name}= is needed, as in {example}")
+        return text
+
+    return parse
+
+
 def _models(text: str) -> list[int]:
     number = _whole_number("MODELS", 1, 9999, 'MODELS="3 6"')
     return sorted({number(word) for word in text.split() or [""]})
@@ -92,13 +101,14 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
 
     resume = commands.add_parser("resume", help="go on with a run that ended early")
-    resume.add_argument("run", metavar="RUN", help="its id, as the UI shows it")
+    run_id = _named("RUN", "RUN=<id of the run, as the UI shows it>")
+    resume.add_argument("run", metavar="RUN", type=run_id, help="its id, as the UI shows it")
 
     seeds = _whole_number("SEEDS", 1, 10_000, "SEEDS=5")
     reproduce = commands.add_parser(
         "reproduce", help="train a recorded run again: exit 0 for the same numbers, 1 for others"
     )
-    reproduce.add_argument("run", metavar="RUN", help="its id, as the UI shows it")
+    reproduce.add_argument("run", metavar="RUN", type=run_id, help="its id, as the UI shows it")
 
     check = commands.add_parser(
         "check", help="exit 0: the target is met on every seed, 1: not, 2: nothing to judge"
@@ -149,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
     backup.add_argument("file", nargs="?", help="by default backups/<date and time>.tar.gz")
 
     restore = commands.add_parser("restore", help="put a backup in the place of the local store")
-    restore.add_argument("file")
+    restore.add_argument("file", type=_named("BACKUP", "BACKUP=backups/now.tar.gz"))
 
     new = commands.add_parser("new", help="start an iteration from a copy of another")
     new.add_argument("model", type=model)

@@ -105,10 +105,10 @@ class Comparison:
         for number in sorted(set(choosing["model"])):
             chosen = set(choosing.loc[choosing["model"] == number, "seed"].astype(int))
             tested = set(self.counting.loc[self.counting["model"] == number, "seed"])
-            words = [f"chosen on the validation split with seeds {verdict.ranges(chosen)}"]
-            words += [f"tested with seeds {verdict.ranges(tested)}" if tested else "not tested yet"]
+            words = [f"compared on the validation split with {_seeds(chosen)}"]
+            words += [f"tested with {_seeds(tested)}" if tested else "not tested yet"]
             if chosen & tested:
-                words += [f"seeds {verdict.ranges(chosen & tested)} served for both"]
+                words += [f"{_seeds(chosen & tested)} served for both"]
             told[number] = "; ".join(words)
         return told
 
@@ -305,3 +305,7 @@ def published(comparison: Comparison) -> pd.DataFrame:
     result["seeds"] = result["model"].map(measured.size())
     result["inside"] = result["published"].between(result["low"], result["high"])
     return result
+
+
+def _seeds(numbers: Collection[int]) -> str:
+    return f"seed{'s' if len(numbers) > 1 else ''} {verdict.ranges(numbers)}"

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from mnist_exp import ExpectedError, data, recipe, record, tracking, training
+from mnist_exp import ExpectedError, counted, data, recipe, record, tracking, training
 from mnist_exp.plan import environment, training_sha256
 from mnist_exp.recipe import Recipe
 from mnist_exp.training import Training
@@ -62,7 +62,7 @@ class Outcome:
 
     def __str__(self) -> str:
         if self.identical:
-            return f"Reproduced: all {self.epochs} epochs are identical, bit for bit."
+            return f"Reproduced: identical, bit for bit, in {counted(self.epochs, 'epoch')}."
         within = "Reproduced within" if self.reproduced else "Not reproduced within"
         return (
             f"{within} {100 * TOLERANCE} points: accuracy in the last {LAST_EPOCHS} epochs differs "

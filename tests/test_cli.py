@@ -386,3 +386,18 @@ except SystemExit:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-2:] == ["0", "True"]
+
+
+@pytest.mark.parametrize(
+    ("command", "example"),
+    [("resume", "RUN=<id of"), ("reproduce", "RUN=<id of"), ("restore", "BACKUP=backups/")],
+)
+def test_what_is_left_out_is_asked_for(
+    command: str, example: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as refused:
+        main([command, ""])
+    assert refused.value.code == 2
+    said = capsys.readouterr().err
+    assert f"is needed, as in {example}" in said
+    assert said.count("\n") == 1

@@ -129,10 +129,10 @@ def test_seeds_that_served_to_choose_are_told_from_those_that_confirm() -> None:
     record_run(5, seed=1, split="validation")
     for seed in (3, 101, 102):
         record_run(6, seed=seed)
-    both = "chosen on the validation split with seeds 1-3; tested with seeds 3 101-102; "
-    both += "seeds 3 served for both"
+    both = "compared on the validation split with seeds 1-3; tested with seeds 3 101-102; "
+    both += "seed 3 served for both"
     assert comparison.read().choices == {
-        5: "chosen on the validation split with seeds 1; not tested yet",
+        5: "compared on the validation split with seed 1; not tested yet",
         6: both,
     }
 

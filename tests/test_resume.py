@@ -183,7 +183,7 @@ def test_a_run_is_reproduced(store: Path, capsys: pytest.CaptureFixture[str]) ->
     capsys.readouterr()
     assert main(["reproduce", whole]) == 0
     said = capsys.readouterr().out
-    assert "Reproduced: all 3 epochs are identical, bit for bit." in said
+    assert "Reproduced: identical, bit for bit, in 3 epochs." in said
     assert " was " not in said
 
     with sqlite3.connect(store / "mlflow.db") as database:
