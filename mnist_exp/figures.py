@@ -86,7 +86,7 @@ def price(verdicts: pd.DataFrame, target: Target, public: pd.DataFrame) -> Figur
         owner = row.source.partition("/")[0]
         axes.annotate(
             owner, (row.parameters, row.lowest), textcoords="offset points", color=GREY,
-            xytext=(-4, 4 if place % 2 else -8), ha="right", fontsize=7,
+            xytext=(-4, 4 if place else -8), ha="right", fontsize=7,
         )  # fmt: skip
     best = frontier(points)
     axes.step(
@@ -124,7 +124,7 @@ def price(verdicts: pd.DataFrame, target: Target, public: pd.DataFrame) -> Figur
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=2, symbol=" %"))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.legend(frameon=False, fontsize=8, loc="upper right")
+    axes.legend(frameon=False, fontsize=8, loc="lower left")
     sns.despine(ax=axes)
     return figure
 
