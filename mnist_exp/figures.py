@@ -84,9 +84,10 @@ def price(verdicts: pd.DataFrame, target: Target, public: pd.DataFrame) -> Figur
     references: Any = public.sort_values("parameters").itertuples()
     for place, row in enumerate(references):
         owner = row.source.partition("/")[0]
+        below = place == 0  # the first two nearly coincide
         axes.annotate(
             owner, (row.parameters, row.lowest), textcoords="offset points", color=GREY,
-            xytext=(-4, 4 if place else -8), ha="right", fontsize=7,
+            xytext=(-4, -8 if below else 4), ha="right", fontsize=7,
         )  # fmt: skip
     best = frontier(points)
     axes.step(
