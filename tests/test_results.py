@@ -8,6 +8,7 @@ import pytest
 from handmade import GOOD, add_evidence, record_run
 
 from mnist_exp import ExpectedError, comparison, results, tracking
+from mnist_exp.cli import main
 from mnist_exp.results import Imported
 
 
@@ -114,6 +115,13 @@ def test_nothing_is_entered_where_the_runs_are(
 
 
 @pytest.mark.usefixtures("store")
+def test_a_published_run_is_finished(published: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results.enter(published)
+    original = pd.read_csv(published / "runs.csv")["run_id"].iloc[0]
+    assert main(["resume", original]) == 2
+    assert f"run {original} is finished" in capsys.readouterr().err
+
+
 def test_an_interrupted_import_is_completed(
     published: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
