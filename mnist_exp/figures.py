@@ -99,7 +99,8 @@ def price(verdicts: pd.DataFrame, target: Target, public: pd.DataFrame) -> Figur
         left = place % 2 == 0  # neighbours would cover each other's name
         axes.annotate(
             f"model {row.model}", (row.parameters, row.worst_accuracy), textcoords="offset points",
-            xytext=(-6 if left else 6, -10), ha="right" if left else "left", fontsize=8,
+            xytext=(-6 if left else 8, 4 if row.met else -10), ha="right" if left else "left",
+            fontsize=8,
         )  # fmt: skip
     bar(axes, target, label=True)
     axes.axvline(target.parameters_below, color=INK, linestyle=":", linewidth=1)
