@@ -122,6 +122,7 @@ def test_a_published_run_is_finished(published: Path, capsys: pytest.CaptureFixt
     assert f"run {original} is finished" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("store")
 def test_an_interrupted_import_is_completed(
     published: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
