@@ -76,10 +76,7 @@ def plan(run_id: str) -> Plan:
 
     Raises ExpectedError when the store does not hold it, or its data were others.
     """
-    runs = tracking.runs()
-    found = runs[(runs["run_id"] == run_id) | (runs["imported_from"] == run_id)]
-    if found.empty:
-        raise ExpectedError(f"the store holds no run {ascii(run_id)[1:-1][:40]}")
+    found = tracking.find_run(run_id)
     row: Any = found.astype(object).where(found.notna(), "not recorded").iloc[0]
     run_id = row["run_id"]
     history = tracking.history([run_id])

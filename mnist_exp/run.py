@@ -42,11 +42,7 @@ def resume(run_id: str) -> Plan:
     and when what decides its numbers has changed since: its code, versions, machine or threads.
     """
     kept = checkpoint.of_run(run_id, _checkpoints())
-    runs = tracking.runs()
-    found = runs[(runs["run_id"] == run_id) | (runs["imported_from"] == run_id)]
-    if found.empty:
-        raise ExpectedError(f"the store holds no run {run_id}")
-    if found["status"].iloc[0] == "FINISHED":
+    if tracking.find_run(run_id)["status"].item() == "FINISHED":
         kept.remove()  # left behind by a process that was killed at the very end
         raise ExpectedError(f"run {run_id} is finished: there is nothing to resume")
     content = kept.load()

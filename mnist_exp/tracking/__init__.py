@@ -19,6 +19,7 @@ from mnist_exp.tracking.backup import back_up, restore
 from mnist_exp.tracking.reading import (
     EPOCH_METRICS,
     RUN_COLUMNS,
+    find_run,
     grey_values,
     history,
     image,
@@ -51,7 +52,7 @@ from mnist_exp.tracking.writing import (
 __all__ = [
     "EPOCH_METRICS", "RUN_COLUMNS", "ExportError", "RunWriter", "UnreachableError", "adopt",
     "archive", "archived_run", "back_up", "check_answers", "continue_run", "end_run", "enter_run",
-    "grey_values", "history", "image", "is_served", "keep_page", "local_folder", "make_tables",
-    "only_one", "open_store", "remove_run", "restore", "resume_run", "runs", "source", "start_run",
-    "table", "tracking_uri",
+    "find_run", "grey_values", "history", "image", "is_served", "keep_page", "local_folder",
+    "make_tables", "only_one", "open_store", "remove_run", "restore", "resume_run", "runs", "source",
+    "start_run", "table", "tracking_uri",
 ]  # fmt: skip

@@ -46,6 +46,19 @@ def runs() -> pd.DataFrame:
     return records.reindex(columns=list(dict.fromkeys([*RUN_COLUMNS, *records.columns])))
 
 
+def find_run(run_id: str) -> pd.DataFrame:
+    """The one row of `runs` of the run that was made with that id, here or where it was imported
+    from.
+
+    Raises ExpectedError when the store does not hold it.
+    """
+    every = runs()
+    found = every[(every["run_id"] == run_id) | (every["imported_from"] == run_id)]
+    if found.empty:
+        raise ExpectedError(f"the store holds no run {ascii(run_id)[1:-1][:40]}")
+    return found.head(1)
+
+
 EPOCH_METRICS = (
     *(f"{part}/{quantity}" for part in ("train", "test", "validation")
       for quantity in ("accuracy", "loss")),
