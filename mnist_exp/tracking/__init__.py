@@ -53,6 +53,6 @@ __all__ = [
     "EPOCH_METRICS", "RUN_COLUMNS", "ExportError", "RunWriter", "UnreachableError", "adopt",
     "archive", "archived_run", "back_up", "check_answers", "continue_run", "end_run", "enter_run",
     "find_run", "grey_values", "history", "image", "is_served", "keep_page", "local_folder",
-    "make_tables", "only_one", "open_store", "remove_run", "restore", "resume_run", "runs", "source",
-    "start_run", "table", "tracking_uri",
+    "make_tables", "only_one", "open_store", "remove_run", "restore", "resume_run", "runs",
+    "source", "start_run", "table", "tracking_uri",
 ]  # fmt: skip
