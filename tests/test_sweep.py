@@ -23,13 +23,13 @@ pytestmark = pytest.mark.usefixtures("store", "quick")
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trainings see a few digits only."""
+    """Trainings see a few digits only and end within seconds; more epochs for one to be killed."""
     monkeypatch.setattr(sweep, "JOB", "quick_job")
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))
 
 
-def plan(models: list[int], seeds: list[int], **settings: object) -> Plan:
-    return sweep.plan(models, seeds, epochs=1, **settings)
+def plan(models: list[int], seeds: list[int], *, epochs: int = 1, split: str = "test") -> Plan:
+    return sweep.plan(models, seeds, epochs=epochs, split=split)
 
 
 def carry_out(
@@ -114,7 +114,7 @@ def test_a_training_that_is_killed_ends_one_run_and_not_the_sweep() -> None:
         os.kill(json.loads(MlflowClient().get_run(victim).data.tags["process"])["id"], 9)
 
     killer = threading.Thread(target=kill)
-    results = carry_out(plan([2], [1, 2]), on_start=lambda _: killer.start())
+    results = carry_out(plan([2], [1, 2], epochs=10), on_start=lambda _: killer.start())
     killer.join()
     (failed,) = [result for result in results if result.failure]
     assert failed.failure == "its process was ended by signal 9"
@@ -123,7 +123,7 @@ def test_a_training_that_is_killed_ends_one_run_and_not_the_sweep() -> None:
     # Its worker says so, or whoever looks at the store first: a worker may not know the run yet.
     assert runs.loc[killed, "status"].item() in ("FAILED", "KILLED")
     assert runs.drop(killed)["status"].tolist() == ["FINISHED"]
-    again = plan([2], [1, 2])
+    again = plan([2], [1, 2], epochs=10)
     assert again.missing == (failed.job,)
     carry_out(again)
     assert finished() == [(2, 1), (2, 2)]
@@ -136,7 +136,7 @@ def test_a_worker_that_is_killed_loses_its_run_and_nothing_else() -> None:
         psutil.Process(when(trainings)[0].pid).parent().kill()
 
     killer = threading.Thread(target=kill)
-    results = carry_out(plan([2], [1, 2, 3]), on_start=lambda _: killer.start())
+    results = carry_out(plan([2], [1, 2, 3], epochs=10), on_start=lambda _: killer.start())
     killer.join()
     assert [result.failure for result in results] == ["", "", ""]
     assert finished() == [(2, 1), (2, 2), (2, 3)]  # each once
@@ -145,11 +145,12 @@ def test_a_worker_that_is_killed_loses_its_run_and_nothing_else() -> None:
 
 
 def interrupted(seconds: float, sign: int) -> subprocess.CompletedProcess[str]:
-    """The command, which gets a signal some time after its first run has begun."""
+    """The command, which gets a signal some time after its first run has begun. An epoch is over in
+    a fraction of a second: there are enough of them that no run ends before the signal comes."""
     code = "import signal, sys; from mnist_exp import cli, sweep; sweep.JOB = 'quick_job'; "
     # A shell that starts the tests in the background has them ignore it.
     code += "signal.signal(signal.SIGINT, signal.default_int_handler); "
-    code += "sys.exit(cli.main(['sweep', '--models=2', '--seeds=2', '--epochs=1', '--workers=2']))"
+    code += "sys.exit(cli.main(['sweep', '--models=2', '--seeds=2', '--epochs=60', '--workers=2']))"
     process = subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, text=True, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, start_new_session=True,
