@@ -232,12 +232,17 @@ def shown(verdicts: pd.DataFrame, target: Target, split: str = "test") -> pd.Dat
     )
 
 
+def short(code_sha256: object) -> str:
+    """What tables call a recipe, and the files of candidates are named after."""
+    return str(code_sha256)[:7]
+
+
 def shown_candidates(candidates: pd.DataFrame, target: Target) -> pd.DataFrame:
     """`Comparison.candidates` as they are shown: text, one row per recipe, smallest first."""
     ordered = candidates.sort_values("parameters", kind="stable")
     return pd.DataFrame(
         {
-            "recipe": ordered["code_sha256"].astype(str).str[:7],
+            "recipe": ordered["code_sha256"].map(short),
             "as model": ordered["model"].map(str),
             "parameters": ordered["parameters"].map("{:,.0f}".format),
             "epochs": ordered["epochs"].map(str),

@@ -278,6 +278,14 @@ def code_sha256(source: str) -> str:
     return hashlib.sha256(repr(_structure(tree)).encode()).hexdigest()
 
 
+def has_code(source: str, sha256: str) -> bool:
+    """Whether `source`, which may be anything, is code of that hash."""
+    try:
+        return code_sha256(source) == sha256
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+
+
 def _structure(node: object) -> object:
     if isinstance(node, ast.AST):
         fields = [(key, _structure(value)) for key, value in ast.iter_fields(node)]

@@ -109,11 +109,7 @@ def _recipe(run_id: str, row: Any) -> Recipe:
     source = tracking.source(run_id, number)
     if source is None:
         source = recipe.read(number).source
-    try:
-        same = recipe.code_sha256(source) == row["code_sha256"]
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        same = False
-    if not same:
+    if not recipe.has_code(source, row["code_sha256"]):
         raise ExpectedError(
             f"the code of run {run_id} is neither with it nor in {recipe.path(number).name}: check "
             f"out commit {row['git_commit']}"

@@ -1,8 +1,8 @@
 """The record in the repository: the evidence that travels with git.
 
 `experiments/results/` holds the runs that count, and those by which candidates were chosen, as
-CSV, with the figures; `experiments/RESULTS.md` and a table in the README show them. Written from a
-store, and entered into a store again.
+CSV, with the figures and the source of each candidate; `experiments/RESULTS.md` and a table in the
+README show them. Written from a store, and entered into a store again.
 """
 
 import shutil
@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from mnist_exp import ROOT, ExpectedError, markdown, recipe, report, tracking
+from mnist_exp import ROOT, ExpectedError, comparison, markdown, recipe, report, tracking
 from mnist_exp.comparison import Comparison
 from mnist_exp.recipe import EXPERIMENTS
 from mnist_exp.verdict import percent
@@ -58,6 +58,7 @@ def write(found: Comparison, folder: Path = EXPERIMENTS) -> Path:
     _write_history(found, archive, new)
     _write_fields(counting, new)
     _write_mistakes(found, new)
+    _write_sources(found.trials, results / "sources", new / "sources")
     content = report.contents(found) | {"title": "Results"}
     report.write_figures(content["pictures"].values(), new / "figures", ("png",))
     text = report.as_markdown(content, "results/figures")
@@ -95,6 +96,7 @@ def enter(folder: Path = EXPERIMENTS) -> Imported:
         ids = {row["run_id"] for row in archived}
         absent = {name for row in archived for name in NEEDED - row.keys()}
         mistakes = _read_mistakes(results / "best_run")
+        kept = {file.stem: file.read_text("utf-8") for file in (results / "sources").glob("*.py")}
         if absent:
             raise KeyError(f"runs.csv lacks {', '.join(sorted(absent))}")
         ready = [
@@ -107,6 +109,7 @@ def enter(folder: Path = EXPERIMENTS) -> Imported:
             fields[(models == row["params.model"]) & (row.get("params.split") == "test")]
             for row in archived
         ]
+        sources = [kept.get(comparison.short(row.get("tags.code_sha256", ""))) for row in archived]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         reason = " ".join(str(error).split())
         raise ExpectedError(
@@ -120,10 +123,13 @@ def enter(folder: Path = EXPERIMENTS) -> Imported:
             tracking.remove_run(run_id)
         there = there.drop(broken.index)
         present = ids & {*there["run_id"], *there["imported_from"]}
-        for archived_run, field in zip(ready, tables, strict=True):
+        for archived_run, field, source in zip(ready, tables, sources, strict=True):
             if archived_run.run_id not in present:
                 with tracking.enter_run(archived_run) as run:
                     _enter_tables(run, archived_run.run_id, field, mistakes)
+                    if source:
+                        file = recipe.path(int(archived_run.params["model"])).name
+                        run.log_text(source, f"source/{file}")
     return Imported(len(ids) - len(present), len(present))
 
 
@@ -214,6 +220,19 @@ def _read_mistakes(folder: Path) -> Mistakes | None:
     tables = {name: pd.read_csv(folder / f"{name}.csv") for name in MISTAKES}
     image = tracking.grey_values(folder / "misclassified.png")
     return Mistakes((folder / "run_id").read_text().strip(), tables, image)
+
+
+def _write_sources(trials: pd.DataFrame, published: Path, folder: Path) -> None:
+    """Candidates have no file in the notebook: without its source, none could be trained again.
+    What is `published` stays."""
+    folder.mkdir()
+    for file in published.glob("*.py"):
+        shutil.copy(file, folder)
+    rows: Any = trials.itertuples()
+    for run in rows:
+        source = tracking.source(run.run_id, int(run.model))
+        if source is not None and recipe.has_code(source, run.code_sha256):
+            (folder / f"{comparison.short(run.code_sha256)}.py").write_text(source, "utf-8")
 
 
 def _enter_tables(

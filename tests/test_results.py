@@ -6,10 +6,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from handmade import GOOD, add_evidence, record_run
+from mlflow import MlflowClient
 
-from mnist_exp import ExpectedError, comparison, results, tracking
+from mnist_exp import ExpectedError, comparison, recipe, results, tracking
 from mnist_exp.cli import main
 from mnist_exp.results import Imported
+
+CANDIDATE = recipe.read(4).source.replace("batch_size=128", "batch_size=64")
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +26,9 @@ def published(fresh_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
             add_evidence(record_run(6, errors=[*GOOD[:-1], 60 - seed], seed=seed, optimizer="SGD"))
         add_evidence(record_run(5, errors=[70] * 15))
         record_run(5, seed=2, status="FAILED")
-        record_run(4, split="validation")
+        candidate = {"code_sha256": recipe.code_sha256(CANDIDATE)}
+        chosen = record_run(4, split="validation", tags=candidate)
+        MlflowClient().log_text(chosen, CANDIDATE, "source/model_4.py")
         assert results.write(comparison.read(), folder) == folder / "RESULTS.md"
         comparison.read().history.to_csv(folder / "history.csv", index=False)
         tracking.runs().to_csv(folder / "runs.csv", index=False)
@@ -44,6 +49,23 @@ def test_what_travels_with_git(published: Path) -> None:
     assert not [name for name in runs if "user" in name]
     assert len(pd.read_csv(published / "results" / "history.csv")) == 60
     assert not (published / "results.new").exists()
+
+
+@pytest.mark.usefixtures("store")
+def test_the_source_of_a_candidate_travels_along(published: Path, tmp_path: Path) -> None:
+    (file,) = (published / "results" / "sources").iterdir()
+    assert file.read_text() == CANDIDATE
+    assert file.stem in (published / "RESULTS.md").read_text()
+    results.enter(published)
+    (entered,) = tracking.runs().query("split == 'validation'")["run_id"]
+    assert tracking.source(entered, 4) == CANDIDATE
+
+    MlflowClient().log_text(entered, "not (Python", "source/model_4.py")
+    shutil.copytree(published / "results", tmp_path / "results")
+    results.write(comparison.read(), tmp_path)  # keeps what is published
+    assert (tmp_path / "results" / "sources" / file.name).read_text() == CANDIDATE
+    results.write(comparison.read(), tmp_path / "new")
+    assert not list((tmp_path / "new" / "results" / "sources").iterdir())
 
 
 @pytest.mark.usefixtures("store")
