@@ -1,0 +1,63 @@
+"""Model 311: candidate 32-d32x2-P-d48-d48x3-G epochs=6 pct=0.1 batch=32 lr=0.05 every=10.
+
+Target: a candidate, to be chosen from on the validation split.
+Change: 32-d32x2-P-d48-d48x3-G.
+Expect: to be seen.
+Analysis: see the report.
+"""
+
+from functools import partial
+
+from torch import Tensor, nn
+from torch.nn.functional import relu
+from torch.optim import SGD
+from torch.optim.lr_scheduler import OneCycleLR
+
+from mnist_exp.augment import RandomAffine
+from mnist_exp.recipe import ExponentialAverage, Recipe
+
+
+class Network(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 32, 3, bias=False)  # 28 -> 26
+        self.norm1 = nn.BatchNorm2d(32)
+        self.depth2 = nn.Conv2d(32, 32, 3, groups=32, bias=False)  # 26 -> 24
+        self.point2 = nn.Conv2d(32, 32, 1, bias=False)  # 24 -> 24
+        self.norm2 = nn.BatchNorm2d(32)
+        self.norm3 = nn.BatchNorm2d(32)
+        self.maxpool = nn.MaxPool2d(2)  # 22 -> 11
+        self.depth4 = nn.Conv2d(32, 32, 3, groups=32, bias=False)  # 11 -> 9
+        self.point4 = nn.Conv2d(32, 48, 1, bias=False)  # 9 -> 9
+        self.norm4 = nn.BatchNorm2d(48)
+        self.depth5 = nn.Conv2d(48, 48, 3, groups=48, bias=False)  # 9 -> 7
+        self.point5 = nn.Conv2d(48, 48, 1, bias=False)  # 7 -> 7
+        self.norm5 = nn.BatchNorm2d(48)
+        self.norm6 = nn.BatchNorm2d(48)
+        self.norm7 = nn.BatchNorm2d(48)
+        self.avgpool = nn.AvgPool2d(3)  # 3 -> 1
+        self.conv8 = nn.Conv2d(48, 10, 1, bias=False)  # 1 -> 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = relu(self.norm1(self.conv1(x)))
+        x = relu(self.norm2(self.point2(self.depth2(x))))
+        x = relu(self.norm3(self.point2(self.depth2(x))))
+        x = self.maxpool(x)
+        x = relu(self.norm4(self.point4(self.depth4(x))))
+        x = relu(self.norm5(self.point5(self.depth5(x))))
+        x = relu(self.norm6(self.point5(self.depth5(x))))
+        x = relu(self.norm7(self.point5(self.depth5(x))))
+        x = self.avgpool(x)
+        x = self.conv8(x)
+        return x.flatten(1)
+
+
+RECIPE = Recipe(
+    network=Network,
+    batch_size=32,
+    epochs=6,
+    optimizer=partial(SGD, lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.0001),
+    batch_schedule=partial(OneCycleLR, max_lr=0.05, pct_start=0.1),
+    augment=RandomAffine(degrees=8, scale=0.1, shift=0.04),
+    averaging=ExponentialAverage(decay=0.99, every=10),
+)
