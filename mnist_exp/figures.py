@@ -74,8 +74,8 @@ def price(verdicts: pd.DataFrame, target: Target, public: pd.DataFrame) -> Figur
     for met, colour, marker in ((True, PASS, "o"), (False, FAIL, "X")):
         own = points[points["met"] == met]
         axes.scatter(
-            own["parameters"], own["worst_accuracy"], color=colour, marker=marker, s=60, zorder=3,
-            label="met on every seed" if met else "not met, or not on every seed",
+            own["parameters"], own["worst_accuracy"], color=colour, marker=marker, s=60,
+            zorder=3 + met, label=f"iteration, {'' if met else 'not '}met on every seed",
         )  # fmt: skip
     axes.scatter(
         public["parameters"], public["lowest"], color=GREY, marker="D", s=28, facecolors="none",
@@ -96,11 +96,10 @@ def price(verdicts: pd.DataFrame, target: Target, public: pd.DataFrame) -> Figur
     )  # fmt: skip
     rows: Any = points.sort_values("worst_accuracy").itertuples()
     for place, row in enumerate(rows):
-        left = place % 2 == 0  # neighbours would cover each other's name
+        side = 1 if place % 2 else -1  # neighbours would cover each other's number
         axes.annotate(
-            f"model {row.model}", (row.parameters, row.worst_accuracy), textcoords="offset points",
-            xytext=(-6 if left else 8, 4 if row.met else -10), ha="right" if left else "left",
-            fontsize=8,
+            f"{row.model}", (row.parameters, row.worst_accuracy), textcoords="offset points",
+            xytext=(0, 6) if row.met else (9 * side, -9), ha="center", fontsize=8,
         )  # fmt: skip
     bar(axes, target, label=True)
     axes.axvline(target.parameters_below, color=INK, linestyle=":", linewidth=1)
