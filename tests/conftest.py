@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,9 @@ from mnist_exp.recipe import Entry
 # `make test` runs these tests, and they run make, which is to behave as it does for a user.
 for inherited in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
     os.environ.pop(inherited, None)
+
+# A shell that starts the tests in the background has them, and what they run, ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Two threads on two cores spin while they wait for each other: beside another busy process, tests
 # that are otherwise quick take minutes.
