@@ -230,9 +230,10 @@ def _write_sources(trials: pd.DataFrame, published: Path, folder: Path) -> None:
         shutil.copy(file, folder)
     rows: Any = trials.itertuples()
     for run in rows:
-        source = tracking.source(run.run_id, int(run.model))
+        file = folder / f"{comparison.short(run.code_sha256)}.py"
+        source = None if file.exists() else tracking.source(run.run_id, int(run.model))
         if source is not None and recipe.has_code(source, run.code_sha256):
-            (folder / f"{comparison.short(run.code_sha256)}.py").write_text(source, "utf-8")
+            file.write_text(source, "utf-8")
 
 
 def _enter_tables(
