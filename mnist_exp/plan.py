@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from mnist_exp import ExpectedError, augment, data, recipe, speed, training
+from mnist_exp import ExpectedError, augment, data, preprocess, recipe, speed, training
 from mnist_exp.receptive_field import (
     ReceptiveFieldError,
     output_field,
@@ -93,7 +93,7 @@ def environment(device: torch.device) -> dict[str, object]:
 @cache
 def training_sha256() -> str:
     """SHA-256 of the package's code that takes part in a training, without comments and layout."""
-    sources = map(inspect.getsource, (augment, data, speed, training))
+    sources = map(inspect.getsource, (augment, preprocess, data, speed, training))
     return hashlib.sha256("".join(map(recipe.code_sha256, sources)).encode()).hexdigest()
 
 

@@ -121,9 +121,8 @@ def end(run: tracking.RunWriter, plan: Plan, job: Training) -> Verdict | None:
 
     meets_target = outcome is not None and outcome.met and plan.overrides == "none"
     register = plan.iteration.name if meets_target else None
-    classifier = training.Classifier(job.evaluated)
     try:
-        run.log_network(classifier, job.evaluation.images[:2], register_as=register)
+        run.log_network(job.classifier, job.evaluation.images[:2], register_as=register)
     except tracking.ExportError as error:
         log.warning("the network is not kept: %s", error)
         result += f" The network could not be exported: {markdown.escape(str(error))}"

@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mnist_exp import ExpectedError, speed
 from mnist_exp.data import Digits, normalise
+from mnist_exp.preprocess import Preprocessing
 from mnist_exp.recipe import PIXELS, ExponentialAverage, Recipe
 
 EVALUATION_BATCH = 250  # its activations stay in a core's cache
@@ -100,17 +101,17 @@ class Training:
         self._output: Tensor | None = None
 
     @property
-    def evaluated(self) -> nn.Module:
-        """The network that is evaluated and kept: the average, where the recipe has one."""
-        network: nn.Module = self.average.module if self.average else self.network
-        return network
+    def classifier(self) -> "Classifier":
+        """What is evaluated and kept: with the average, where the recipe has one."""
+        network = self.average.module if self.average else self.network
+        return Classifier(network, self.recipe.preprocess)
 
     @property
     def output(self) -> Tensor:
         """What the evaluated network gave for the evaluation digits after the last epoch, float32
         (N, 10)."""
         if self._output is None:  # that epoch was trained before an interrupt
-            self._output = predict(self.evaluated, self.evaluation.images)
+            self._output = predict(self.classifier, self.evaluation.images)
         return self._output
 
     def state(self) -> dict[str, Any]:
@@ -154,7 +155,7 @@ class Training:
             start = time.perf_counter()
             learning_rate = self.optimizer.param_groups[0]["lr"]
             train = self._train_epoch(epoch, watch)
-            self._output = predict(self.evaluated, self.evaluation.images)
+            self._output = predict(self.classifier, self.evaluation.images)
             evaluation = score(self._output, self.evaluation)
             if not math.isfinite(evaluation.loss):
                 raise NonFiniteLossError(f"the evaluation of epoch {epoch} gave {evaluation.loss}")
@@ -222,28 +223,36 @@ def _plain(value: Any) -> Any:
 
 
 def network_input(recipe: Recipe, images: Tensor, generator: torch.Generator) -> Tensor:
-    """Training images, uint8 (N, 1, 28, 28), as the network sees them: augmented, normalised."""
+    """Training images, uint8 (N, 1, 28, 28), as the network sees them: augmented, preprocessed,
+    normalised."""
     pixels = images.float()
-    return normalise(recipe.augment(pixels, generator) if recipe.augment else pixels)
+    if recipe.augment:
+        pixels = recipe.augment(pixels, generator)
+    return _prepared(pixels, recipe.preprocess)
+
+
+def _prepared(pixels: Tensor, preprocess: Preprocessing | None) -> Tensor:
+    return normalise(preprocess(pixels) if preprocess else pixels)
 
 
 class Classifier(nn.Module):
-    """A network with the normalisation in front: from uint8 images (N, 1, 28, 28) to the network's
-    output, float32 (N, 10)."""
+    """A network with the preprocessing and normalisation in front: from uint8 images (N, 1, 28, 28)
+    to the network's output, float32 (N, 10)."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, preprocess: Preprocessing | None = None) -> None:
         super().__init__()
         self.network = network
+        self.preprocess = preprocess
 
     def forward(self, images: Tensor) -> Tensor:
-        output: Tensor = self.network(normalise(images))
+        output: Tensor = self.network(_prepared(images.float(), self.preprocess))
         return output
 
 
 @torch.inference_mode()
-def predict(network: nn.Module, images: Tensor) -> Tensor:
+def predict(classifier: Classifier, images: Tensor) -> Tensor:
     """Network output, float32 (N, 10), for uint8 images (N, 1, 28, 28), in evaluation mode."""
-    classifier = Classifier(network).eval()
+    classifier.eval()
     return torch.cat([classifier(part) for part in images.split(EVALUATION_BATCH)])
 
 

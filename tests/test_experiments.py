@@ -11,7 +11,14 @@ from mnist_exp import recipe
 from mnist_exp.recipe import Target
 
 PARAMETERS = {1: 6_379_786, 2: 7_272, 3: 7_448, 4: 7_448, 5: 7_448, 6: 7_416}
-ALLOWED_IMPORTS = ("torch", "mnist_exp.recipe", "mnist_exp.augment", "functools", "collections")
+ALLOWED_IMPORTS = (
+    "torch",
+    "mnist_exp.recipe",
+    "mnist_exp.augment",
+    "mnist_exp.preprocess",
+    "functools",
+    "collections",
+)
 
 
 def imported(source: str) -> list[str]:
@@ -89,6 +96,7 @@ def test_the_recipes_are_the_published_ones(number: int) -> None:
         "schedule": "none",
         "batch_schedule": "none",
         "augment": "none",
+        "preprocess": "none",
         "averaging": "none",
     }
     if number >= 5:

@@ -10,6 +10,7 @@ from torch.optim.lr_scheduler import StepLR
 
 from mnist_exp import ExpectedError, recipe
 from mnist_exp.augment import RandomRotation
+from mnist_exp.preprocess import Deslant
 from mnist_exp.recipe import ExponentialAverage, Recipe
 
 FIVE = recipe.path(5).read_text()
@@ -30,6 +31,7 @@ def test_hyperparameters_have_readable_names() -> None:
         optimizer=partial(SGD, lr=0.02, momentum=0.9),
         schedule=partial(StepLR, step_size=6, gamma=0.1),
         augment=RandomRotation(degrees=7),
+        preprocess=Deslant(),
         averaging=ExponentialAverage(decay=0.99, every=5),
     )
     assert made.hyperparameters() == {
@@ -44,6 +46,7 @@ def test_hyperparameters_have_readable_names() -> None:
         "schedule.gamma": 0.1,
         "augment": "RandomRotation",
         "augment.degrees": 7,
+        "preprocess": "Deslant",
         "batch_schedule": "none",
         "averaging": "ExponentialAverage",
         "averaging.decay": 0.99,

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, StepLR
 
 from mnist_exp import ExpectedError, recipe, training
 from mnist_exp.data import Digits
+from mnist_exp.preprocess import Deslant, slant
 from mnist_exp.recipe import ExponentialAverage, Recipe
 from mnist_exp.training import (
     Classifier,
@@ -87,7 +88,7 @@ def test_a_restored_training_goes_on_bit_for_bit(
         assert len(again.results) == epochs
         assert len(list(again.epochs())) == 3 - epochs
         assert [timeless(result) for result in again.results] == expected
-        for part in ("network", "evaluated"):
+        for part in ("network", "classifier"):
             weights = getattr(again, part).state_dict()
             for name, expected_weights in getattr(whole, part).state_dict().items():
                 assert torch.equal(expected_weights, weights[name]), name
@@ -157,14 +158,14 @@ def test_the_average_is_what_is_evaluated(mnist: Mnist) -> None:
     job = Training(own, mnist[0][:500], mnist[1][:500], seed=1, device=CPU)
     seen: list[dict[str, Tensor]] = []
     (result,) = job.epochs(lambda _: seen.append(copy.deepcopy(job.network.state_dict())))
-    average = job.evaluated.state_dict()
+    average = job.classifier.network.state_dict()
     for name in ("conv1.weight", "norm2.bias", "norm2.running_var"):
         expected = seen[1][name]
         for step, decay in ((3, 2 / 11), (5, 3 / 12), (7, 0.28), (9, 0.28)):
             expected = decay * expected + (1 - decay) * seen[step][name]
         assert torch.allclose(average[name], expected, atol=1e-6), name
         assert not torch.allclose(average[name], seen[-1][name], atol=1e-6)
-    output = training.predict(job.evaluated, mnist[1].images[:500])
+    output = training.predict(job.classifier, mnist[1].images[:500])
     assert training.score(output, mnist[1][:500]) == result.evaluation
     assert torch.equal(job.output, output)
 
@@ -182,7 +183,7 @@ def test_a_score_counts(mnist: Mnist) -> None:
             return self.bias.expand(len(x), 10)
 
     test = mnist[1]
-    score = training.score(training.predict(First(), test.images), test)
+    score = training.score(training.predict(Classifier(First()), test.images), test)
     assert score.total == 10_000
     assert score.correct == 1_028  # sevens in the test set, LeCun et al. (1998)
     assert score.errors == 8_972
@@ -192,7 +193,7 @@ def test_a_score_counts(mnist: Mnist) -> None:
 def test_evaluation_draws_nothing_and_leaves_the_network_as_it_is(mnist: Mnist) -> None:
     network = recipe.load(6).recipe.network()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    first, again = (training.predict(network, mnist[1].images[:100]) for _ in range(2))
+    first, again = (training.predict(Classifier(network), mnist[1].images[:100]) for _ in range(2))
     assert torch.equal(first, again)
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
@@ -217,6 +218,9 @@ def test_the_classifier_takes_pixels(mnist: Mnist) -> None:
     with torch.no_grad():
         expected = network((images.float() / 255 - 0.1307) / 0.3081)
         assert torch.equal(Classifier(network)(images), expected)
+        upright = Deslant()(images.float())
+        expected = network((upright / 255 - 0.1307) / 0.3081)
+        assert torch.equal(Classifier(network, Deslant())(images), expected)
 
 
 def test_the_network_sees_augmented_normalised_digits(mnist: Mnist) -> None:
@@ -228,6 +232,16 @@ def test_the_network_sees_augmented_normalised_digits(mnist: Mnist) -> None:
     assert plain.mean().item() == pytest.approx(0, abs=0.05)
     assert not torch.equal(plain, rotated)
     assert rotated.min() == plain.min()  # what comes in from outside is background
+
+
+def test_preprocessing_comes_after_augmentation_and_in_evaluation(mnist: Mnist) -> None:
+    own = dataclasses.replace(recipe.load(5).recipe, epochs=1, preprocess=Deslant())
+    seen = training.network_input(own, mnist[0].images[:64], torch.Generator().manual_seed(1))
+    assert slant(seen - seen.min()).abs().mean() < 0.01
+    job = Training(own, mnist[0][:200], mnist[1][:500], seed=1, device=CPU)
+    (result,) = job.epochs()
+    output = training.predict(Classifier(job.network, Deslant()), mnist[1].images[:500])
+    assert training.score(output, mnist[1][:500]) == result.evaluation
 
 
 def test_devices() -> None:
