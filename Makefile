@@ -83,7 +83,7 @@ server: $(installed) ## BACKEND=postgresql:... [ARTIFACTS=folder or s3:...] [HOS
 	@"$$VENV/bin/python" -m mnist_exp server $${ARTIFACTS:+--artifacts="$$ARTIFACTS"} \
 		$${HOST:+--host="$$HOST"} $${PORT:+--port="$$PORT"}
 
-new: $(installed) ## MODEL=20 FROM=12: start an iteration from a copy of another
+new: $(installed) ## MODEL=30 FROM=12: start an iteration from a copy of another
 	@"$$VENV/bin/python" -m mnist_exp new --from="$$FROM" -- "$$MODEL"
 
 test: $(installed) ## run the tests
