@@ -99,6 +99,23 @@ def test_a_broken_file_is_one_line(tmp_path: Path, source: str, message: str) ->
     assert "\n" not in str(raised.value)
 
 
+def test_an_iteration_may_define_a_dataclass(tmp_path: Path) -> None:
+    own = """
+import dataclasses
+
+@dataclasses.dataclass(frozen=True)
+class Nothing:
+    amount: float
+
+    def __call__(self, images, generator):
+        return images
+
+RECIPE = dataclasses.replace(RECIPE, augment=Nothing(0))
+"""
+    loaded = recipe.load(7, write(tmp_path, VALID + own))
+    assert loaded.recipe.hyperparameters()["augment.amount"] == 0
+
+
 def test_bytes_that_are_no_text_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "model_7.py").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ExpectedError, match="cannot be read"):
