@@ -194,10 +194,9 @@ def test_batch_norm_refuses_what_torchs_refuses() -> None:
         own(torch.rand(4, 3))
 
 
-@pytest.mark.parametrize("number", [number for number in recipe.numbers() if number > 2])
-def test_a_networks_gradients_are_exact(number: int) -> None:
-    """Against float64, without dropout; a maximum or a ReLU may flip at a near tie."""
-    torch.manual_seed(1)
+def error_of_gradients(number: int, seed: int) -> float:
+    """Against float64, without dropout: the largest of all parameters, relative."""
+    torch.manual_seed(seed)
     network = recipe.load(number).recipe.network()
     for module in network.modules():
         if isinstance(module, nn.Dropout):
@@ -207,7 +206,16 @@ def test_a_networks_gradients_are_exact(number: int) -> None:
     faster = speed.faster(network, CPU, x[:2]).train()
     cross_entropy(faster(x), labels).backward()
     cross_entropy(double(x.double()), labels).backward()
+    errors = []
     for ours, exact in zip(faster.parameters(), double.parameters(), strict=True):
         assert ours.grad is not None
         assert exact.grad is not None
-        assert (ours.grad - exact.grad).norm() < 5e-3 * exact.grad.norm()
+        errors.append((ours.grad - exact.grad).norm() / exact.grad.norm())
+    return max(errors).item()
+
+
+@pytest.mark.parametrize("number", [number for number in recipe.numbers() if number > 2])
+def test_a_networks_gradients_are_exact(number: int) -> None:
+    """A maximum or a ReLU may flip at a near tie, in torch's own layers as well, but not each time.
+    With torch's batch normalisation in channels_last, most networks are further off every time."""
+    assert any(error_of_gradients(number, seed) < 1e-4 for seed in range(8))
