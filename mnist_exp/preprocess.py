@@ -30,7 +30,7 @@ class Deslant:
     """
 
     def __call__(self, images: Tensor) -> Tensor:
-        theta = torch.zeros(len(images), 2, 3, device=images.device)
+        theta = images.new_zeros(images.shape[0], 2, 3)  # len() would fix the size of a batch
         theta[:, 0, 0] = theta[:, 1, 1] = 1
         # The grid of affine_grid goes from -1 to 1 along both axes, whatever their lengths.
         theta[:, 0, 1] = slant(images) * images.shape[-2] / images.shape[-1]
@@ -39,15 +39,15 @@ class Deslant:
 
 
 def slant(images: Tensor) -> Tensor:
-    """How many pixels the ink of each image, float32 (N, C, H, W), goes to the right per row
-    downwards: the slope of the regression of columns on rows, float32 (N,); 0 where there is none.
-    """
+    """How many pixels the ink of each image, float32 (N, C, H, W) of pixels 0..255, goes to the
+    right per row downwards: the slope of the regression of columns on rows, float32 (N,)."""
     ink = images.sum(dim=1)
     rows, columns = (torch.arange(n, device=ink.device, dtype=ink.dtype) for n in ink.shape[1:])
     by_row, by_column = ink.sum(dim=2), ink.sum(dim=1)
     total = by_row.sum(dim=1, keepdim=True).clamp(min=1)
     rows = rows - by_row @ rows.unsqueeze(1) / total  # (N, H), from the centre of mass
     columns = columns - by_column @ columns.unsqueeze(1) / total
-    covariance = torch.einsum("nhw,nh,nw->n", ink, rows, columns)
+    by_column = torch.einsum("nhw,nh->nw", ink, rows)
+    covariance = torch.einsum("nw,nw->n", by_column, columns)
     variance = (by_row * rows**2).sum(dim=1)
-    return torch.where(variance > 0, covariance / variance.clamp(min=1), 0)
+    return covariance / variance.clamp(min=1)  # 0 where there is no variance

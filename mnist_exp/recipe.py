@@ -335,7 +335,8 @@ def _execute(source: str, file: Path) -> types.ModuleType:
     module = types.ModuleType(f"experiments.{file.stem}")
     module.__file__ = str(file)
     try:
-        # Without the `annotations` of this module, with which a dataclass would look for its own.
+        # Without this module's `annotations`: a dataclass would look for the module of those that
+        # are texts in sys.modules, where an iteration is not.
         exec(compile(source, str(file), "exec", dont_inherit=True), module.__dict__)
     except SyntaxError as error:
         raise _syntax_error(error, file) from None

@@ -223,6 +223,15 @@ def test_the_classifier_takes_pixels(mnist: Mnist) -> None:
         assert torch.equal(Classifier(network, Deslant())(images), expected)
 
 
+def test_an_exported_classifier_takes_any_number_of_images(mnist: Mnist) -> None:
+    classifier = Classifier(recipe.load(3).recipe.network(), Deslant()).eval()
+    images = mnist[1].images
+    any_number = [{0: torch.export.Dim.DYNAMIC}]
+    exported = torch.export.export(classifier, (images[:2],), dynamic_shapes=any_number).module()
+    for n in (1, 5, 300):
+        assert torch.allclose(exported(images[:n]), classifier(images[:n]), atol=1e-4)
+
+
 def test_the_network_sees_augmented_normalised_digits(mnist: Mnist) -> None:
     images = mnist[0].images[:64]
     plain, rotated = (
