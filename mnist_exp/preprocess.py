@@ -47,7 +47,7 @@ def slant(images: Tensor) -> Tensor:
     total = by_row.sum(dim=1, keepdim=True).clamp(min=1)
     rows = rows - by_row @ rows.unsqueeze(1) / total  # (N, H), from the centre of mass
     columns = columns - by_column @ columns.unsqueeze(1) / total
-    by_column = torch.einsum("nhw,nh->nw", ink, rows)
-    covariance = torch.einsum("nw,nw->n", by_column, columns)
+    moments = torch.einsum("nhw,nh->nw", ink, rows)
+    covariance = torch.einsum("nw,nw->n", moments, columns)
     variance = (by_row * rows**2).sum(dim=1)
     return covariance / variance.clamp(min=1)  # 0 where there is no variance
