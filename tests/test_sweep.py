@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -52,10 +53,12 @@ def when(condition: Callable[[], list], seconds: float = 60) -> list:
 
 def trainings() -> list[psutil.Process]:
     """The processes that train now."""
-    return [
-        child for child in psutil.Process().children(recursive=True)
-        if "quick_job" in " ".join(child.cmdline())
-    ]  # fmt: skip
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            if "quick_job" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
 
 
 def finished() -> list[tuple[int, int]]:
