@@ -7,6 +7,7 @@ import platform
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -83,11 +84,26 @@ def environment(device: torch.device) -> dict[str, object]:
         "device": device.type,
         "threads": torch.get_num_threads(),
         "machine": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
         # Which of their kernels torch's operations take.
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "python": platform.python_version(),
         **{name: version(name) for name in ("torch", "torchvision", "mlflow", "mnist-exp")},
     }
+
+
+def _processor() -> str:
+    """Its name, family and model, as far as the system tells: the libraries that torch computes
+    with choose by more than the instructions."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # no Linux
+        return platform.processor() or "unknown"
+    parts = [line.partition(":") for line in lines]  # of every core, which say the same
+    fields = {key.strip(): value.strip() for key, _, value in parts}
+    labels = {"model name": "", "cpu family": "family ", "model": "model "}
+    known = [f"{label}{fields[key]}" for key, label in labels.items() if fields.get(key)]
+    return ", ".join(known) or "unknown"
 
 
 @cache

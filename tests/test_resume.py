@@ -191,9 +191,11 @@ def test_a_run_is_reproduced(store: Path, capsys: pytest.CaptureFixture[str]) ->
             "UPDATE metrics SET value = value + 0.004 WHERE key = 'test/accuracy' AND step = 2"
         )
         database.execute("UPDATE params SET value = '1.0' WHERE key = 'torch'")
+        database.execute("UPDATE params SET value = 'A 1' WHERE key = 'processor'")
     assert main(["reproduce", whole]) == 0
     said = capsys.readouterr().out
     assert f"torch was 1.0, and is {torch.__version__.partition('+')[0]} here" in said
+    assert "processor was A 1, and is " in said
     assert "epoch  3" in said
     assert said.count("the same") == 2
     assert "Reproduced within 0.5 points" in said
