@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from mnist_exp import ExpectedError, augment, data, preprocess, recipe, speed, training
+from mnist_exp import ExpectedError, augment, data, preprocess, recipe, speed, training, views
 from mnist_exp.receptive_field import (
     ReceptiveFieldError,
     output_field,
@@ -109,7 +109,7 @@ def _processor() -> str:
 @cache
 def training_sha256() -> str:
     """SHA-256 of the package's code that takes part in a training, without comments and layout."""
-    sources = map(inspect.getsource, (augment, preprocess, data, speed, training))
+    sources = map(inspect.getsource, (augment, preprocess, data, speed, training, views))
     return hashlib.sha256("".join(map(recipe.code_sha256, sources)).encode()).hexdigest()
 
 
@@ -158,8 +158,9 @@ def _try_out(iteration: Iteration) -> nn.Module:
         if recipe.batch_schedule:
             recipe.batch_schedule(recipe.optimizer(network.parameters()), total_steps=100)
         images = torch.zeros(2, *PIXELS, dtype=torch.uint8)
-        pixels = training.network_input(recipe, images, torch.Generator())
-        shape = tuple(network.eval()(pixels).shape)
+        training.network_input(recipe, images, torch.Generator())
+        classifier = training.Classifier(network, recipe.preprocess, recipe.views)
+        shape = tuple(training.predict(classifier, images).shape)
     except Exception as error:
         raise ExpectedError(where(error, iteration.path)) from error
     if shape != (2, 10):

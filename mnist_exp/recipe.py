@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # who reads the notebook need not wait for torch
 
     from mnist_exp.augment import Augmentation
     from mnist_exp.preprocess import Preprocessing
+    from mnist_exp.views import Views
 
 EXPERIMENTS = ROOT / "experiments"
 SECTIONS = ("Target", "Change", "Expect", "Analysis")
@@ -54,9 +55,10 @@ class Recipe:
 
     `schedule` is stepped once an epoch. `batch_schedule` is stepped once a batch, and is called
     with the number of all steps as `total_steps`, as OneCycleLR takes it. `augment` changes the
-    training images, not the evaluated ones; then `preprocess` changes both. With `averaging`, the
-    averaged network is the one that is evaluated, judged and kept; the train accuracy is that of
-    the network in training.
+    training images, not the evaluated ones; then `preprocess` changes both. `views` are taken of
+    the evaluated images, before `preprocess`, and the probabilities of each are averaged. With
+    `averaging`, the averaged network is the one that is evaluated, judged and kept; the train
+    accuracy is that of the network in training.
     """
 
     network: Callable[[], nn.Module]
@@ -68,6 +70,7 @@ class Recipe:
     augment: Augmentation | None = None
     preprocess: Preprocessing | None = None
     averaging: ExponentialAverage | None = None
+    views: Views | None = None
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "epochs"):
@@ -92,7 +95,7 @@ class Recipe:
             flat[owner] = _name(part) if part else "none"
             flat |= {f"{owner}.{key}": value for key, value in _arguments(part).items()}
         flat["learning_rate"] = flat.pop("optimizer.lr", "default")
-        for owner in ("augment", "preprocess", "averaging"):
+        for owner in ("augment", "preprocess", "averaging", "views"):
             part = getattr(self, owner)
             flat[owner] = type(part).__name__ if part else "none"
             fields = dataclasses.asdict(part) if part else {}

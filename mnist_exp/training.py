@@ -17,6 +17,7 @@ from mnist_exp import ExpectedError, speed
 from mnist_exp.data import Digits, normalise
 from mnist_exp.preprocess import Preprocessing
 from mnist_exp.recipe import PIXELS, ExponentialAverage, Recipe
+from mnist_exp.views import Views
 
 EVALUATION_BATCH = 250  # its activations stay in a core's cache
 
@@ -104,7 +105,7 @@ class Training:
     def classifier(self) -> "Classifier":
         """What is evaluated and kept: with the average, where the recipe has one."""
         network = self.average.module if self.average else self.network
-        return Classifier(network, self.recipe.preprocess)
+        return Classifier(network, self.recipe.preprocess, self.recipe.views)
 
     @property
     def output(self) -> Tensor:
@@ -236,16 +237,30 @@ def _prepared(pixels: Tensor, preprocess: Preprocessing | None) -> Tensor:
 
 
 class Classifier(nn.Module):
-    """A network with the preprocessing and normalisation in front: from uint8 images (N, 1, 28, 28)
-    to the network's output, float32 (N, 10)."""
+    """A network with the preprocessing and normalisation in front: from uint8 images
+    (N, 1, 28, 28) to the network's output, float32 (N, 10); with views, to the logarithms of the
+    mean of their probabilities."""
 
-    def __init__(self, network: nn.Module, preprocess: Preprocessing | None = None) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        preprocess: Preprocessing | None = None,
+        views: Views | None = None,
+    ) -> None:
         super().__init__()
         self.network = network
         self.preprocess = preprocess
+        self.views = views
 
     def forward(self, images: Tensor) -> Tensor:
-        output: Tensor = self.network(_prepared(images.float(), self.preprocess))
+        pixels = images.float()
+        if self.views is None:
+            return self._output(pixels)
+        outputs = [self._output(view).log_softmax(dim=1) for view in self.views(pixels)]
+        return torch.stack(outputs).logsumexp(dim=0) - math.log(len(outputs))
+
+    def _output(self, pixels: Tensor) -> Tensor:
+        output: Tensor = self.network(_prepared(pixels, self.preprocess))
         return output
 
 

@@ -16,6 +16,7 @@ ALLOWED_IMPORTS = (
     "mnist_exp.recipe",
     "mnist_exp.augment",
     "mnist_exp.preprocess",
+    "mnist_exp.views",
     "functools",
     "collections",
 )
@@ -100,6 +101,7 @@ def test_the_recipes_are_the_published_ones(number: int) -> None:
         "augment": "none",
         "preprocess": "none",
         "averaging": "none",
+        "views": "none",
     }
     if number >= 5:
         expected |= {"augment": "RandomRotation", "augment.degrees": 7}

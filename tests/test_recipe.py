@@ -12,6 +12,7 @@ from mnist_exp import ExpectedError, recipe
 from mnist_exp.augment import RandomRotation
 from mnist_exp.preprocess import Deslant
 from mnist_exp.recipe import ExponentialAverage, Recipe
+from mnist_exp.views import Rotations
 
 FIVE = recipe.path(5).read_text()
 VALID = FIVE.replace("Model 5:", "Model 7:")
@@ -33,6 +34,7 @@ def test_hyperparameters_have_readable_names() -> None:
         augment=RandomRotation(degrees=7),
         preprocess=Deslant(),
         averaging=ExponentialAverage(decay=0.99, every=5),
+        views=Rotations(degrees=(-8, 8)),
     )
     assert made.hyperparameters() == {
         "network": "Identity",
@@ -51,6 +53,8 @@ def test_hyperparameters_have_readable_names() -> None:
         "averaging": "ExponentialAverage",
         "averaging.decay": 0.99,
         "averaging.every": 5,
+        "views": "Rotations",
+        "views.degrees": (-8, 8),
     }
 
 

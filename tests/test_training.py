@@ -24,6 +24,7 @@ from mnist_exp.training import (
     Progress,
     Training,
 )
+from mnist_exp.views import Rotations
 
 CPU = torch.device("cpu")
 Mnist = tuple[Digits, Digits]
@@ -224,7 +225,8 @@ def test_the_classifier_takes_pixels(mnist: Mnist) -> None:
 
 
 def test_an_exported_classifier_takes_any_number_of_images(mnist: Mnist) -> None:
-    classifier = Classifier(recipe.load(3).recipe.network(), Deslant()).eval()
+    network = recipe.load(3).recipe.network()
+    classifier = Classifier(network, Deslant(), Rotations((-8, 8))).eval()
     images = mnist[1].images
     any_number = [{0: torch.export.Dim.DYNAMIC}]
     exported = torch.export.export(classifier, (images[:2],), dynamic_shapes=any_number).module()
@@ -251,6 +253,26 @@ def test_preprocessing_comes_after_augmentation_and_in_evaluation(mnist: Mnist) 
     (result,) = job.epochs()
     output = training.predict(Classifier(job.network, Deslant()), mnist[1].images[:500])
     assert training.score(output, mnist[1][:500]) == result.evaluation
+
+
+def test_an_evaluated_image_is_seen_from_each_view(mnist: Mnist) -> None:
+    views = Rotations((-20, 0, 20))
+    own = dataclasses.replace(recipe.load(3).recipe, epochs=1, preprocess=Deslant(), views=views)
+    train, test = mnist[0][:2000], mnist[1][:500]
+    job, plain = (
+        Training(recipe, train, test, seed=1, device=CPU)
+        for recipe in (own, dataclasses.replace(own, views=None))
+    )
+    (result,), (without,) = job.epochs(), plain.epochs()
+    assert result.train == without.train
+    alone = Classifier(job.network, Deslant())
+    probabilities = [
+        training.predict(alone, view).softmax(1) for view in views(test.images.float())
+    ]
+    mean = torch.stack(probabilities).mean(dim=0)
+    assert torch.allclose(job.output.exp(), mean, atol=1e-5)
+    assert training.score(mean.log(), test).correct == result.evaluation.correct
+    assert result.evaluation.correct != without.evaluation.correct
 
 
 def test_devices() -> None:
