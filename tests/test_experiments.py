@@ -66,6 +66,7 @@ def test_parameter_counts_are_the_published_ones(number: int, parameters: int) -
         (18, 3_000),
         (19, 2_500),
         (20, 4_000),
+        (21, 4_000),
     ],
 )
 def test_the_small_ones_are_as_small_as_they_say(number: int, fewer_than: int) -> None:
