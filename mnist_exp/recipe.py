@@ -56,9 +56,9 @@ class Recipe:
     `schedule` is stepped once an epoch. `batch_schedule` is stepped once a batch, and is called
     with the number of all steps as `total_steps`, as OneCycleLR takes it. `augment` changes the
     training images, not the evaluated ones; then `preprocess` changes both. `views` are taken of
-    the evaluated images, before `preprocess`, and the probabilities of each are averaged. With
-    `averaging`, the averaged network is the one that is evaluated, judged and kept; the train
-    accuracy is that of the network in training.
+    each evaluated image, before `preprocess`, and the network's probabilities for them are
+    averaged. With `averaging`, the averaged network is the one that is evaluated, judged and kept.
+    The train accuracy is that of the network in training, of one view.
     """
 
     network: Callable[[], nn.Module]

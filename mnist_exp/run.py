@@ -80,10 +80,11 @@ def _changes(content: dict[str, Any], plan: Plan) -> list[str]:
     """What decides the numbers of a run and is not as it was when its checkpoint was made."""
     before, now = content["identity"], plan.identity()
     changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    absent = "not recorded"
     words = {"code_sha256": plan.iteration.file, "training_sha256": "the package's training code"}
     return [
         f"{words[name]} has changed since" if name in words
-        else f"{name} was {before.get(name)} and is {now.get(name)}"
+        else f"{name} was {before.get(name, absent)} and is {now.get(name, absent)}"
         for name in changed
     ]  # fmt: skip
 

@@ -47,8 +47,8 @@ class Score:
 @dataclass(frozen=True)
 class EpochResult:
     """One epoch, counted from 1. `train` is scored while training: augmented images, dropout on,
-    each batch before its step. `evaluation` is scored after the epoch, with everything off.
-    `ended` is the time then, in seconds since 1970."""
+    each batch before its step. `evaluation` is scored after the epoch, by the classifier, with both
+    off. `ended` is the time then, in seconds since 1970."""
 
     epoch: int
     train: Score
@@ -109,7 +109,7 @@ class Training:
 
     @property
     def output(self) -> Tensor:
-        """What the evaluated network gave for the evaluation digits after the last epoch, float32
+        """What the classifier gave for the evaluation digits after the last epoch, float32
         (N, 10)."""
         if self._output is None:  # that epoch was trained before an interrupt
             self._output = predict(self.classifier, self.evaluation.images)
@@ -266,13 +266,13 @@ class Classifier(nn.Module):
 
 @torch.inference_mode()
 def predict(classifier: Classifier, images: Tensor) -> Tensor:
-    """Network output, float32 (N, 10), for uint8 images (N, 1, 28, 28), in evaluation mode."""
+    """Classifier output, float32 (N, 10), for uint8 images (N, 1, 28, 28), in evaluation mode."""
     classifier.eval()
     return torch.cat([classifier(part) for part in images.split(EVALUATION_BATCH)])
 
 
 def score(output: Tensor, digits: Digits) -> Score:
-    """Score network output, float32 (N, 10): logits or logarithms of probabilities."""
+    """Score classifier output, float32 (N, 10): logits or logarithms of probabilities."""
     correct = int((output.argmax(dim=1) == digits.labels).sum())
     return Score(correct, len(digits), F.cross_entropy(output, digits.labels).item())
 

@@ -1,4 +1,4 @@
-"""Test-time augmentation: several views of every image, of which the network's
+"""Test-time augmentation: several views of every evaluated image, for which the network's
 probabilities are averaged."""
 
 import math
@@ -18,7 +18,8 @@ class Views(Protocol):
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     def __call__(self, images: Tensor) -> Iterator[Tensor]:
-        """The views of `images`, float32 (N, C, H, W), each of the same shape; nothing is drawn."""
+        """The views of `images`, float32 (N, C, H, W) of pixels 0..255, each of the same shape;
+        nothing is drawn, and an image's views depend on that image alone."""
 
 
 @dataclass(frozen=True)

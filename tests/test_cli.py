@@ -317,6 +317,8 @@ def checkout(tmp_path: Path) -> Path:
         ),
         (MODEL_6.replace("lr=0.01", "rate=0.01"), "experiments/model_6.py: TypeError: SGD"),
         (MODEL_6.replace("16, 10, 1", "16, 12, 1"), "the network gives (2, 12), not (2, 10)"),
+        (MODEL_6.replace("augment=", "augment=lambda x, _: x[..., 9:],  # "), "RuntimeError"),
+        (MODEL_6.replace("augment=", "views=lambda _: [], augment="), "RuntimeError: stack"),
     ],
 )
 def test_a_broken_iteration_is_one_line(

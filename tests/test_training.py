@@ -224,9 +224,11 @@ def test_the_classifier_takes_pixels(mnist: Mnist) -> None:
         assert torch.equal(Classifier(network, Deslant())(images), expected)
 
 
-def test_an_exported_classifier_takes_any_number_of_images(mnist: Mnist) -> None:
-    network = recipe.load(3).recipe.network()
-    classifier = Classifier(network, Deslant(), Rotations((-8, 8))).eval()
+@pytest.mark.parametrize("views", [None, Rotations((-8, 8))])
+def test_an_exported_classifier_takes_any_number_of_images(
+    views: Rotations | None, mnist: Mnist
+) -> None:
+    classifier = Classifier(recipe.load(3).recipe.network(), Deslant(), views).eval()
     images = mnist[1].images
     any_number = [{0: torch.export.Dim.DYNAMIC}]
     exported = torch.export.export(classifier, (images[:2],), dynamic_shapes=any_number).module()
@@ -272,7 +274,7 @@ def test_an_evaluated_image_is_seen_from_each_view(mnist: Mnist) -> None:
     mean = torch.stack(probabilities).mean(dim=0)
     assert torch.allclose(job.output.exp(), mean, atol=1e-5)
     assert training.score(mean.log(), test).correct == result.evaluation.correct
-    assert result.evaluation.correct != without.evaluation.correct
+    assert not torch.allclose(job.output.softmax(1), plain.output.softmax(1), atol=1e-3)
 
 
 def test_devices() -> None:
