@@ -3,7 +3,11 @@
 Target: a pipeline that learns: data, network, training loop and evaluation fit together.
 Change: a plain stack of 3x3 convolutions, far larger than it needs to be.
 Expect: close to 100 % on the training set and about 99 % on the test set; far too many parameters.
-Analysis: not written yet.
+Analysis: it learns from the first epoch on, and everything fits together. One seed only, since a
+    run takes far longer than one of the others. It ends with the training set almost by heart, and
+    the test accuracy about where it was after four epochs, near the level expected: with six
+    million parameters the network is not too small for the target, it has learned digits and not
+    how they vary. Next: shrink it.
 """
 
 from functools import partial
