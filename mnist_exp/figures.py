@@ -25,6 +25,9 @@ from mnist_exp.verdict import Effect, percent
 PARTS = (("train", TRAIN), ("test", HELD_OUT))
 SHOWN = (0.98, 1.0)
 """The accuracies that figures show: the differences that matter are there."""
+NEAR = {"parameters": 2, "accuracy": 0.003}
+"""The price is drawn around the target: up to this multiple of its parameters, and from this
+fraction below its accuracy."""
 MOST_LINES = 10
 """With more seeds than this, a band from the lowest to the highest takes the place of lines."""
 
@@ -67,7 +70,8 @@ def accuracy_by_seed(runs: pd.DataFrame, history: pd.DataFrame, target: Target) 
 def price(verdicts: pd.DataFrame, target: Target, public: pd.DataFrame) -> Figure:
     """What accuracy costs: parameters against the worst test accuracy of the last epochs, over all
     seeds, with the frontier of those that no other beats in both, and the `public` results beside
-    them, of one seed each (`comparison.public`)."""
+    them, of one seed each (`comparison.public`). Iterations far from the target are named only,
+    unless all are."""
     figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
     axes = figure.subplots()
     points = verdicts.dropna(subset="worst_accuracy")
@@ -81,13 +85,12 @@ def price(verdicts: pd.DataFrame, target: Target, public: pd.DataFrame) -> Figur
         public["parameters"], public["lowest"], color=GREY, marker="D", s=28, facecolors="none",
         label="public, one seed",
     )  # fmt: skip
-    references: Any = public.sort_values("parameters").itertuples()
-    for place, row in enumerate(references):
+    references: Any = public.itertuples()
+    for row in references:
         owner = row.source.partition("/")[0]
-        below = place == 0  # the first two nearly coincide
         axes.annotate(
             owner, (row.parameters, row.lowest), textcoords="offset points", color=GREY,
-            xytext=(-4, -8 if below else 4), ha="right", fontsize=7,
+            xytext=(-5, 2), ha="right", fontsize=7,
         )  # fmt: skip
     best = frontier(points)
     axes.step(
@@ -112,14 +115,25 @@ def price(verdicts: pd.DataFrame, target: Target, public: pd.DataFrame) -> Figur
         ylabel=f"worst test accuracy\nof the last {target.last_epochs} epochs",
     )  # fmt: skip
     if len(points):
-        shown = pd.concat([points["worst_accuracy"], public["lowest"]])
-        low, high = shown.min(), shown.max()
-        low, high = min(low, target.test_accuracy), max(high, target.test_accuracy)
+        near = points[
+            (points["parameters"] <= NEAR["parameters"] * target.parameters_below)
+            & (points["worst_accuracy"] >= target.test_accuracy - NEAR["accuracy"])
+        ]
+        shown = points if near.empty else near
+        far = ", ".join(map(str, points["model"].drop(shown.index)))
+        if far:
+            axes.annotate(
+                f"off the scale: {far}", (target.parameters_below, 0), ha="right", fontsize=8,
+                xycoords=("data", "axes fraction"), textcoords="offset points", xytext=(-4, 4),
+            )  # fmt: skip
+        heights = pd.concat([shown["worst_accuracy"], public["lowest"]])
+        low = min(heights.min(), target.test_accuracy)
+        high = max(heights.max(), target.test_accuracy)
         spread = max(high - low, 0.001)
-        axes.set_ylim(low - 0.15 * spread, high + 0.3 * spread)
-        sizes = pd.concat([points["parameters"], public["parameters"]])
+        axes.set_ylim(low - 0.3 * spread, high + 0.2 * spread)
+        sizes = pd.concat([shown["parameters"], public["parameters"]])
         fewest, most = sizes.min(), sizes.max()
-        axes.set_xlim(0.7 * fewest, 1.4 * max(most, target.parameters_below))
+        axes.set_xlim(0.8 * fewest, 1.4 * max(most, target.parameters_below))
         steps = (1,) if most > 20 * fewest else (1, 2, 4, 6, 8)
         axes.xaxis.set_major_locator(LogLocator(subs=steps))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=2, symbol=" %"))

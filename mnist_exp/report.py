@@ -233,7 +233,8 @@ def _overview(found: Comparison) -> list[Picture]:
         f"Parameters against the worst test accuracy. {worst}. Public results: {reference}.",
         f"Parameters against the worst test accuracy in the last {found.target.last_epochs} epochs "
         "over all seeds. No iteration is smaller and better than those on the frontier; the target "
-        "is to the left of the dotted and above the dashed line. Diamonds are the best public "
+        "is to the left of the dotted and above the dashed line. What is far from it is off the "
+        "scale. Diamonds are the best public "
         "results under the same rules, of one seed each (experiments/public.csv).",
     )
     return [accuracy, price]

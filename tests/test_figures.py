@@ -70,7 +70,15 @@ def test_the_price_is_on_a_log_scale_with_the_limit_and_the_bar() -> None:
     assert passing == [[7_416, 0.9941]]
     assert failing == [[6_379_786, 0.9921]]
     assert public == [[6_174, 0.9942]]
-    assert {text.get_text() for text in axes.texts} >= {"6", "1", "99.40 %"}
+    assert {text.get_text() for text in axes.texts} >= {"6", "99.40 %", "off the scale: 1"}
+    assert axes.get_xlim()[1] < 20_000
+
+
+def test_where_all_are_far_from_the_target_they_are_on_the_scale() -> None:
+    axes = figures.price(verdicts((1, 6_379_786, 0.98)), TARGET, PUBLIC).axes[0]
+    assert axes.get_xlim()[1] > 6_379_786
+    assert axes.get_ylim()[0] < 0.98
+    assert not any("off the scale" in text.get_text() for text in axes.texts)
 
 
 def test_an_effect_without_an_interval_is_hollow() -> None:
