@@ -8,9 +8,9 @@ Expect: the seeds of model 18 are closer to each other than those of model 17, a
     more lift them all a little: ten of ten, with nothing to spare.
 Analysis: ten of ten, with fewer than 4,000 parameters, and with a little to spare: no epoch that
     counts is at the bar itself. Neither change did it alone: not the width, not the upright digits.
-    On average it is hardly above models 17 and 18; what is gone are the seeds that fell short. Ten
-    seeds do not tell how rare those are: the interval beside the verdict is wide. Next: the same
-    with fewer than 3,000 parameters.
+    On average it is no better than models 17 and 18; what is gone are the seeds that fell short.
+    Ten seeds do not tell how rare those are: the interval beside the verdict is wide. Next: the
+    same with fewer than 3,000 parameters.
 """
 
 from functools import partial

@@ -90,7 +90,7 @@ def price(verdicts: pd.DataFrame, target: Target, public: pd.DataFrame) -> Figur
         owner = row.source.partition("/")[0]
         axes.annotate(
             owner, (row.parameters, row.lowest), textcoords="offset points", color=GREY,
-            xytext=(-5, 2), ha="right", fontsize=7,
+            xytext=(-5, 4), ha="right", fontsize=7,
         )  # fmt: skip
     best = frontier(points)
     axes.step(
