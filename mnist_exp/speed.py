@@ -60,13 +60,16 @@ class BatchNorm2d(nn.BatchNorm2d):
         mean, variance, seen = self.running_mean, self.running_var, self.num_batches_tracked
         pixels = x.numel() // self.num_features
         exactly = (
-            self.training and self.affine and x.device.type == "cpu" and x.dtype == torch.float32
+            self.training and x.device.type == "cpu" and x.dtype == torch.float32
             and x.is_contiguous(memory_format=torch.channels_last) and pixels > 1
         )  # fmt: skip
         if not exactly or self.momentum is None or mean is None or variance is None or seen is None:
             return super().forward(x)
+        # Either is None where a network leaves it out.
+        weight = x.new_ones(self.num_features) if self.weight is None else self.weight
+        bias = x.new_zeros(self.num_features) if self.bias is None else self.bias
         y: Tensor
-        y, batch_mean, batch_variance = _BatchNormalise.apply(x, self.weight, self.bias, self.eps)
+        y, batch_mean, batch_variance = _BatchNormalise.apply(x, weight, bias, self.eps)
         mean.lerp_(batch_mean, self.momentum)
         variance.lerp_(batch_variance * pixels / (pixels - 1), self.momentum)
         seen.add_(1)

@@ -145,11 +145,14 @@ def test_a_network_that_needs_it_keeps_its_memory_format() -> None:
 
 
 @pytest.mark.parametrize("shape", [(128, 8, 26, 26), (96, 16, 10, 10), (7, 3, 5, 5), (6, 4, 1, 3)])
-def test_batch_norm_is_exact(shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("without", [[], ["weight"], ["weight", "bias"]])
+def test_batch_norm_is_exact(shape: tuple[int, ...], without: list[str]) -> None:
     torch.manual_seed(1)
     exact = nn.BatchNorm2d(shape[1]).double()
     nn.init.uniform_(exact.weight)
     nn.init.uniform_(exact.bias)
+    for name in without:
+        exact.register_parameter(name, None)
     own = nn.Sequential(copy.deepcopy(exact).float())
     speed.exact_batch_norm(own)
     x = (2 * torch.randn(shape) + 1).to(memory_format=torch.channels_last).requires_grad_()
@@ -170,16 +173,14 @@ def test_batch_norm_is_exact(shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize(
     "norm",
     [
-        nn.BatchNorm2d(3, momentum=None), nn.BatchNorm2d(3, affine=False), nn.BatchNorm2d(3).eval(),
+        nn.BatchNorm2d(3, momentum=None), nn.BatchNorm2d(3).eval(),
         nn.BatchNorm2d(3, track_running_stats=False), nn.BatchNorm2d(3).double(),
     ],
 )  # fmt: skip
 def test_batch_norm_is_torchs_elsewhere(norm: nn.BatchNorm2d) -> None:
     own = nn.Sequential(copy.deepcopy(norm))
     speed.exact_batch_norm(own)
-    x = torch.rand(4, 3, 5, 5).to(memory_format=torch.channels_last)
-    if norm.weight is not None:
-        x = x.to(norm.weight.dtype)
+    x = torch.rand(4, 3, 5, 5).to(memory_format=torch.channels_last).to(norm.weight.dtype)
     assert torch.equal(own(x), norm(x))
     for ours, theirs in zip(own.buffers(), norm.buffers(), strict=True):
         assert torch.equal(ours, theirs)
