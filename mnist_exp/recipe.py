@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import inspect
 import re
+import sys
 import traceback
 import types
 from collections.abc import Callable
@@ -337,14 +338,15 @@ def _missing(number: int, folder: Path) -> str:
 def _execute(source: str, file: Path) -> types.ModuleType:
     module = types.ModuleType(f"experiments.{file.stem}")
     module.__file__ = str(file)
+    sys.modules[module.__name__] = module  # where a dataclass looks for what its annotations name
     try:
-        # Without this module's `annotations`: a dataclass would look for the module of those that
-        # are texts in sys.modules, where an iteration is not.
         exec(compile(source, str(file), "exec", dont_inherit=True), module.__dict__)
     except SyntaxError as error:
         raise _syntax_error(error, file) from None
     except (Exception, SystemExit) as error:
         raise ExpectedError(where(error, file)) from None
+    finally:
+        del sys.modules[module.__name__]
     return module
 
 

@@ -103,7 +103,8 @@ def test_a_broken_file_is_one_line(tmp_path: Path, source: str, message: str) ->
     assert "\n" not in str(raised.value)
 
 
-def test_an_iteration_may_define_a_dataclass(tmp_path: Path) -> None:
+@pytest.mark.parametrize("first", ["", "from __future__ import annotations\n"])
+def test_an_iteration_may_define_a_dataclass(tmp_path: Path, first: str) -> None:
     own = """
 import dataclasses
 
@@ -116,8 +117,10 @@ class Nothing:
 
 RECIPE = dataclasses.replace(RECIPE, augment=Nothing(0))
 """
-    loaded = recipe.load(7, write(tmp_path, VALID + own))
+    source = VALID.replace("\nfrom functools", f"\n{first}from functools", 1) + own
+    loaded = recipe.load(7, write(tmp_path, source))
     assert loaded.recipe.hyperparameters()["augment.amount"] == 0
+    assert first in source
 
 
 def test_bytes_that_are_no_text_are_one_line(tmp_path: Path) -> None:
