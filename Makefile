@@ -8,6 +8,7 @@
 # "$$MODEL": neither make nor the shell expands or runs what is in it.
 settings := MODEL MODELS SEED SEEDS EPOCHS DEVICE SPLIT RESUME RUN BASELINE WORKERS THREADS SCHEDULER BACKEND \
     ARTIFACTS HOST PORT BACKUP FROM PYTHON VENV
+given := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
 $(foreach name,$(settings),$(eval override $(name) := $$(value $(name))))
 ifeq ($(PYTHON),)
 override PYTHON := python3
@@ -17,14 +18,22 @@ override VENV := .venv
 endif
 export $(settings)
 
-# A misspelt name would otherwise go unnoticed, and its run have the wrong settings.
-unknown := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
-ifneq ($(strip $(unknown)),)
-$(error unknown: $(strip $(unknown)); what can be set is $(settings))
+# A misspelt name, or one that the command does not take (SEED for SEEDS), would otherwise go
+# unnoticed. What a command takes is in the line that lists it.
+hash := \#
+unknown := $(filter-out $(settings),$(given))
+ifneq ($(unknown),)
+$(error unknown: $(unknown); what can be set is $(settings))
+endif
+ifneq ($(filter-out PYTHON VENV,$(given)),)
+takes := $(shell awk -F : '/^[a-z-]+:.*$(hash)$(hash) / { goal = $$1; while (match($$0, /[A-Z]+=/)) { \
+    print goal ":" substr($$0, RSTART, RLENGTH - 1); $$0 = substr($$0, RSTART + RLENGTH) } }' Makefile)
+$(foreach goal,$(MAKECMDGOALS),$(foreach name,$(filter-out PYTHON VENV,$(given)),\
+    $(if $(filter $(goal):$(name),$(takes)),,\
+    $(error make $(goal) takes no $(name); it takes $(patsubst $(goal):%,%,$(filter $(goal):%,$(takes))) PYTHON VENV))))
 endif
 
 # VENV is also part of the name of a target, which these would break.
-hash := \#
 $(foreach character,; : % | = & \ $(hash) ',$(if $(findstring $(character),$(VENV)),\
     $(error VENV=$(VENV): choose a folder without $(character) in its name)))
 ifneq ($(words $(VENV)),1)
@@ -39,7 +48,7 @@ help: ## list these commands
 	@echo "PYTHON= chooses the Python (3.11 or newer) that makes the environment, and VENV= its folder,"
 	@echo "or an environment of your own (conda: VENV=\$$CONDA_PREFIX)."
 
-run: $(installed) ## MODEL=5 [SEED=1] [EPOCHS=15] [DEVICE=auto] [SPLIT=test] [RESUME=1]: train an iteration and record it
+run: $(installed) ## MODEL=5 [SEED=1] [EPOCHS=2] [DEVICE=auto] [SPLIT=test] [RESUME=1]: train an iteration and record it
 	@"$$VENV/bin/python" -m mnist_exp run $${SEED:+--seed="$$SEED"} $${EPOCHS:+--epochs="$$EPOCHS"} \
 		$${DEVICE:+--device="$$DEVICE"} $${SPLIT:+--split="$$SPLIT"} $${RESUME:+--resume="$$RESUME"} -- "$$MODEL"
 
@@ -49,7 +58,7 @@ resume: $(installed) ## RUN=<id>: go on with a run that ended early
 reproduce: $(installed) ## RUN=<id>: train a recorded run again, and compare every epoch
 	@"$$VENV/bin/python" -m mnist_exp reproduce -- "$$RUN"
 
-sweep: $(installed) ## MODELS="2 3" SEEDS=5 [EPOCHS=15] [SPLIT=test] [WORKERS=2] [THREADS=1] [SCHEDULER=host:8786]: train what the store lacks
+sweep: $(installed) ## MODELS="2 3" SEEDS=5 [EPOCHS=2] [SPLIT=test] [WORKERS=2] [THREADS=1] [SCHEDULER=host:8786]: train what the store lacks
 	@"$$VENV/bin/python" -m mnist_exp sweep --models="$$MODELS" --seeds="$$SEEDS" \
 		$${EPOCHS:+--epochs="$$EPOCHS"} $${SPLIT:+--split="$$SPLIT"} $${WORKERS:+--workers="$$WORKERS"} \
 		$${THREADS:+--threads="$$THREADS"} $${SCHEDULER:+--scheduler="$$SCHEDULER"}

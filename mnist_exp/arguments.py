@@ -6,7 +6,7 @@ import argparse
 import os
 import re
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from mnist_exp import printable
 
@@ -22,6 +22,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 class _OneLineParser(argparse.ArgumentParser):
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, **settings)  # --epoch is a mistake, as EPOCH= is
+
     def error(self, message: str) -> NoReturn:
         message = re.sub(r"^argument \S+: ", "", " ".join(message.split()))
         self.exit(2, f"mnist-exp: {printable(message)}\n")

@@ -124,6 +124,24 @@ def test_a_misspelt_setting_is_refused(setting: str) -> None:
     assert f"unknown: {setting.partition('=')[0]}; what can be set is MODEL " in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("command", "setting", "takes"),
+    [
+        ("check", "SEED=50", "MODEL SEEDS BASELINE"), ("check", "MODELS=6", "MODEL SEEDS BASELINE"),
+        ("report", "SEEDS=3", "MODELS"), ("import", "BACKUP=x", ""), ("lint", "MODEL=2", ""),
+        ("run", "SEEDS=7", "MODEL SEED EPOCHS DEVICE SPLIT RESUME"),
+    ],
+)  # fmt: skip
+def test_a_setting_that_a_command_does_not_take_is_refused(
+    command: str, setting: str, takes: str
+) -> None:
+    done = make(command, setting)
+    assert done.returncode == 2
+    name = setting.partition("=")[0]
+    told = f"make {command} takes no {name}; it takes {takes} PYTHON VENV.  Stop."
+    assert " ".join(told.split()) in " ".join(done.stderr.split())
+
+
 @pytest.mark.parametrize("venv", ["a b", "a;touch x", "a:b", "a%b", "a|b", "a=b", "a#b"])
 def test_a_venv_that_make_cannot_name_is_refused(venv: str) -> None:
     done = make(f"VENV={venv}", "setup")
