@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # who reads the notebook need not wait for torch
 
 EXPERIMENTS = ROOT / "experiments"
 SECTIONS = ("Target", "Change", "Expect", "Analysis")
+UNWRITTEN = "Analysis: not written yet: it takes runs on several seeds.\n"
 PIXELS = (1, 28, 28)
 """The shape of one MNIST image: channels, height, width."""
 
@@ -233,15 +234,17 @@ def load_target(folder: Path = EXPERIMENTS) -> Target:
 
 
 def create(number: int, source: int, folder: Path = EXPERIMENTS) -> Path:
-    """Start iteration `number` as a copy of iteration `source`; never overwrites."""
+    """Start iteration `number` as a copy of iteration `source`, whose Analysis is not taken over;
+    never overwrites."""
     if source not in numbers(folder):
         there = ", ".join(map(str, numbers(folder))) or "none"
         raise ExpectedError(f"FROM={source}: the iterations to copy from are {there}")
-    text = _read(path(source, folder))
+    text = re.sub(rf"\bModel {source}\b", f"Model {number}", _read(path(source, folder)), count=1)
+    text = re.sub(r'^Analysis:.*?(?="""|^\w+:)', UNWRITTEN, text, count=1, flags=re.DOTALL | re.M)
     new = path(number, folder)
     try:
         with new.open("x", encoding="utf-8") as target:
-            target.write(re.sub(rf"\bModel {source}\b", f"Model {number}", text, count=1))
+            target.write(text)
     except FileExistsError:
         raise ExpectedError(f"{_short(new)} is there already; choose another MODEL") from None
     return new

@@ -1,5 +1,6 @@
 """Reading iterations from their files."""
 
+import re
 from functools import partial
 from pathlib import Path
 
@@ -153,7 +154,9 @@ def test_a_string_that_is_no_docstring_counts() -> None:
 def test_a_new_iteration_is_a_copy_under_its_own_number(tmp_path: Path) -> None:
     (tmp_path / "model_5.py").write_text(FIVE)
     created = recipe.create(7, 5, tmp_path)
-    assert created.read_text() == VALID
+    head, analysis, rest = re.split(r"(Analysis: .*?\n)(?=\"\"\")", VALID, flags=re.DOTALL)
+    assert analysis != recipe.UNWRITTEN
+    assert created.read_text() == head + recipe.UNWRITTEN + rest
     assert recipe.load(7, tmp_path).code_sha256 == recipe.load(5, tmp_path).code_sha256
 
 
