@@ -5,7 +5,7 @@ and tells which runs were made with the recipe as it stands.
 """
 
 import dataclasses
-import itertools
+import difflib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -113,12 +113,18 @@ class Comparison:
         return told
 
     def steps(self) -> list[Effect]:
-        """The effect of each iteration against the one before it."""
+        """The effect of each iteration against the one it was made from: of those before it, the
+        one from which the fewest lines of code were changed, or the last such."""
         numbers = list(self.iterations)
-        return [
-            verdict.effect(self.counting, model, before)
-            for before, model in itertools.pairwise(numbers)
-        ]
+        effects = []
+        for place, model in enumerate(numbers[1:], start=1):
+            changes = {
+                before: len(changed_lines(self.iterations[before], self.iterations[model]))
+                for before in reversed(numbers[:place])
+            }
+            nearest = min(changes, key=changes.__getitem__)
+            effects.append(verdict.effect(self.counting, model, nearest))
+        return effects
 
     def best_run(self) -> pd.Series | None:
         """The run that counts with the highest of the worst of its last epochs; the first such."""
@@ -143,7 +149,10 @@ def read(models: Collection[int] = ()) -> Comparison:
         name = f"model {number}" if absent else "an iteration"
         if absent:
             recipe.read(number)  # says so when there is no such iteration at all
-        raise ExpectedError(f"the store holds no run of {name}: make run MODEL={number}")
+        raise ExpectedError(
+            f"the store holds no run of {name}: make run MODEL={number}, or make import for the "
+            "published runs"
+        )
 
     there = [number for number in recipe.numbers() if number in set(runs["model"])]
     iterations = {number: recipe.read(number) for number in there}
@@ -154,6 +163,16 @@ def read(models: Collection[int] = ()) -> Comparison:
     unrun = () if models else tuple(set(recipe.numbers()) - set(runs["model"]))
     found = Comparison(target, iterations, runs, history, pd.DataFrame(), unrun)
     return dataclasses.replace(found, verdicts=_titled(verdict.iterations(found.counting, target)))
+
+
+def changed_lines(before: Entry, after: Entry) -> tuple[tuple[str, str], ...]:
+    """The lines of code in which two iterations differ: ("minus" or "plus", line).
+
+    Their docstrings are left out; the report shows their sections.
+    """
+    lines = difflib.unified_diff(before.code.splitlines(), after.code.splitlines(), n=0)
+    kinds = {"-": "minus", "+": "plus"}
+    return tuple((kinds[line[0]], line) for line in list(lines)[2:] if line[0] in kinds)
 
 
 def of_runs(run_ids: Collection[str], split: str) -> pd.DataFrame:

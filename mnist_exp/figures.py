@@ -153,7 +153,7 @@ def frontier(verdicts: pd.DataFrame) -> pd.DataFrame:
 
 @mpl.rc_context(STYLE)
 def effects(steps: Sequence[Effect]) -> Figure:
-    """The effect of each iteration on final test accuracy, against the one before it."""
+    """The effect of each iteration on final test accuracy, against its baseline."""
     figure = Figure(figsize=(WIDTH, 1.1 + 0.4 * len(steps)), layout="constrained")
     axes = figure.subplots()
     axes.axvline(0, color=GREY, linewidth=1)

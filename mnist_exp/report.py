@@ -2,7 +2,6 @@
 
 import base64
 import contextlib
-import difflib
 import io
 import re
 import shutil
@@ -74,7 +73,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Step:
-    """An iteration, and what it changed and did against the one before it."""
+    """An iteration, and what it changed and did against the one it was made from."""
 
     iteration: Entry
     effect: Effect | None = None
@@ -199,11 +198,14 @@ def _command(row: Any) -> str:
 
 def _tried(found: Comparison) -> str:
     """How much choosing and computing there was."""
+    tested = counted(len(found.verdicts), "iteration")
     recipes = counted(len(found.candidates), "recipe")
     trials = counted(len(found.trials), "run")
     return (
         f"{recipes} tried on the validation split, in {trials}. With those for the verdicts, and "
-        f"all that do not count, this took {found.core_hours:.1f} hours of a processor core."
+        f"all that do not count, this took {found.core_hours:.1f} hours of a processor core. "
+        f"{tested} in all had their test digits scored: where each is written after the scores of "
+        "those before it, what the last of many reaches says less than it would alone."
     )
 
 
@@ -246,34 +248,24 @@ def _effects_picture(effects: list[Effect]) -> Picture:
         "effects",
         figures.effects(effects),
         f"The effect of each step on final test accuracy. {said}.",
-        "The difference of final test accuracy to the iteration before, mean over the seeds that "
-        "both have run. The bars are bootstrap 95 % intervals, which are too narrow with few pairs "
+        "The difference of final test accuracy to the iteration that each was made from (of those "
+        "before it, the one whose code is nearest), mean over the seeds that both have run. The "
+        "bars are bootstrap 95 % intervals, which are too narrow with few pairs "
         "(of three: the range of the differences); a hollow point has too few seeds for one.",
     )
 
 
 def _steps(found: Comparison, effects: list[Effect]) -> list[Step]:
-    numbers = list(found.iterations)
     by_model = {effect.model: effect for effect in effects}
     steps = []
-    for before, number in zip([None, *numbers], numbers, strict=False):
-        iteration = found.iterations[number]
-        if before is None:
+    for number, iteration in found.iterations.items():
+        effect = by_model.get(number)
+        if effect is None:  # the first has none before it
             steps.append(Step(iteration))
         else:
-            diff = changed_lines(found.iterations[before], iteration)
-            steps.append(Step(iteration, by_model[number], diff))
+            before = found.iterations[effect.baseline]
+            steps.append(Step(iteration, effect, comparison.changed_lines(before, iteration)))
     return steps
-
-
-def changed_lines(before: Entry, after: Entry) -> tuple[tuple[str, str], ...]:
-    """The lines of code in which two iterations differ: ("minus" or "plus", line).
-
-    Their docstrings are left out; the report shows their sections.
-    """
-    lines = difflib.unified_diff(before.code.splitlines(), after.code.splitlines(), n=0)
-    kinds = {"-": "minus", "+": "plus"}
-    return tuple((kinds[line[0]], line) for line in list(lines)[2:] if line[0] in kinds)
 
 
 def _published(found: Comparison) -> pd.DataFrame:

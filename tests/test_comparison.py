@@ -73,6 +73,21 @@ def test_chosen_models_are_compared_with_each_other() -> None:
     assert len(found.runs) == 6
 
 
+def test_a_step_is_from_the_nearest_of_the_iterations_before() -> None:
+    for model in (11, 15, 16, 17, 18, 21):
+        record_run(model)
+    steps = [(step.baseline, step.model) for step in comparison.read().steps()]
+    assert steps == [(11, 15), (11, 16), (15, 17), (15, 18), (17, 21)]
+
+
+def test_changed_lines_leave_out_the_docstring() -> None:
+    lines = comparison.changed_lines(recipe.load(4), recipe.load(5))
+    assert lines == (
+        ("plus", "+from mnist_exp.augment import RandomRotation"),
+        ("plus", "+    augment=RandomRotation(degrees=7),"),
+    )
+
+
 def test_iterations_without_a_run_that_counts_are_named() -> None:
     record_run(2, status="FAILED")
     record_run(2, status="RUNNING")

@@ -123,14 +123,6 @@ def test_the_tables_are_tidy(report_folder: Path) -> None:
     assert {"run_id", "epoch", "train_accuracy", "test_errors"} <= history[0].keys()
 
 
-def test_changed_lines_leave_out_the_docstring() -> None:
-    lines = report.changed_lines(recipe.load(4), recipe.load(5))
-    assert lines == (
-        ("plus", "+from mnist_exp.augment import RandomRotation"),
-        ("plus", "+    augment=RandomRotation(degrees=7),"),
-    )
-
-
 def test_a_fence_is_longer_than_the_backticks_in_it() -> None:
     step = report.Step(recipe.load(6), None, (("plus", '+    x = "````"'),))
     assert step.fence == "`````"
