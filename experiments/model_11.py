@@ -5,10 +5,10 @@ Change: 8 epochs in place of 7, so that the last five begin with the fourth. Thi
     test scores of model 10 on the same ten seeds, not on the validation split: so what these seeds
     say of it is too favourable.
 Expect: the fourth epoch is above the bar where the third one was not.
-Analysis: the fourth epoch is above the bar on every seed, as expected. The same seed as before
-    fails all the same: its later epochs stay close to the bar, and one of them is a digit below it,
-    while the others rise well above. What is missing is a margin for the least lucky seed, not an
-    epoch. Next: more accuracy at this size.
+Analysis: in the fourth epoch every seed is at the bar or above it, as expected. The same seed as
+    before fails all the same: its later epochs stay close to the bar, and one of them is a digit
+    below it, while the others rise well above. What is missing is a margin for the least lucky
+    seed, not an epoch. Next: more accuracy at this size.
 """
 
 from functools import partial
