@@ -338,7 +338,8 @@ def effect(runs: pd.DataFrame, model: int, baseline: int) -> Effect:
         bounds = stats.bootstrap(
             (differences,), np.mean, method="percentile", rng=np.random.default_rng(0)
         ).confidence_interval
-        interval = float(bounds.low), float(bounds.high)
+        # Rounded, since a difference of none may come out as -1e-17, which is not worse.
+        interval = round(float(bounds.low), 9), round(float(bounds.high), 9)
     mean = float(differences.mean()) if len(differences) else float("nan")
     return Effect(model, baseline, tuple(pairs.index), mean, interval)
 
@@ -360,5 +361,6 @@ def percent(fraction: float) -> str:
 
 
 def points(difference: float) -> str:
-    """A difference of two fractions in percentage points, as in `+0.12`."""
-    return f"{100 * difference:+.2f}"
+    """A difference of two fractions in percentage points, as in `+0.12`, and `+0.002` where two
+    digits would not tell it from none."""
+    return f"{100 * difference:+{'.1g' if 1e-6 <= abs(difference) < 5e-5 else '.2f'}}"

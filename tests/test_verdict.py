@@ -309,9 +309,20 @@ def test_an_effect_that_is_the_same_on_every_seed() -> None:
     assert not verdicts.effect(runs, 6, 5).worse
 
 
+def test_an_error_of_rounding_is_no_effect() -> None:
+    exact, rounded = 0.3, 0.1 + 0.2
+    runs = finals(m5=dict.fromkeys((1, 2, 3), rounded), m6=dict.fromkeys((1, 2, 3), exact))
+    assert exact < rounded
+    assert not verdicts.effect(runs, 6, 5).worse
+    assert not verdicts.effect(runs, 5, 6).better
+
+
 def test_numbers_are_shown_one_way() -> None:
     assert percent(0.994) == "99.40 %"
     assert percent(9_939 / 10_000) == "99.39 %"
     assert percent(1) == "100.00 %"
     assert percent(math.nan) == "–"
     assert points(0.0012) == "+0.12"
+    assert points(-0.00002) == "-0.002"
+    assert points(0.00006) == "+0.01"
+    assert points(0) == "+0.00"
