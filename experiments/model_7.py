@@ -4,7 +4,10 @@ Target: a train accuracy that still rises in the last epochs.
 Change: one cycle of the learning rate, stepped each batch: up to 0.1 in the first fifth of the run,
     then down to nothing. Nesterov momentum, and a little weight decay.
 Expect: restless epochs in the middle, and at the end a train and test accuracy above model 6.
-Analysis: not written yet: it takes runs on several seeds.
+Analysis: as expected, the middle is restless, and the train accuracy rises to the last epoch, past
+    that of model 6. The test accuracy rises with it, on every seed to a higher end than model 6
+    has, paired by seed by a sixth of a point. The last epoch is above the bar on every seed; the
+    eleventh is below it on every seed, so none holds. Next: more accuracy, and earlier.
 """
 
 from functools import partial

@@ -5,7 +5,11 @@ Change: what is evaluated and kept is an exponential average of the weights and 
     statistics over the last 500 steps or so. An average evens out the noise of small
     batches, so a batch has 64 digits, and there are twice as many steps.
 Expect: the curve of the test accuracy is smooth, and near its end after half of the epochs.
-Analysis: not written yet: it takes runs on several seeds.
+Analysis: all five seeds hold the bar, the first iteration of which that is so, and from the sixth
+    epoch on no epoch of any seed is below it. As expected the curve is smooth, and by the eighth
+    epoch about where it ends. It ends no higher than that of model 8, as far as five pairs tell,
+    and the network in training fits no better: what the average brings is that level early, and
+    without the epochs that fall below it. Next: fewer epochs, now that half of them add little.
 """
 
 from functools import partial
