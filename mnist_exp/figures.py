@@ -102,7 +102,7 @@ def price(verdicts: pd.DataFrame, target: Target, public: pd.DataFrame) -> Figur
         side = 1 if place % 2 else -1  # neighbours would cover each other's number
         axes.annotate(
             f"{row.model}", (row.parameters, row.worst_accuracy), textcoords="offset points",
-            xytext=(0, 6) if row.met else (9 * side, -9), ha="center", fontsize=8,
+            xytext=(9 * side, 3 if row.met else -9), ha="center", fontsize=8,
         )  # fmt: skip
     bar(axes, target, label=True)
     axes.axvline(target.parameters_below, color=INK, linestyle=":", linewidth=1)
@@ -166,8 +166,7 @@ def effects(steps: Sequence[Effect]) -> Figure:
     labels = [f"{step.baseline} → {step.model}" for step in steps]
     axes.set_yticks(range(len(steps)), labels)
     axes.set(xlabel="difference of final test accuracy, percentage points", ylabel="model")
-    axes.invert_yaxis()
-    axes.margins(y=0.15)
+    axes.set_ylim(len(steps) - 0.4, -0.6)
     sns.despine(ax=axes)
     return figure
 
