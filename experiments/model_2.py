@@ -4,9 +4,9 @@ Target: fewer than 8,000 parameters, with a receptive field that covers the whol
 Change: narrow layers without biases, a 1x1 convolution before the pooling, and average pooling at
     the end.
 Expect: the accuracy falls, but the small network still learns.
-Analysis: small enough, and it learns, though on most seeds only after one to three epochs at the
-    level of chance. Train and test accuracy then rise together to the end, far below the target and
-    at another height for each seed: the network is not too small for more, it is slow to train.
+Analysis: small enough, and it learns, though on most seeds only after an epoch or two at the level
+    of chance. Train and test accuracy then rise together to the end, far below the target and at
+    another height for each seed: the network is not too small for more, it is slow to train.
     Next: batch normalisation.
 """
 
