@@ -4,7 +4,7 @@ Target: a network that does not fit the training set better than the test set.
 Change: dropout of 0.1 after each of the ReLUs.
 Expect: a lower train accuracy; the gap to the test accuracy closes or turns round.
 Analysis: the gap is gone, but not as hoped: train accuracy fell below the test's, and test accuracy
-    did not rise. A network this small is not regularised too little. Next: more varied
+    fell a little, too. A network this small is not regularised too little. Next: more varied
     images instead of more noise.
 """
 
