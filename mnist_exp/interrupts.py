@@ -2,12 +2,16 @@
 
 Python raises KeyboardInterrupt at the line that runs just then. Where that belongs to a destructor
 or to the callback of a weak reference, as often while garbage is collected, the exception is
-swallowed: so the signal is remembered, and raised again at the next point that asks.
+swallowed: so the signal is remembered, and raised again at the next point that asks. Where an
+exception would do harm, as within a transaction, whose lock it might leave behind, the signal is
+held: remembered only.
 """
 
 import signal
+import threading
 
 _unheard = False
+_holds = 0
 
 
 def listen() -> None:
@@ -29,7 +33,23 @@ def heard() -> None:
     _unheard = False
 
 
+def hold() -> None:
+    """From now on the main thread, where signals arrive, only remembers them, until `release` has
+    been called as often."""
+    global _holds
+    if threading.current_thread() is threading.main_thread():
+        _holds += 1
+
+
+def release() -> None:
+    """The end of what `hold` began; the next `check` raises what has come meanwhile."""
+    global _holds
+    if threading.current_thread() is threading.main_thread():
+        _holds = max(0, _holds - 1)
+
+
 def _interrupt(*_: object) -> None:
     global _unheard
     _unheard = True
-    raise KeyboardInterrupt
+    if not _holds:
+        raise KeyboardInterrupt

@@ -2,12 +2,17 @@
 
 import os
 import signal
+import sqlite3
 import weakref
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 
 import pytest
+from handmade import record_run
+from sqlalchemy import Engine, event
 
-from mnist_exp import interrupts
+from mnist_exp import interrupts, tracking
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -40,6 +45,29 @@ def test_an_interrupt_in_a_callback_is_raised_again(number: signal.Signals) -> N
             interrupts.check()
     interrupts.heard()
     interrupts.check()
+
+
+def test_an_interrupt_waits_for_the_end_of_a_transaction(store: Path) -> None:
+    def kill(_: object, __: object, statement: str, *___: object) -> None:
+        if statement.startswith("INSERT INTO metrics"):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    run = record_run(6)
+    client, _ = tracking.open_store()
+    interrupts.listen()
+    event.listen(Engine, "before_cursor_execute", kill)
+    try:
+        client.log_metric(run, "late", 7)
+    finally:
+        event.remove(Engine, "before_cursor_execute", kill)
+    with pytest.raises(KeyboardInterrupt):
+        interrupts.check()
+    interrupts.heard()
+    assert client.get_run(run).data.metrics["late"] == 7
+    with closing(sqlite3.connect(store / "mlflow.db", timeout=0)) as database:
+        database.execute("BEGIN EXCLUSIVE")  # nobody holds a lock
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGTERM)  # which are heard at once again
 
 
 def test_what_is_ignored_stays_ignored() -> None:

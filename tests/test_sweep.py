@@ -48,7 +48,7 @@ def when(condition: Callable[[], list], seconds: float = 60) -> list:
         if found:
             return found
         time.sleep(0.1)
-    pytest.fail("it did not come to that")
+    pytest.fail(f"it did not come to that; the runs are {tracking.runs()['status'].tolist()}")
 
 
 def trainings() -> list[psutil.Process]:

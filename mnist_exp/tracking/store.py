@@ -30,7 +30,7 @@ from mlflow.store.db.utils import (
 from mlflow.store.model_registry.dbmodels.models import SqlModelVersion
 from mlflow.store.tracking.dbmodels.models import SqlExperiment, SqlLoggedModel, SqlRun
 from mlflow.utils.file_utils import local_file_uri_to_path
-from sqlalchemy import NullPool, create_engine, func, text, update
+from sqlalchemy import NullPool, Pool, create_engine, event, func, text, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from mnist_exp import ROOT, ExpectedError, interrupts
@@ -97,6 +97,13 @@ def readable_errors() -> Iterator[None]:
         message = re.sub(r"//\S*@", "//", message)  # without passwords, which may have / and @
         kind = UnreachableError if _may_come_back(error) else ExpectedError
         raise kind(f"{message} (MLFLOW_TRACKING_URI names another)") from error
+    interrupts.check()
+
+
+# An interrupt within a transaction can leave it open, and the store locked, also for the one who
+# would say that the run has ended, until SQLite gives up waiting. So it waits for its end.
+event.listen(Pool, "checkout", lambda *_: interrupts.hold())
+event.listen(Pool, "checkin", lambda *_: interrupts.release())
 
 
 def _may_come_back(error: Exception) -> bool:
