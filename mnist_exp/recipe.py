@@ -349,7 +349,7 @@ def _execute(source: str, file: Path) -> types.ModuleType:
     except (Exception, SystemExit) as error:
         raise ExpectedError(where(error, file)) from None
     finally:
-        del sys.modules[module.__name__]
+        sys.modules.pop(module.__name__, None)
     return module
 
 
