@@ -2,6 +2,6 @@
 
 import sys
 
-from mnist_exp.cli import main
+from mnist_exp.commands.cli import main
 
 sys.exit(main())

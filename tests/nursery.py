@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from mnist_exp import cli, data, display, reproduce, run, ui  # noqa: F401
+from mnist_exp import data, reproduce, run, ui  # noqa: F401
+from mnist_exp.commands import cli, display  # noqa: F401
 from mnist_exp.tracking import store
 
 torch.set_num_threads(1)

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 
 from mnist_exp import ExpectedError, tracking
-from mnist_exp.cli import main
+from mnist_exp.commands.cli import main
 
 
 def use(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import pytest
 from handmade import GOOD, record_run
 
 from mnist_exp import ROOT, recipe, tracking
-from mnist_exp.cli import main
+from mnist_exp.commands.cli import main
 
 
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -378,7 +378,7 @@ def test_a_command_looks_for_garbage_rarely_and_not_at_its_end() -> None:
     code = """
 import atexit, gc
 atexit.register(lambda: print(gc.get_freeze_count() > 40_000))  # the last to be called
-from mnist_exp import cli
+from mnist_exp.commands import cli
 looked = []
 gc.callbacks.append(lambda phase, info: looked.append(phase))
 try:

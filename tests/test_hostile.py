@@ -31,7 +31,7 @@ from mnist_exp import (
     results,
     tracking,
 )
-from mnist_exp.cli import main
+from mnist_exp.commands.cli import main
 
 often = settings(derandomize=True, max_examples=60, deadline=None)
 

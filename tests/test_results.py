@@ -9,7 +9,7 @@ from handmade import GOOD, add_evidence, record_run
 from mlflow import MlflowClient
 
 from mnist_exp import ExpectedError, comparison, recipe, results, tracking
-from mnist_exp.cli import main
+from mnist_exp.commands.cli import main
 from mnist_exp.results import Imported
 
 CANDIDATE = recipe.read(4).source.replace("batch_size=128", "batch_size=64")

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from mnist_exp import ROOT, plan, recipe, run, tracking
-from mnist_exp.cli import main
+from mnist_exp.commands.cli import main
 from mnist_exp.plan import Plan, settle
 
 pytestmark = pytest.mark.usefixtures("store", "few_digits")

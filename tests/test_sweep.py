@@ -150,7 +150,8 @@ def test_a_worker_that_is_killed_loses_its_run_and_nothing_else() -> None:
 def interrupted(seconds: float, sign: int) -> subprocess.CompletedProcess[str]:
     """The command, which gets a signal some time after its first run has begun. An epoch is over in
     a fraction of a second: there are enough of them that no run ends before the signal comes."""
-    code = "import sys; from mnist_exp import cli, sweep; sweep.JOB = 'quick_job'; "
+    code = "import sys; from mnist_exp import sweep; from mnist_exp.commands import cli; "
+    code += "sweep.JOB = 'quick_job'; "
     code += "sys.exit(cli.main(['sweep', '--models=2', '--seeds=2', '--epochs=60', '--workers=2']))"
     process = subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, text=True, stdout=subprocess.PIPE,

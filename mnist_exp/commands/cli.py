@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mnist_exp import ExpectedError, collect_rarely, counted, interrupts
-from mnist_exp.arguments import parse
+from mnist_exp.commands.arguments import parse
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -102,7 +102,7 @@ def _reproduce(options: argparse.Namespace) -> int:
 
 def _carry_out(plan: Plan) -> int:
     from mnist_exp import run, tracking
-    from mnist_exp.display import ProgressDisplay
+    from mnist_exp.commands.display import ProgressDisplay
 
     _print_plan(plan)
     with ProgressDisplay(plan.recipe.epochs, plan.split) as display:
@@ -172,7 +172,7 @@ def _check_baseline(options: argparse.Namespace) -> int:
 
 def _sweep(options: argparse.Namespace) -> int:
     from mnist_exp import comparison, sweep
-    from mnist_exp.display import SweepDisplay
+    from mnist_exp.commands.display import SweepDisplay
 
     plan = sweep.plan(options.models, options.seeds, split=options.split, epochs=options.epochs)
     count = len(plan.held) + len(plan.missing)
