@@ -12,7 +12,8 @@ import sys
 import threading
 from dataclasses import dataclass
 
-from mnist_exp import ExpectedError, collect_rarely, data, interrupts
+from mnist_exp import ExpectedError, collect_rarely, data
+from mnist_exp.common import interrupts
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ import pandas as pd
 import torch
 import torchinfo
 
-from mnist_exp import ROOT, data, markdown, run_figures, tracking, training, ui, verdict
+from mnist_exp import ROOT, data, markdown, run_figures, tracking, training, verdict
 from mnist_exp.plan import Plan
 from mnist_exp.recipe import PIXELS, Recipe
+from mnist_exp.tracking import ui
 from mnist_exp.training import EpochResult, Training
 from mnist_exp.verdict import Verdict, percent
 

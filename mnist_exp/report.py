@@ -28,10 +28,10 @@ from mnist_exp import (
     markdown,
     run_figures,
     tracking,
-    ui,
 )
 from mnist_exp.comparison import Comparison, plain
 from mnist_exp.recipe import Entry, Target
+from mnist_exp.tracking import ui
 from mnist_exp.verdict import Effect, pass_rate_bound, percent
 
 MOST_RUNS = 500

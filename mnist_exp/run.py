@@ -14,9 +14,11 @@ from typing import Any
 
 import torch
 
-from mnist_exp import ExpectedError, checkpoint, data, interrupts, record, tracking, ui
+from mnist_exp import ExpectedError, checkpoint, data, record, tracking
 from mnist_exp.checkpoint import Checkpoint
+from mnist_exp.common import interrupts
 from mnist_exp.plan import Plan, settle
+from mnist_exp.tracking import ui
 from mnist_exp.training import EpochResult, NonFiniteLossError, Progress, Training
 from mnist_exp.verdict import Verdict
 

@@ -29,12 +29,12 @@ from mnist_exp import (
     comparison,
     counted,
     data,
-    interrupts,
     markdown,
     recipe,
     tracking,
     verdict,
 )
+from mnist_exp.common import interrupts
 from mnist_exp.job import Job
 
 logging.getLogger("distributed").setLevel(logging.ERROR)

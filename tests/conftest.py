@@ -10,9 +10,10 @@ import pytest
 import torch
 from handmade import GOOD, SCRIPT, add_evidence, record_run
 
-from mnist_exp import ROOT, comparison, data, recipe, report, tracking, ui
+from mnist_exp import ROOT, comparison, data, recipe, report, tracking
 from mnist_exp.data import Digits
 from mnist_exp.recipe import Entry
+from mnist_exp.tracking import ui
 
 # `make test` runs these tests, and they run make, which is to behave as it does for a user.
 for inherited in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):

@@ -12,7 +12,8 @@ import pytest
 from handmade import record_run
 from sqlalchemy import Engine, event
 
-from mnist_exp import interrupts, tracking
+from mnist_exp import tracking
+from mnist_exp.common import interrupts
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

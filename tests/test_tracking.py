@@ -14,7 +14,8 @@ import pytest
 from servers import free_port, wait_until_healthy
 from sqlalchemy import Engine, event
 
-from mnist_exp import ROOT, ExpectedError, tracking, ui
+from mnist_exp import ROOT, ExpectedError, tracking
+from mnist_exp.tracking import ui
 
 pytestmark = pytest.mark.usefixtures("store")
 

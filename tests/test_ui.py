@@ -15,7 +15,8 @@ import pytest
 import requests
 from servers import free_port, wait_until_healthy
 
-from mnist_exp import tracking, ui
+from mnist_exp import tracking
+from mnist_exp.tracking import ui
 
 pytestmark = pytest.mark.usefixtures("store")
 

@@ -17,8 +17,9 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from mnist_exp import ExpectedError, collect_rarely, counted, interrupts
+from mnist_exp import ExpectedError, collect_rarely, counted
 from mnist_exp.commands.arguments import parse
+from mnist_exp.common import interrupts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -222,7 +223,8 @@ def _print_verdicts(verdicts: pd.DataFrame, split: str = "test") -> None:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from mnist_exp import ROOT, comparison, report, ui
+    from mnist_exp import ROOT, comparison, report
+    from mnist_exp.tracking import ui
 
     page = report.write(comparison.read(options.models), ROOT / "reports")
     ui.prepare(page)
@@ -260,29 +262,31 @@ def _uncounted(found: Comparison, number: int | None = None) -> str:
 
 
 def _ui(options: argparse.Namespace) -> int:
-    from mnist_exp import tracking, ui
+    from mnist_exp import tracking
+    from mnist_exp.tracking import server, ui
 
     if not tracking.is_served():
-        ui.check_port(options.port)
+        server.check_port(options.port)
     print(f"The runs: {ui.address(options.port)}{ui.prepare()}", flush=True)
-    return 0 if tracking.is_served() else ui.serve(options.port)
+    return 0 if tracking.is_served() else server.serve(options.port)
 
 
 def _server(options: argparse.Namespace) -> int:
-    from mnist_exp import ROOT, ui
+    from mnist_exp import ROOT
+    from mnist_exp.tracking import server
 
-    ui.check_server(options.backend, options.artifacts, options.host)
-    ui.check_port(options.port, options.host)
+    server.check_server(options.backend, options.artifacts, options.host)
+    server.check_port(options.port, options.host)
     artifacts = options.artifacts or str(ROOT / "mlruns" / "served")
     print(f"Serving at http://{options.host}:{options.port}, artifacts in {artifacts}")
-    if options.host != ui.LOOPBACK:
+    if options.host != server.LOOPBACK:
         print(
             "Log in as admin, with what MLFLOW_AUTH_ADMIN_PASSWORD was when the database was first "
             "served. HTTP\nsends passwords as they are: use a network that you trust. More users: "
             "https://mlflow.org/docs/latest/self-hosting/security/basic-http-auth/"
         )
     print("Clients: export MLFLOW_TRACKING_URI=<this address>", flush=True)
-    return ui.serve(options.port, artifacts=artifacts, host=options.host)
+    return server.serve(options.port, artifacts=artifacts, host=options.host)
 
 
 def _backup(options: argparse.Namespace) -> int:

@@ -33,7 +33,8 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from sqlalchemy import NullPool, Pool, create_engine, event, func, text, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from mnist_exp import ROOT, ExpectedError, interrupts
+from mnist_exp import ROOT, ExpectedError
+from mnist_exp.common import interrupts
 from mnist_exp.tracking import liveness
 
 log = logging.getLogger(__name__)

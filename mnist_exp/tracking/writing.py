@@ -23,7 +23,8 @@ from mlflow.tracking import fluent
 from mlflow.utils import requirements_utils
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 
-from mnist_exp import ExpectedError, interrupts
+from mnist_exp import ExpectedError
+from mnist_exp.common import interrupts
 from mnist_exp.tracking import liveness
 from mnist_exp.tracking.store import PAGES, connect, experiment_id, readable_errors, tracking_uri
 

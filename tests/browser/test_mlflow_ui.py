@@ -13,7 +13,8 @@ from handmade import SCRIPT, record_run
 from playwright.sync_api import Browser, Page, expect
 from servers import wait_until_healthy
 
-from mnist_exp import tracking, ui
+from mnist_exp import tracking
+from mnist_exp.tracking import ui
 
 PATIENCE = 60_000
 """Milliseconds for a page of the UI, which is large, on a busy machine."""
