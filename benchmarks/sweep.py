@@ -12,7 +12,8 @@ import pandas as pd
 from benchmarks.measure import in_process, ratio, ratios
 from benchmarks.section import Section
 from benchmarks.stock import ENVIRONMENT, Stock
-from mnist_exp import counted, recipe, tracking
+from mnist_exp import recipe, tracking
+from mnist_exp.common.words import counted
 
 MODELS = (4, 6)
 SEEDS = 1

@@ -5,6 +5,8 @@ import gc
 import os
 from pathlib import Path
 
+from mnist_exp.common.words import printable
+
 # Torch's threads spin while they wait for each other: by default for so long that beside another
 # busy process an epoch takes up to fifty times as long, and without spinning at all a quiet epoch
 # takes a third longer. Read when torch is first imported.
@@ -14,18 +16,6 @@ __version__ = "0.1.0"
 
 ROOT = Path(__file__).resolve().parents[1]
 """The checkout: `experiments/`, `data/` and `mlruns/` lie in it, wherever a command is started."""
-
-
-def printable(text: str) -> str:
-    """The text in one line that no terminal obeys: with escapes for what cannot be shown."""
-    return "".join(
-        character if character.isprintable() else ascii(character)[1:-1] for character in text
-    )
-
-
-def counted(number: int, noun: str) -> str:
-    """As in "1 epoch" and "2 epochs"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def collect_rarely() -> None:

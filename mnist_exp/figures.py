@@ -17,10 +17,10 @@ from matplotlib.ticker import (
     PercentFormatter,
 )
 
-from mnist_exp import counted
+from mnist_exp.common.words import counted, percent
+from mnist_exp.evidence.effect import Effect
 from mnist_exp.recipe import Target
 from mnist_exp.run_figures import FAIL, GREY, HELD_OUT, INK, PASS, STYLE, TRAIN, bar
-from mnist_exp.verdict import Effect, percent
 
 PARTS = (("train", TRAIN), ("test", HELD_OUT))
 SHOWN = (0.98, 1.0)
@@ -70,8 +70,8 @@ def accuracy_by_seed(runs: pd.DataFrame, history: pd.DataFrame, target: Target) 
 def price(verdicts: pd.DataFrame, target: Target, public: pd.DataFrame) -> Figure:
     """What accuracy costs: parameters against the worst test accuracy of the last epochs, over all
     seeds, with the frontier of those that no other beats in both, and the `public` results beside
-    them, of one seed each (`comparison.public`). Iterations far from the target are named only,
-    unless all are."""
+    them, of one seed each (`references.public_results`). Iterations far from the target
+    are named only, unless all are."""
     figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
     axes = figure.subplots()
     points = verdicts.dropna(subset="worst_accuracy")

@@ -5,9 +5,9 @@ from typing import Any
 
 import pandas as pd
 
-from mnist_exp import printable
+from mnist_exp.common.words import printable
+from mnist_exp.evidence.verdict import RunVerdict
 from mnist_exp.recipe import SECTIONS, Entry
-from mnist_exp.verdict import Verdict
 
 
 def escape(text: str) -> str:
@@ -32,7 +32,7 @@ def table(texts: pd.DataFrame) -> str:
     return "\n".join(f"| {' | '.join(map(escape, row))} |" for row in rows)
 
 
-def verdict_table(verdict: Verdict) -> str:
+def verdict_table(verdict: RunVerdict) -> str:
     """A verdict, condition by condition."""
     rows = [
         f"| {condition.name} | {condition.measured} | {'yes' if condition.met else '**no**'} |"

@@ -16,7 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnist_exp import ROOT, ExpectedError, printable
+from mnist_exp import ROOT, ExpectedError
+from mnist_exp.common.words import printable
 
 if TYPE_CHECKING:  # who reads the notebook need not wait for torch
     from torch import nn

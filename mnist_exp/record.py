@@ -8,12 +8,14 @@ import pandas as pd
 import torch
 import torchinfo
 
-from mnist_exp import ROOT, data, markdown, run_figures, tracking, training, verdict
+from mnist_exp import ROOT, data, markdown, run_figures, tracking, training
+from mnist_exp.common.words import percent
+from mnist_exp.evidence import scores, verdict
+from mnist_exp.evidence.verdict import RunVerdict
 from mnist_exp.plan import Plan
 from mnist_exp.recipe import PIXELS, Recipe
 from mnist_exp.tracking import ui
 from mnist_exp.training import EpochResult, Training
-from mnist_exp.verdict import Verdict, percent
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +89,7 @@ class Epochs:
             self.waiting.popleft()
 
 
-def end(run: tracking.RunWriter, plan: Plan, job: Training) -> Verdict | None:
+def end(run: tracking.RunWriter, plan: Plan, job: Training) -> RunVerdict | None:
     """What the epochs came to: summaries, mistakes, figures, the network and the verdict, which is
     returned (None on the validation split)."""
     split, target = plan.split, plan.target
@@ -111,7 +113,7 @@ def end(run: tracking.RunWriter, plan: Plan, job: Training) -> Verdict | None:
     if split == "test":
         own = {"run_id": run.run_id, "parameters": plan.parameters}
         kept = pd.DataFrame([own | {"test_images": len(job.evaluation)}])
-        outcome = verdict.judge(kept.join(verdict.scores(kept, history, target)).iloc[0], target)
+        outcome = verdict.judge_run(kept.join(scores.scores(kept, history, target)).iloc[0], target)
         result = f"{str(outcome).capitalize()}. {result}"
         details = markdown.verdict_table(outcome)
     if plan.table is not None:

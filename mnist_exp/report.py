@@ -19,20 +19,16 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image
 
-from mnist_exp import (
-    ExpectedError,
-    __version__,
-    comparison,
-    counted,
-    figures,
-    markdown,
-    run_figures,
-    tracking,
-)
-from mnist_exp.comparison import Comparison, plain
+from mnist_exp import ExpectedError, __version__, figures, markdown, run_figures, tracking
+from mnist_exp.common.words import counted, percent
+from mnist_exp.evidence import comparison, references
+from mnist_exp.evidence.comparison import Comparison
+from mnist_exp.evidence.effect import Effect
+from mnist_exp.evidence.verdict import pass_rate_bound
 from mnist_exp.recipe import Entry, Target
+from mnist_exp.showing import tables
+from mnist_exp.showing.tables import plain
 from mnist_exp.tracking import ui
-from mnist_exp.verdict import Effect, pass_rate_bound, percent
 
 MOST_RUNS = 500
 """Rows of the page's table of runs; `runs.csv` has them all."""
@@ -149,7 +145,7 @@ def contents(found: Comparison) -> dict[str, Any]:
         "made": f"Made {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by mnist-exp {__version__} from "
         f"{counted(len(found.runs), 'run')}, of which {len(counting):,} "
         f"count{'s' if len(counting) == 1 else ''}.",
-        "verdicts": comparison.shown(verdicts, found.target).assign(
+        "verdicts": tables.shown(verdicts, found.target).assign(
             **{"made again by": [_command(row) for row in _rows(verdicts)]}
         ),
         "reasons": list(_rows(verdicts)),
@@ -157,7 +153,7 @@ def contents(found: Comparison) -> dict[str, Any]:
         "choices": found.choices,
         "support": SUPPORT,
         "tried": _tried(found),
-        "candidates": comparison.shown_candidates(found.candidates, found.target),
+        "candidates": tables.shown_candidates(found.candidates, found.target),
         "steps": _steps(found, steps),
         "published": _published(found),
         "chance": CHANCE,
@@ -224,7 +220,7 @@ def _overview(found: Comparison) -> list[Picture]:
         f"model {row.model}: {row.parameters:,} parameters, {percent(row.worst_accuracy)}"
         for row in _rows(found.verdicts)
     )
-    public = comparison.public()
+    public = references.public_results()
     reference = "; ".join(
         f"{row.source}: {row.parameters:,} parameters, {percent(row.lowest)}"
         for row in _rows(public)
@@ -269,7 +265,7 @@ def _steps(found: Comparison, effects: list[Effect]) -> list[Step]:
 
 
 def _published(found: Comparison) -> pd.DataFrame:
-    table = comparison.published(found)
+    table = references.course_figures(found)
     return pd.DataFrame(
         {
             "model": table["model"].map(str),

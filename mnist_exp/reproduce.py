@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 import torch
 
-from mnist_exp import ExpectedError, counted, data, recipe, record, tracking, training
+from mnist_exp import ExpectedError, data, recipe, record, tracking, training
+from mnist_exp.common.words import counted
 from mnist_exp.plan import environment, training_sha256
 from mnist_exp.recipe import Recipe
 from mnist_exp.training import Training

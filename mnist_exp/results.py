@@ -14,10 +14,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from mnist_exp import ROOT, ExpectedError, comparison, markdown, recipe, report, tracking
-from mnist_exp.comparison import Comparison
+from mnist_exp import ROOT, ExpectedError, markdown, recipe, report, tracking
+from mnist_exp.common.words import percent
+from mnist_exp.evidence.comparison import Comparison
 from mnist_exp.recipe import EXPERIMENTS
-from mnist_exp.verdict import percent
+from mnist_exp.showing.tables import short
 
 NEEDED = {"run_id", "run_name", "start_time", "end_time", "params.model"}
 MARK, END = "<!-- made by make results -->", "<!-- end of what make results made -->"
@@ -109,7 +110,7 @@ def enter(folder: Path = EXPERIMENTS) -> Imported:
             fields[(models == row["params.model"]) & (row.get("params.split") == "test")]
             for row in archived
         ]
-        sources = [kept.get(comparison.short(row.get("tags.code_sha256", ""))) for row in archived]
+        sources = [kept.get(short(row.get("tags.code_sha256", ""))) for row in archived]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         reason = " ".join(str(error).split())
         raise ExpectedError(
@@ -230,7 +231,7 @@ def _write_sources(trials: pd.DataFrame, published: Path, folder: Path) -> None:
         shutil.copy(file, folder)
     rows: Any = trials.itertuples()
     for run in rows:
-        file = folder / f"{comparison.short(run.code_sha256)}.py"
+        file = folder / f"{short(run.code_sha256)}.py"
         source = None if file.exists() else tracking.source(run.run_id, int(run.model))
         if source is not None and recipe.has_code(source, run.code_sha256):
             file.write_text(source, "utf-8")

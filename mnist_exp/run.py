@@ -17,10 +17,10 @@ import torch
 from mnist_exp import ExpectedError, checkpoint, data, record, tracking
 from mnist_exp.checkpoint import Checkpoint
 from mnist_exp.common import interrupts
+from mnist_exp.evidence.verdict import RunVerdict
 from mnist_exp.plan import Plan, settle
 from mnist_exp.tracking import ui
 from mnist_exp.training import EpochResult, NonFiniteLossError, Progress, Training
-from mnist_exp.verdict import Verdict
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class Outcome:
     run_id: str
     address: str
     accuracy: float
-    verdict: Verdict | None
+    verdict: RunVerdict | None
 
 
 def resume(run_id: str) -> Plan:

@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from mnist_exp.common.words import percent
 from mnist_exp.recipe import Target
-from mnist_exp.verdict import percent
 
 mpl.use("Agg")  # another would look for a screen
 TRAIN, HELD_OUT, PASS, FAIL = "#0173b2", "#de8f05", "#029e73", "#d55e00"

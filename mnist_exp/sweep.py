@@ -23,19 +23,12 @@ import distributed
 import pandas as pd
 from distributed import CancelledError, Client, Event, KilledWorker, LocalCluster, as_completed
 
-from mnist_exp import (
-    ExpectedError,
-    __version__,
-    comparison,
-    counted,
-    data,
-    markdown,
-    recipe,
-    tracking,
-    verdict,
-)
+from mnist_exp import ExpectedError, __version__, data, markdown, recipe, tracking
 from mnist_exp.common import interrupts
+from mnist_exp.common.words import counted, ranges
+from mnist_exp.evidence import comparison
 from mnist_exp.job import Job
+from mnist_exp.showing import tables
 
 logging.getLogger("distributed").setLevel(logging.ERROR)
 # It has a level of its own, and logs a traceback about a scheduler that we say is lost.
@@ -63,7 +56,7 @@ class Plan:
     def name(self) -> str:
         """The name of the parent run: the same for the same request."""
         epochs = f", {counted(self.epochs, 'epoch')}" if self.epochs else ""
-        models, seeds = " ".join(map(str, self.models)), verdict.ranges(self.seeds)
+        models, seeds = " ".join(map(str, self.models)), ranges(self.seeds)
         return f"sweep of models {models}, seeds {seeds}, {self.split} split{epochs}"
 
 
@@ -189,7 +182,7 @@ def _summarise(parent: tracking.RunWriter, plan: Plan, results: list[Result]) ->
         interval = f"{row.passing} of {row.seeds} seeds ({low:.0f} to {high:.0f} %)"
         if plan.split == "test":
             parent.set_tags({f"model-{row.model}.verdict": f"{row.verdict}, {interval}"})
-    shown = comparison.shown(table, recipe.load_target(), plan.split)
+    shown = tables.shown(table, recipe.load_target(), plan.split)
     failed = [f"- {result.job.name}: {result.failure}" for result in results if result.failure]
     parent.describe("\n".join([f"A {plan.name}.", "", markdown.table(shown), "", *failed]))
 

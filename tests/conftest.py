@@ -10,8 +10,9 @@ import pytest
 import torch
 from handmade import GOOD, SCRIPT, add_evidence, record_run
 
-from mnist_exp import ROOT, comparison, data, recipe, report, tracking
+from mnist_exp import ROOT, data, recipe, report, tracking
 from mnist_exp.data import Digits
+from mnist_exp.evidence import comparison
 from mnist_exp.recipe import Entry
 from mnist_exp.tracking import ui
 
@@ -73,7 +74,7 @@ def report_folder(fresh_store: Path, tmp_path_factory: pytest.TempPathFactory) -
         record_run(4, tags={"code_sha256": f"{SCRIPT} changed", "git_commit": SCRIPT})
         record_run(6, seed=9, tags={"overrides": SCRIPT})
         patch.setattr(recipe, "read", hostile)
-        page = report.write(comparison.read(), folder / "reports")
+        page = report.write(comparison.compare(), folder / "reports")
         ui.prepare(page)
     assert page == folder / "reports" / "comparison.html"
     return page.parent

@@ -6,7 +6,9 @@ import pandas as pd
 import pytest
 from handmade import GOOD, record_run
 
-from mnist_exp import ExpectedError, comparison, recipe, tracking
+from mnist_exp import ExpectedError, recipe, tracking
+from mnist_exp.evidence import comparison, references
+from mnist_exp.showing import tables
 
 pytestmark = pytest.mark.usefixtures("store")
 WONDER = [80] * 14 + [50]
@@ -22,7 +24,7 @@ def test_every_kind_of_run_gets_its_verdict() -> None:
     record_run(3, seed=3, errors=[10] * 3, tags={"overrides": "epochs=3"})
     record_run(3, seed=4, errors=[10] * 15, tags={"code_sha256": "before the change"})
     record_run(3, seed=5, split="validation")
-    found = comparison.read()
+    found = comparison.compare()
     table = found.verdicts.set_index("model")
     assert table["verdict"].to_dict() == {
         3: "met on every seed", 4: "not met", 5: "not met", 6: "met on some seeds",
@@ -45,9 +47,9 @@ def test_every_kind_of_run_gets_its_verdict() -> None:
 def test_9940_of_10000_pass_and_9939_do_not() -> None:
     record_run(5, errors=[60] * 15)
     record_run(6, errors=[61] * 15)
-    found = comparison.read()
+    found = comparison.compare()
     assert found.verdicts["met"].tolist() == [True, False]
-    shown = comparison.shown(found.verdicts, found.target)
+    shown = tables.shown(found.verdicts, found.target)
     worst = shown["worst of last 5"].tolist()
     assert worst == ["99.40 % (seed 1, epoch 15)", "99.39 % (seed 1, epoch 15)"]
 
@@ -56,7 +58,7 @@ def test_a_doubled_epoch_is_no_pass() -> None:
     run = record_run(6)
     client, _ = tracking.open_store()
     client.log_metric(run, "test/errors", 10, step=15)
-    found = comparison.read()
+    found = comparison.compare()
     assert not found.verdicts["met"][0]
     assert "gaps or doubles" in found.verdicts["reason"][0]
 
@@ -65,7 +67,7 @@ def test_chosen_models_are_compared_with_each_other() -> None:
     for model, errors in ((3, 90), (5, 80), (6, 60)):
         for seed in (1, 2, 3):
             record_run(model, errors=[errors + seed] * 15, seed=seed)
-    found = comparison.read([6, 3])
+    found = comparison.compare([6, 3])
     assert list(found.iterations) == [3, 6]
     (step,) = found.steps()
     assert (step.model, step.baseline, step.mean) == (6, 3, pytest.approx(0.003))
@@ -76,7 +78,7 @@ def test_chosen_models_are_compared_with_each_other() -> None:
 def test_a_step_is_from_the_nearest_of_the_iterations_before() -> None:
     for model in (11, 15, 16, 17, 18, 21):
         record_run(model)
-    steps = [(step.baseline, step.model) for step in comparison.read().steps()]
+    steps = [(step.baseline, step.model) for step in comparison.compare().steps()]
     assert steps == [(11, 15), (11, 16), (15, 17), (15, 18), (17, 21)]
 
 
@@ -93,7 +95,7 @@ def test_iterations_without_a_run_that_counts_are_named() -> None:
     record_run(2, status="RUNNING")
     record_run(2, tags={"overrides": "epochs=15"})
     record_run(6)
-    found = comparison.read()
+    found = comparison.compare()
     assert found.uncounted == {
         1: "not run",
         2: "no run counts (2 not finished, 1 overridden)",
@@ -112,8 +114,8 @@ def test_a_run_whose_iteration_is_gone_and_those_of_others_are_left_out() -> Non
     client.set_terminated(gone.info.run_id)
     other = client.create_run(experiment.experiment_id)
     client.log_param(other.info.run_id, "model", "resnet")
-    found = comparison.read()
-    (shown,) = comparison.shown(found.verdicts, found.target).to_dict("records")
+    found = comparison.compare()
+    (shown,) = tables.shown(found.verdicts, found.target).to_dict("records")
     assert shown["worst of last 5"] == "99.40 % (seed 1, epoch 15)"
     assert (shown["parameters"], shown["receptive field"]) == ("7,416", "28")
     assert found.counting["run_id"].tolist() == [run]
@@ -124,17 +126,17 @@ def test_a_run_whose_iteration_is_gone_and_those_of_others_are_left_out() -> Non
 def test_a_candidate_that_did_not_enter_the_notebook_is_no_iteration() -> None:
     record_run(6)
     record_run(990, split="validation", tags={"code_sha256": "0" * 64})
-    found = comparison.read()
+    found = comparison.compare()
     assert 990 not in found.uncounted
     assert found.candidates["model"].tolist() == [990]
     record_run(990, tags={"code_sha256": "0" * 64})
-    assert comparison.read().uncounted[990] == "no run counts (1 its iteration's file is gone)"
+    assert comparison.compare().uncounted[990] == "no run counts (1 its iteration's file is gone)"
 
 
 def test_the_best_run_is_the_one_with_the_best_worst_epoch() -> None:
     record_run(5, errors=WONDER)
     steady = record_run(6, errors=[70] * 15)
-    assert comparison.read().best_run()["run_id"] == steady
+    assert comparison.compare().best_run()["run_id"] == steady
 
 
 def test_seeds_that_served_to_choose_are_told_from_those_that_confirm() -> None:
@@ -146,7 +148,7 @@ def test_seeds_that_served_to_choose_are_told_from_those_that_confirm() -> None:
         record_run(6, seed=seed)
     both = "compared on the validation split with seeds 1-3; tested with seeds 3 101-102; "
     both += "seed 3 served for both"
-    assert comparison.read().choices == {
+    assert comparison.compare().choices == {
         5: "compared on the validation split with seed 1; not tested yet",
         6: both,
     }
@@ -155,7 +157,7 @@ def test_seeds_that_served_to_choose_are_told_from_those_that_confirm() -> None:
 def test_what_was_only_tried_is_not_asked_for_its_verdict() -> None:
     record_run(5, split="validation")
     record_run(6)
-    assert [row["model"] for row in comparison.verdicts(comparison.read())] == [6]
+    assert [row["model"] for row in comparison.verdicts(comparison.compare())] == [6]
 
 
 def test_runs_on_the_validation_split_have_their_table() -> None:
@@ -173,7 +175,7 @@ def test_what_was_tried_is_counted_by_recipe() -> None:
     record_run(6, [1], split="validation", status="FAILED")
     record_run(6, [1], split="validation", tags={"overrides": "epochs=1"})
     record_run(6)
-    found = comparison.read()
+    found = comparison.compare()
     first, second = found.candidates.to_dict("records")
     assert (first["seeds"], first["parameters"], first["epochs"]) == (2, 7_416, 15)
     assert (first["worst_accuracy"], first["final_accuracy"]) == (0.991, pytest.approx(0.9915))
@@ -186,7 +188,7 @@ def test_what_was_tried_is_counted_by_recipe() -> None:
 def test_published_figures_stand_beside_the_measured_range() -> None:
     record_run(6, seed=1, errors=[500] * 10 + [70, 60, 60, 60, 60])
     record_run(6, seed=2, errors=[500] * 10 + [59, 55, 60, 60, 60])
-    table = comparison.published(comparison.read()).set_index("quantity")
+    table = references.course_figures(comparison.compare()).set_index("quantity")
     assert table["seeds"].tolist() == [2, 2, 2]
     # Of the published log of model 6: best train 98.93, best test 99.45, worst of the last 99.41.
     assert table["published"].to_dict() == {
@@ -200,7 +202,7 @@ def test_published_figures_stand_beside_the_measured_range() -> None:
 
 
 def test_the_published_log_is_whole() -> None:
-    table = pd.read_csv(comparison.PUBLISHED, comment="#")
+    table = pd.read_csv(references.COURSE, comment="#")
     assert table.groupby("model")["epoch"].apply(list).tolist() == [list(range(1, 16))] * 6
     last = table[(table["model"] == 6) & (table["epoch"] > 10)]["test_accuracy"]
     assert last.tolist() == [99.43, 99.42, 99.41, 99.42, 99.45]
@@ -208,18 +210,18 @@ def test_the_published_log_is_whole() -> None:
 
 def test_what_is_not_there_is_said() -> None:
     with pytest.raises(ExpectedError, match="holds no run of an iteration: make run MODEL=6"):
-        comparison.read()
+        comparison.compare()
     record_run(6)
     with pytest.raises(ExpectedError, match="holds no run of model 5: make run MODEL=5"):
-        comparison.read([5, 6])
+        comparison.compare([5, 6])
     with pytest.raises(ExpectedError, match=r"there is no experiments/model_99\.py"):
-        comparison.read([99])
+        comparison.compare([99])
 
 
 def test_verdicts_for_other_programs_are_plain_values() -> None:
     record_run(6)
     record_run(5, status="FAILED")
-    row, unjudged = comparison.verdicts(comparison.read())
+    row, unjudged = comparison.verdicts(comparison.compare())
     reason = "no run counts (1 not finished)"
     assert unjudged == {"model": 5, "met": None, "verdict": "not judged", "reason": reason}
     assert row["final_test_accuracy_std"] is None

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from mnist_exp import figures, recipe
-from mnist_exp.verdict import Effect
+from mnist_exp.evidence.effect import Effect
 
 TARGET = recipe.load_target()
 PUBLIC = pd.DataFrame({"source": ["firekind/ERA4"], "parameters": [6_174], "lowest": [0.9942]})

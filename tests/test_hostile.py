@@ -20,18 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mnist_exp import (
-    ROOT,
-    ExpectedError,
-    comparison,
-    data,
-    markdown,
-    recipe,
-    report,
-    results,
-    tracking,
-)
+from mnist_exp import ROOT, ExpectedError, data, markdown, recipe, report, results, tracking
 from mnist_exp.commands.cli import main
+from mnist_exp.evidence import comparison
 
 often = settings(derandomize=True, max_examples=60, deadline=None)
 
@@ -347,7 +338,7 @@ def test_evidence_that_someone_changed_is_one_line(tmp_path: Path) -> None:
     run_id = record_run(6)
     add_evidence(run_id)
     folder = Path(mlflow.artifacts.download_artifacts(run_id=run_id))
-    found = comparison.read()
+    found = comparison.compare()
     for file, contents in EVIDENCE.items():
         before = (folder / file).read_text()
         for content in contents:

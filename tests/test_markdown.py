@@ -3,7 +3,7 @@
 import dataclasses
 
 from mnist_exp import markdown, recipe
-from mnist_exp.verdict import Condition, Verdict
+from mnist_exp.evidence.verdict import Condition, RunVerdict
 
 
 def test_text_in_markdown_is_shown_as_it_is() -> None:
@@ -23,7 +23,7 @@ def test_a_description_shows_text_as_text() -> None:
 
 
 def test_a_verdict_table() -> None:
-    verdict = Verdict((Condition("at most 15 epochs", "16", False), Condition("few", "7", True)))
+    verdict = RunVerdict((Condition("at most 15 epochs", "16", False), Condition("few", "7", True)))
     assert markdown.verdict_table(verdict).splitlines() == [
         "| condition | measured | met |",
         "|---|---|---|",

@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import pytest
 from handmade import SCRIPT, record_run
 
-from mnist_exp import comparison, recipe, report
+from mnist_exp import recipe, report
+from mnist_exp.evidence import comparison
 
 
 class Page(HTMLParser):
@@ -131,7 +132,7 @@ def test_a_fence_is_longer_than_the_backticks_in_it() -> None:
 @pytest.mark.usefixtures("store")
 def test_a_store_without_a_run_that_counts_still_has_its_page(tmp_path: Path) -> None:
     record_run(6, status="KILLED")
-    text = Page(report.write(comparison.read(), tmp_path).read_text()).text
+    text = Page(report.write(comparison.compare(), tmp_path).read_text()).text
     assert "No run counts yet" in text
     assert "no run counts (1 not finished)" in text
     assert "No run that counts holds its misclassified digits." in text

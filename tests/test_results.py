@@ -8,8 +8,9 @@ import pytest
 from handmade import GOOD, add_evidence, record_run
 from mlflow import MlflowClient
 
-from mnist_exp import ExpectedError, comparison, recipe, results, tracking
+from mnist_exp import ExpectedError, recipe, results, tracking
 from mnist_exp.commands.cli import main
+from mnist_exp.evidence import comparison
 from mnist_exp.results import Imported
 
 CANDIDATE = recipe.read(4).source.replace("batch_size=128", "batch_size=64")
@@ -29,8 +30,8 @@ def published(fresh_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
         candidate = {"code_sha256": recipe.code_sha256(CANDIDATE)}
         chosen = record_run(4, split="validation", tags=candidate)
         MlflowClient().log_text(chosen, CANDIDATE, "source/model_4.py")
-        assert results.write(comparison.read(), folder) == folder / "RESULTS.md"
-        comparison.read().history.to_csv(folder / "history.csv", index=False)
+        assert results.write(comparison.compare(), folder) == folder / "RESULTS.md"
+        comparison.compare().history.to_csv(folder / "history.csv", index=False)
         tracking.runs().to_csv(folder / "runs.csv", index=False)
     return folder
 
@@ -62,9 +63,9 @@ def test_the_source_of_a_candidate_travels_along(published: Path, tmp_path: Path
 
     MlflowClient().log_text(entered, "not (Python", "source/model_4.py")
     shutil.copytree(published / "results", tmp_path / "results")
-    results.write(comparison.read(), tmp_path)  # keeps what is published
+    results.write(comparison.compare(), tmp_path)  # keeps what is published
     assert (tmp_path / "results" / "sources" / file.name).read_text() == CANDIDATE
-    results.write(comparison.read(), tmp_path / "new")
+    results.write(comparison.compare(), tmp_path / "new")
     assert not list((tmp_path / "new" / "results" / "sources").iterdir())
 
 
@@ -102,7 +103,7 @@ def test_an_import_gives_the_runs_back_as_they_were(published: Path) -> None:
     for run_id in runs.query("split == 'test'")["run_id"]:
         table = tracking.table(run_id, "receptive_field")
         assert table["r_out"].tolist() == [1, 3]
-    best = comparison.read().best_run()
+    best = comparison.compare().best_run()
     assert tracking.image(best["run_id"], "misclassified")[0, 28] == 255
     assert tracking.table(best["run_id"], "misclassified")["guess"].tolist() == [9, 7]
 
@@ -112,7 +113,7 @@ def test_imported_runs_are_judged_like_others_and_published_again(
     published: Path, tmp_path: Path
 ) -> None:
     results.enter(published)
-    found = comparison.read()
+    found = comparison.compare()
     assert found.verdicts["verdict"].tolist() == ["not met", "met on every seed"]
     assert found.candidates["model"].tolist() == [4]
     results.write(found, tmp_path / "again")
@@ -182,9 +183,9 @@ def test_published_runs_are_not_lost(published: Path, tmp_path: Path) -> None:
     shutil.copytree(published / "results", tmp_path / "results")
     record_run(6, seed=1)
     with pytest.raises(ExpectedError, match=r"3 published runs .* make import first"):
-        results.write(comparison.read(), tmp_path)
+        results.write(comparison.compare(), tmp_path)
     results.enter(tmp_path)
-    assert results.write(comparison.read(), tmp_path).is_file()
+    assert results.write(comparison.compare(), tmp_path).is_file()
 
 
 @pytest.mark.usefixtures("store")
@@ -192,7 +193,7 @@ def test_the_readme_says_what_came_of_each_iteration(tmp_path: Path) -> None:
     for seed, last in ((1, 60), (2, 61)):
         record_run(6, [*GOOD[:-1], last], seed=seed)
     record_run(5, tags={"code_sha256": "before the change"})
-    found = comparison.read()
+    found = comparison.compare()
     readme = tmp_path / "README.md"
     text = f"before\n{results.MARK}\nold\n{results.END}\nafter\n"
     readme.write_text(text)
@@ -226,5 +227,5 @@ def test_links_in_a_description_lead_to_the_run_that_was_entered(published: Path
 def test_without_a_run_that_counts_there_is_no_result(tmp_path: Path) -> None:
     record_run(6, status="FAILED")
     with pytest.raises(ExpectedError, match="no run in the store counts"):
-        results.write(comparison.read(), tmp_path)
+        results.write(comparison.compare(), tmp_path)
     assert not (tmp_path / "RESULTS.md").exists()

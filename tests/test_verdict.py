@@ -6,9 +6,12 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from mnist_exp import verdict as verdicts
+from mnist_exp.common.words import percent, points, ranges
+from mnist_exp.evidence import effect as effects
+from mnist_exp.evidence import scores
+from mnist_exp.evidence import verdict as verdicts
+from mnist_exp.evidence.verdict import RunVerdict
 from mnist_exp.recipe import Target
-from mnist_exp.verdict import Verdict, percent, points
 
 TARGET = Target(test_accuracy=0.994, last_epochs=5, max_epochs=15, parameters_below=8_000)
 GOOD = [500] * 10 + [60] * 5
@@ -19,16 +22,16 @@ def history(errors: list[float], run_id: str = "a") -> pd.DataFrame:
     return pd.DataFrame({"run_id": run_id} | columns)
 
 
-def judge(rows: pd.DataFrame, *, parameters: int = 7_999, images: int = 10_000) -> Verdict:
+def judge(rows: pd.DataFrame, *, parameters: int = 7_999, images: int = 10_000) -> RunVerdict:
     runs = pd.DataFrame([{"run_id": "a", "parameters": parameters, "test_images": images}])
-    return verdicts.judge(runs.join(verdicts.scores(runs, rows, TARGET)).iloc[0], TARGET)
+    return verdicts.judge_run(runs.join(scores.scores(runs, rows, TARGET)).iloc[0], TARGET)
 
 
-def verdict(errors: list[float], **settings: int) -> Verdict:
+def verdict(errors: list[float], **settings: int) -> RunVerdict:
     return judge(history(errors), **settings)
 
 
-def met(judged: Verdict) -> list[bool]:
+def met(judged: RunVerdict) -> list[bool]:
     """Of accuracy, epochs and parameters."""
     return [condition.met for condition in judged.conditions]
 
@@ -106,7 +109,7 @@ def test_scores_are_what_the_epochs_come_to() -> None:
     )
     rows = history([300, 20, 40, 30, 40, 25, 35], "b")
     rows["train_accuracy"] = [0.5, 0.9, 0.97, 0.95, 0.96, 0.9, 0.9]
-    table = verdicts.scores(runs, pd.concat([history(GOOD), rows]), TARGET)
+    table = scores.scores(runs, pd.concat([history(GOOD), rows]), TARGET)
     assert table.loc[0].to_dict() == {
         "epochs_run": 7, "complete": True, "scored": True, "best_train_accuracy": 0.97,
         "best_epoch": 2, "best_test_accuracy": 0.98, "final_test_accuracy": 0.965,
@@ -127,7 +130,7 @@ def test_scores_are_what_the_epochs_come_to() -> None:
 )
 def test_runs_that_cannot_be_judged_give_no_numbers(errors: list[float], known: set[str]) -> None:
     runs = pd.DataFrame([{"run_id": "a", "test_images": 1_000}])
-    row = verdicts.scores(runs, history(errors), TARGET).iloc[0]
+    row = scores.scores(runs, history(errors), TARGET).iloc[0]
     names = {
         "best": "best_test_accuracy",
         "final": "final_test_accuracy",
@@ -165,7 +168,7 @@ def store(*changes: dict[str, object]) -> pd.DataFrame:
     ],
 )
 def test_which_runs_speak_for_their_iteration(change: dict[str, object], reason: str) -> None:
-    assert verdicts.exclusions(store(change), {6: "now"}).tolist() == [reason]
+    assert scores.exclusions(store(change), {6: "now"}).tolist() == [reason]
 
 
 def test_the_newest_run_of_a_seed_counts() -> None:
@@ -173,7 +176,7 @@ def test_the_newest_run_of_a_seed_counts() -> None:
     failed = {"start_time": pd.Timestamp("2026-01-03"), "status": "FAILED"}
     runs = store(later, {}, {"seed": 2}, {"model": 5}, failed)
     old = "superseded by a newer run of its seed"
-    counted = verdicts.exclusions(runs, {5: "now", 6: "now"}).tolist()
+    counted = scores.exclusions(runs, {5: "now", 6: "now"}).tolist()
     assert counted == ["", old, "", "", "not finished"]
 
 
@@ -181,7 +184,7 @@ def judged(*runs: tuple[int, list[float]], **changes: object) -> pd.Series:
     """The verdict on model 6 from runs of (seed, errors)."""
     table = store(*({"run_id": f"{seed}", "seed": seed} | changes for seed, _ in runs))
     rows = pd.concat([history(errors, f"{seed}") for seed, errors in runs])
-    table = table.join(verdicts.scores(table, rows, TARGET))
+    table = table.join(scores.scores(table, rows, TARGET))
     (row,) = (row for _, row in verdicts.iterations(table, TARGET).iterrows())
     return row
 
@@ -271,8 +274,8 @@ def test_the_pass_rate_that_passing_seeds_support(passing: int, seeds: int, boun
 
 
 def test_ranges() -> None:
-    assert verdicts.ranges([5, 1, 2, 3, 7]) == "1-3 5 7"
-    assert verdicts.ranges(range(101, 111)) == "101-110"
+    assert ranges([5, 1, 2, 3, 7]) == "1-3 5 7"
+    assert ranges(range(101, 111)) == "101-110"
 
 
 def finals(**models: dict[int, float]) -> pd.DataFrame:
@@ -284,37 +287,37 @@ def finals(**models: dict[int, float]) -> pd.DataFrame:
 
 def test_an_effect_is_paired_by_seed() -> None:
     runs = finals(m5={1: 0.98, 2: 0.99, 3: 0.97, 9: 0.5}, m6={1: 0.981, 2: 0.992, 3: 0.973, 4: 0.1})
-    effect = verdicts.effect(runs, 6, 5)
+    effect = effects.effect(runs, 6, 5)
     assert effect.seeds == (1, 2, 3)
     assert effect.mean == pytest.approx(0.002)
     assert effect.interval == pytest.approx((0.001, 0.003))
     assert not effect.worse
     assert effect.better
-    assert verdicts.effect(runs, 5, 6).worse
+    assert effects.effect(runs, 5, 6).worse
     assert str(effect) == "+0.20 points, 95 % interval +0.10 to +0.30 (3 pairs)"
 
 
 def test_two_pairs_are_not_enough_to_tell() -> None:
     runs = finals(m5={1: 0.98, 2: 0.99}, m6={1: 0.99, 2: 1.0}, m7={3: 0.9})
-    effect = verdicts.effect(runs, 6, 5)
+    effect = effects.effect(runs, 6, 5)
     assert effect.interval is None
     assert not effect.worse
     assert str(effect) == "not enough seeds to tell (2 pairs, mean +1.00)"
-    assert str(verdicts.effect(runs, 7, 6)) == "not enough seeds to tell (0 pairs)"
+    assert str(effects.effect(runs, 7, 6)) == "not enough seeds to tell (0 pairs)"
 
 
 def test_an_effect_that_is_the_same_on_every_seed() -> None:
     runs = finals(m5={1: 0.98, 2: 0.98, 3: 0.98}, m6={1: 0.98, 2: 0.98, 3: 0.98})
-    assert verdicts.effect(runs, 6, 5).interval == (0, 0)
-    assert not verdicts.effect(runs, 6, 5).worse
+    assert effects.effect(runs, 6, 5).interval == (0, 0)
+    assert not effects.effect(runs, 6, 5).worse
 
 
 def test_an_error_of_rounding_is_no_effect() -> None:
     exact, rounded = 0.3, 0.1 + 0.2
     runs = finals(m5=dict.fromkeys((1, 2, 3), rounded), m6=dict.fromkeys((1, 2, 3), exact))
     assert exact < rounded
-    assert not verdicts.effect(runs, 6, 5).worse
-    assert not verdicts.effect(runs, 5, 6).better
+    assert not effects.effect(runs, 6, 5).worse
+    assert not effects.effect(runs, 5, 6).better
 
 
 def test_numbers_are_shown_one_way() -> None:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from mnist_exp import printable
+from mnist_exp.common.words import printable
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

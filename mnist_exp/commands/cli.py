@@ -17,16 +17,17 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from mnist_exp import ExpectedError, collect_rarely, counted
+from mnist_exp import ExpectedError, collect_rarely
 from mnist_exp.commands.arguments import parse
 from mnist_exp.common import interrupts
+from mnist_exp.common.words import counted
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mnist_exp.comparison import Comparison
+    from mnist_exp.evidence.comparison import Comparison
+    from mnist_exp.evidence.verdict import RunVerdict
     from mnist_exp.plan import Plan
-    from mnist_exp.verdict import Verdict
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -84,7 +85,7 @@ def _resume(options: argparse.Namespace) -> int:
 
 def _reproduce(options: argparse.Namespace) -> int:
     from mnist_exp import reproduce
-    from mnist_exp.verdict import percent
+    from mnist_exp.common.words import percent
 
     plan = reproduce.plan(options.run)
     epochs = counted(len(plan.history), "epoch")
@@ -120,11 +121,11 @@ def _carry_out(plan: Plan) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from mnist_exp import comparison
+    from mnist_exp.evidence import comparison
 
     if options.baseline is not None:
         return _check_baseline(options)
-    found = comparison.read([options.model] if options.model else ())
+    found = comparison.compare([options.model] if options.model else ())
     if found.verdicts.empty:
         raise ExpectedError(_uncounted(found))
     verdicts = comparison.verdicts(found, options.seeds)
@@ -145,35 +146,36 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _check_baseline(options: argparse.Namespace) -> int:
-    from mnist_exp import comparison, verdict
+    from mnist_exp.evidence import comparison, effect
 
     if options.model is None or options.model == options.baseline:
         raise ExpectedError("BASELINE= compares MODEL= with another, as in MODEL=8 BASELINE=6")
-    found = comparison.read([options.model, options.baseline])
+    found = comparison.compare([options.model, options.baseline])
     for number in (options.model, options.baseline):
         if number in found.uncounted:
             raise ExpectedError(_uncounted(found, number))
-    effect = verdict.effect(found.counting, options.model, options.baseline)
-    needed = max(verdict.FEWEST_PAIRS, options.seeds or 0)
-    if len(effect.seeds) < needed:
+    difference = effect.effect(found.counting, options.model, options.baseline)
+    needed = max(effect.FEWEST_PAIRS, options.seeds or 0)
+    if len(difference.seeds) < needed:
         raise ExpectedError(
-            f"models {options.model} and {options.baseline} have {len(effect.seeds)} seeds in "
+            f"models {options.model} and {options.baseline} have {len(difference.seeds)} seeds in "
             f"common, and {needed} are needed: make run MODEL={options.model} SEED=..."
         )
     if options.json:
-        print(json.dumps(dataclasses.asdict(effect) | {"worse": effect.worse}, indent=2))
+        print(json.dumps(dataclasses.asdict(difference) | {"worse": difference.worse}, indent=2))
     else:
         judged = "is not shown to be worse than"
-        if effect.worse or effect.better:
-            judged = "is worse than" if effect.worse else "is better than"
+        if difference.worse or difference.better:
+            judged = "is worse than" if difference.worse else "is better than"
         print(f"Model {options.model} {judged} model {options.baseline}:")
-        print(f"  final test accuracy {effect}")
-    return 1 if effect.worse else 0
+        print(f"  final test accuracy {difference}")
+    return 1 if difference.worse else 0
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    from mnist_exp import comparison, sweep
+    from mnist_exp import sweep
     from mnist_exp.commands.display import SweepDisplay
+    from mnist_exp.evidence import comparison
 
     plan = sweep.plan(options.models, options.seeds, split=options.split, epochs=options.epochs)
     count = len(plan.held) + len(plan.missing)
@@ -198,9 +200,9 @@ def _sweep(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from mnist_exp import comparison
+    from mnist_exp.evidence import comparison
 
-    found = comparison.read(options.models)
+    found = comparison.compare(options.models)
     if found.verdicts.empty:
         raise ExpectedError(_uncounted(found))
     _print_verdicts(found.verdicts)
@@ -210,9 +212,10 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _print_verdicts(verdicts: pd.DataFrame, split: str = "test") -> None:
-    from mnist_exp import comparison, recipe
+    from mnist_exp import recipe
+    from mnist_exp.showing import tables
 
-    table = comparison.shown(verdicts, recipe.load_target(), split)
+    table = tables.shown(verdicts, recipe.load_target(), split)
     for words in table.columns.intersection(["idea", "verdict"]):
         table[words] = table[words].str.ljust(table[words].str.len().max())
     print(table.to_string(index=False))
@@ -223,19 +226,21 @@ def _print_verdicts(verdicts: pd.DataFrame, split: str = "test") -> None:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from mnist_exp import ROOT, comparison, report
+    from mnist_exp import ROOT, report
+    from mnist_exp.evidence import comparison
     from mnist_exp.tracking import ui
 
-    page = report.write(comparison.read(options.models), ROOT / "reports")
+    page = report.write(comparison.compare(options.models), ROOT / "reports")
     ui.prepare(page)
     print(f"Written: {page.relative_to(ROOT)}; open it in a browser")
     return 0
 
 
 def _results(_: argparse.Namespace) -> int:
-    from mnist_exp import ROOT, comparison, results
+    from mnist_exp import ROOT, results
+    from mnist_exp.evidence import comparison
 
-    found = comparison.read()
+    found = comparison.compare()
     page = results.write(found)
     results.write_summary(found)
     print(f"Written: {page.relative_to(ROOT)}, results/ beside it, and the table in README.md")
@@ -333,7 +338,7 @@ def _print_plan(plan: Plan) -> None:
         print(f"  resumes run {plan.run_id}", flush=True)
 
 
-def _print_verdict(judged: Verdict) -> None:
+def _print_verdict(judged: RunVerdict) -> None:
     print(f"{str(judged).capitalize()}:")
     for condition in judged.conditions:
         print(f"  {'yes' if condition.met else 'NO ':3}  {condition.name}: {condition.measured}")

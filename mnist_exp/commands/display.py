@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from mnist_exp.verdict import percent
+from mnist_exp.common.words import percent
 
 if TYPE_CHECKING:
     from mnist_exp.sweep import Plan, Result

@@ -19,7 +19,7 @@ import psutil
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from mnist_exp import printable
+from mnist_exp.common.words import printable
 
 log = logging.getLogger(__name__)
 

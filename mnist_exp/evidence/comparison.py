@@ -6,20 +6,20 @@ and tells which runs were made with the recipe as it stands.
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from mnist_exp import ExpectedError, recipe, tracking, verdict
-from mnist_exp.recipe import EXPERIMENTS, Entry, Target
-from mnist_exp.verdict import Effect, percent
+from mnist_exp import ExpectedError, recipe, tracking
+from mnist_exp.common.words import ranges
+from mnist_exp.evidence import effect, scores, verdict
+from mnist_exp.evidence.effect import Effect
+from mnist_exp.recipe import Entry, Target
 
 WHOLE: Any = {"seed": int, "parameters": int}
 """Columns of whole numbers, also where the runs of others have none."""
-PUBLISHED = EXPERIMENTS / "published.csv"
-PUBLIC = EXPERIMENTS / "public.csv"
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Comparison:
         columns = ["run_id", "model", "idea", "code_sha256", "parameters", "validation_images"]
         runs = self.trials.drop_duplicates(["code_sha256", "seed"], keep="last")
         runs = runs.reindex(columns=columns)
-        runs = runs.join(verdict.scores(runs, self.history, self.target, "validation"))
+        runs = runs.join(scores.scores(runs, self.history, self.target, "validation"))
         groups = runs.groupby("code_sha256", sort=False)
         table = groups.agg(
             model=("model", "first"), idea=("idea", "first"), parameters=("parameters", "first"),
@@ -123,7 +123,7 @@ class Comparison:
                 for before in reversed(numbers[:place])
             }
             nearest = min(changes, key=changes.__getitem__)
-            effects.append(verdict.effect(self.counting, model, nearest))
+            effects.append(effect.effect(self.counting, model, nearest))
         return effects
 
     def best_run(self) -> pd.Series | None:
@@ -134,7 +134,7 @@ class Comparison:
         return ranked.sort_values("worst_accuracy", ascending=False, kind="stable").iloc[0]
 
 
-def read(models: Collection[int] = ()) -> Comparison:
+def compare(models: Collection[int] = ()) -> Comparison:
     """Judge what the store holds of `models`, or of every iteration.
 
     Raises ExpectedError when it holds no run of them.
@@ -157,9 +157,9 @@ def read(models: Collection[int] = ()) -> Comparison:
     there = [number for number in recipe.numbers() if number in set(runs["model"])]
     iterations = {number: recipe.read(number) for number in there}
     hashes = {number: iteration.code_sha256 for number, iteration in iterations.items()}
-    runs = runs.assign(excluded=verdict.exclusions(runs, hashes))
+    runs = runs.assign(excluded=scores.exclusions(runs, hashes))
     history = tracking.history(runs["run_id"])
-    runs = runs.join(verdict.scores(runs, history, target))
+    runs = runs.join(scores.scores(runs, history, target))
     unrun = () if models else tuple(set(recipe.numbers()) - set(runs["model"]))
     found = Comparison(target, iterations, runs, history, pd.DataFrame(), unrun)
     return dataclasses.replace(found, verdicts=_titled(verdict.iterations(found.counting, target)))
@@ -181,7 +181,7 @@ def of_runs(run_ids: Collection[str], split: str) -> pd.DataFrame:
     runs = _ours(tracking.runs())
     runs = runs[runs["run_id"].isin(run_ids)].sort_values(["model", "seed"])
     history = tracking.history(runs["run_id"])
-    runs = runs.join(verdict.scores(runs, history, target, split))
+    runs = runs.join(scores.scores(runs, history, target, split))
     runs["test_images"] = runs[f"{split}_images"]  # of which its errors are
     return _titled(verdict.iterations(runs.astype(WHOLE), target))
 
@@ -221,115 +221,5 @@ def verdicts(comparison: Comparison, seeds: int | None = None) -> list[dict[str,
     return found
 
 
-def shown(verdicts: pd.DataFrame, target: Target, split: str = "test") -> pd.DataFrame:
-    """The table of verdicts as it is shown everywhere: text, one row per iteration.
-
-    Scores of another `split` say so, and are no verdict.
-    """
-    columns: dict[str, Callable[[Any], str]] = {
-        "model": lambda row: f"{row.model}",
-        "verdict": lambda row: row.verdict,
-        "seeds passing (95 % interval)": lambda row: (
-            f"{row.passing} of {row.seeds} ({100 * row.pass_low:.0f}–{100 * row.pass_high:.0f} %)"
-        ),
-        f"worst of last {target.last_epochs}": lambda row: _place(
-            row.worst_accuracy, row.worst_seed, row.worst_epoch
-        ),
-        "final test": lambda row: _final(row.final_test_accuracy, row.final_test_accuracy_std),
-        "best test": lambda row: _place(row.best_test_accuracy, row.best_seed, row.best_epoch),
-        "best train": lambda row: percent(row.best_train_accuracy),
-        "parameters": lambda row: f"{row.parameters:,}",
-        "receptive field": lambda row: plain(row.receptive_field),
-        "epochs": lambda row: f"{row.epochs}",
-        "idea": lambda row: row.title,
-    }
-    if split != "test":
-        del columns["verdict"], columns["seeds passing (95 % interval)"]
-    rows = list(verdicts.itertuples())
-    return pd.DataFrame(
-        {name.replace("test", split): [show(row) for row in rows] for name, show in columns.items()}
-    )
-
-
-def short(code_sha256: object) -> str:
-    """What tables call a recipe, and the files of candidates are named after."""
-    return str(code_sha256)[:7]
-
-
-def shown_candidates(candidates: pd.DataFrame, target: Target) -> pd.DataFrame:
-    """`Comparison.candidates` as they are shown: text, one row per recipe, smallest first."""
-    ordered = candidates.sort_values("parameters", kind="stable")
-    return pd.DataFrame(
-        {
-            "recipe": ordered["code_sha256"].map(short),
-            "as model": ordered["model"].map(str),
-            "parameters": ordered["parameters"].map("{:,.0f}".format),
-            "epochs": ordered["epochs"].map(str),
-            "seeds": ordered["seeds"].map(str),
-            f"worst of last {target.last_epochs}": ordered["worst_accuracy"].map(percent),
-            "final, mean": ordered["final_accuracy"].map(percent),
-            "idea": ordered["idea"].map(plain),
-        }
-    )
-
-
-def _place(accuracy: float, seed: int, epoch: float) -> str:
-    where = "" if pd.isna(epoch) else f" (seed {seed}, epoch {epoch:.0f})"
-    return f"{percent(accuracy)}{where}"
-
-
-def _final(mean: float, std: float) -> str:
-    return percent(mean) if pd.isna(std) else f"{100 * mean:.2f} ± {100 * std:.2f} %"
-
-
-def plain(value: Any) -> str:
-    """A value of a run as it is shown: nothing where it is missing, and whole where it is whole."""
-    if pd.isna(value):
-        return ""
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def public() -> pd.DataFrame:
-    """The best public results under the same rules (`public.csv`), of one seed each: `source`,
-    `parameters`, and the `lowest` accuracy of the last five epochs (a fraction)."""
-    return pd.read_csv(PUBLIC, comment="#")
-
-
-def published(comparison: Comparison) -> pd.DataFrame:
-    """Whether the runs reproduce the published figures, of one seed each (`published.csv`).
-
-    One row per iteration that was published and quantity (best train, best test, and worst of the
-    last epochs): `published`, and `low` and `high` over the seeds that count (fractions, to a
-    hundredth of a percent, as published), and `inside`, whether the published value lies there.
-    """
-    table = pd.read_csv(PUBLISHED, comment="#")
-    last = table.groupby("model").tail(comparison.target.last_epochs)
-    figures = {
-        "best train": (table.groupby("model")["train_accuracy"].max(), "best_train_accuracy"),
-        "best test": (table.groupby("model")["test_accuracy"].max(), "best_test_accuracy"),
-        f"worst of last {comparison.target.last_epochs}": (
-            last.groupby("model")["test_accuracy"].min(),
-            "worst_accuracy",
-        ),
-    }
-    measured = comparison.counting.groupby("model")
-    rows = [
-        {
-            "model": model,
-            "quantity": quantity,
-            "published": round(values[model] / 100, 4),
-            "low": round(measured[column].min()[model], 4),
-            "high": round(measured[column].max()[model], 4),
-        }
-        for model in comparison.verdicts["model"]
-        for quantity, (values, column) in figures.items()
-        if model in values
-    ]
-    result = pd.DataFrame(rows, columns=["model", "quantity", "published", "low", "high"])
-    result["seeds"] = result["model"].map(measured.size())
-    result["inside"] = result["published"].between(result["low"], result["high"])
-    return result
-
-
 def _seeds(numbers: Collection[int]) -> str:
-    return f"seed{'s' if len(numbers) > 1 else ''} {verdict.ranges(numbers)}"
+    return f"seed{'s' if len(numbers) > 1 else ''} {ranges(numbers)}"

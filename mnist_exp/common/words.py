@@ -1,0 +1,38 @@
+"""Numbers and texts as they are shown everywhere: 99.40 %, +0.12, 1-5 7, "2 epochs"."""
+
+import math
+from collections.abc import Iterable
+
+
+def printable(text: str) -> str:
+    """The text in one line that no terminal obeys: with escapes for what cannot be shown."""
+    return "".join(
+        character if character.isprintable() else ascii(character)[1:-1] for character in text
+    )
+
+
+def counted(number: int, noun: str) -> str:
+    """As in "1 epoch" and "2 epochs"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """Numbers in short, as in `1-5 7`."""
+    groups: list[list[int]] = []
+    for number in sorted(numbers):
+        if groups and number == groups[-1][-1] + 1:
+            groups[-1].append(number)
+        else:
+            groups.append([number])
+    return " ".join(f"{own[0]}-{own[-1]}" if len(own) > 1 else f"{own[0]}" for own in groups)
+
+
+def percent(fraction: float) -> str:
+    """A fraction as it is shown everywhere, as in `99.40 %`; "–" where there is none."""
+    return "–" if math.isnan(fraction) else f"{100 * fraction:.2f} %"
+
+
+def points(difference: float) -> str:
+    """A difference of two fractions in percentage points, as in `+0.12`, and `+0.002` where two
+    digits would not tell it from none."""
+    return f"{100 * difference:+{'.1g' if 1e-6 <= abs(difference) < 5e-5 else '.2f'}}"

@@ -1,0 +1,1 @@
+"""What is judged is shown: tables as text, and figures."""
