@@ -302,7 +302,8 @@ def _fields(found: Comparison) -> tuple[list[dict[str, Any]], list[Picture]]:
         name = f"receptive_field_{numbers[0]}"
         if table is not None:
             with _evidence(group["run"]):
-                seen = ", ".join(f"{row.layer} {row.r_out}" for row in _rows(table))
+                texts = _field_texts(table)
+                seen = ", ".join(texts["layer"] + " " + texts["r_out"])
                 pictures.append(
                     Picture(
                         name,
@@ -312,12 +313,23 @@ def _fields(found: Comparison) -> tuple[list[dict[str, Any]], list[Picture]]:
                         "input.",
                     )
                 )
-                table = table.drop(columns=["dilation", "start", "misaligned"], errors="ignore")
-                table = table.astype(object).map(plain)
+                table = texts
         known = str(group["run"]["receptive_field"])
         reason = known if known.startswith("unknown") else "the run has none"
         fields.append({"models": models, "name": name, "table": table, "reason": reason})
     return fields, pictures
+
+
+def _field_texts(table: pd.DataFrame) -> pd.DataFrame:
+    """A receptive-field table as it is shown: `3`, or `3x5` where height and width differ."""
+    height, width = (
+        figures.along(table, side)
+        .drop(columns=["dilation", "start", "misaligned"], errors="ignore")
+        .astype(object)
+        .map(plain)
+        for side in ("height", "width")
+    )
+    return height.where(height == width, height + "x" + width)
 
 
 def _rows(table: pd.DataFrame) -> Any:

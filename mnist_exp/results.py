@@ -241,8 +241,17 @@ def _enter_tables(
     run: tracking.RunWriter, run_id: str, field: pd.DataFrame, mistakes: Mistakes | None
 ) -> None:
     if len(field):
-        run.log_table(field.drop(columns="model"), "receptive_field")
+        run.log_table(_own_columns(field.drop(columns="model")), "receptive_field")
     if mistakes and mistakes.run_id == run_id:
         for name, table in mistakes.tables.items():
             run.log_table(table, name)
         run.log_image(mistakes.image, "misclassified")
+
+
+def _own_columns(table: pd.DataFrame) -> pd.DataFrame:
+    """A receptive-field table without what only those of other networks have: each quantity stands
+    in one column, or in two where height and width differ."""
+    sided = [name for name in table if name.endswith(("_height", "_width"))]
+    differ = {name.rpartition("_")[0] for name in sided if table[name].notna().any()}
+    others = [name for name in sided if name.rpartition("_")[0] not in differ]
+    return table.drop(columns=[*differ, *others], errors="ignore")

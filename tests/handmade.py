@@ -6,8 +6,10 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from torch import nn
 
 from mnist_exp import markdown, recipe, tracking
+from mnist_exp.receptive_field import receptive_field_table
 
 SCRIPT = "<script>alert(1)</script>"
 
@@ -45,6 +47,13 @@ def record_run(
                     metrics |= {"train/accuracy": 0.9 + epoch / 200, "epoch_seconds": 6}
                     run.log_metrics(metrics, step=epoch)
     return run.run_id
+
+
+def add_field(run_id: str, network: nn.Module) -> None:
+    """Give a run the receptive-field table of a network."""
+    with mlflow.start_run(run_id):
+        table = receptive_field_table(network, recipe.PIXELS)
+        tracking.RunWriter(run_id, "1", 0).log_table(table, "receptive_field")
 
 
 def add_evidence(run_id: str) -> None:

@@ -4,9 +4,12 @@ import io
 
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
+from torch import nn
 
 from mnist_exp import figures, recipe
 from mnist_exp.evidence.effect import Effect
+from mnist_exp.receptive_field import receptive_field_table
 
 TARGET = recipe.load_target()
 PUBLIC = pd.DataFrame({"source": ["firekind/ERA4"], "parameters": [6_174], "lowest": [0.9942]})
@@ -91,12 +94,29 @@ def test_an_effect_without_an_interval_is_hollow() -> None:
     assert any(list(line.get_xdata()) == pytest.approx([0.1, 0.3]) for line in lines)
 
 
+def bars(axes: Axes) -> list[tuple[float, float]]:
+    """Where each bar begins, and how wide it is; the first patch is the band."""
+    return [(bar.get_x(), bar.get_width()) for bar in axes.patches[1:]]
+
+
 def test_a_receptive_field_is_a_bar_as_wide_as_what_is_seen() -> None:
-    table = pd.DataFrame(
-        {"layer": ["input", "conv1", "conv2"], "r_out": [1, 3, "5x7"], "n_out": [28, 26, "24x22"]}
-    )
-    bars = figures.receptive_field_growth(table).axes[0].patches[1:]
-    assert [(bar.get_x(), bar.get_width()) for bar in bars] == [(-0.5, 1), (-1.5, 3), (-3.5, 7)]
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 5))
+    table = receptive_field_table(network, (1, 28, 28))  # 1, 3 and 3 + 4 pixels
+    (axes,) = figures.receptive_field_growth(table).axes
+    assert bars(axes) == [(-0.5, 1), (-1.5, 3), (-3.5, 7)]
+    assert axes.get_xlabel() == "pixels seen; the shaded band is the input, 28 pixels wide"
+
+
+def test_a_receptive_field_that_is_no_square_has_a_panel_for_each_side() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, (3, 5)), nn.Conv2d(2, 2, 3))
+    table = receptive_field_table(network, (1, 28, 28))
+    high, wide = figures.receptive_field_growth(table).axes
+    assert bars(high) == [(-0.5, 1), (-1.5, 3), (-2.5, 5)]
+    assert bars(wide) == [(-0.5, 1), (-2.5, 5), (-3.5, 7)]
+    assert high.get_xlabel() == "pixels of the height seen, of 28"
+    assert [text.get_text() for text in wide.texts] == ["1", "5", "7"]
+    assert high.yaxis_inverted()
+    assert wide.yaxis_inverted()
 
 
 def test_no_verdict_and_no_run_still_draw() -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from handmade import SCRIPT, record_run
+from handmade import SCRIPT, add_field, record_run
+from torch import nn
 
 from mnist_exp import recipe, report
 from mnist_exp.evidence import comparison
@@ -136,3 +137,16 @@ def test_a_store_without_a_run_that_counts_still_has_its_page(tmp_path: Path) ->
     assert "No run counts yet" in text
     assert "no run counts (1 not finished)" in text
     assert "No run that counts holds its misclassified digits." in text
+
+
+@pytest.mark.usefixtures("store")
+def test_a_field_that_is_no_square_is_shown_along_both_sides(tmp_path: Path) -> None:
+    add_field(record_run(6), nn.Sequential(nn.Conv2d(1, 2, (3, 5)), nn.MaxPool2d(2)))
+    report.write(comparison.read(), tmp_path)
+    text = (tmp_path / "comparison.md").read_text().replace("\\_", "_")
+    # 3 of 28 leave 26, 5 leave 24; the pooling halves both, and sees one jump more.
+    heading = "| layer | kernel | r_in | n_in | j_in | stride | padding | r_out | n_out | j_out |"
+    assert heading in text
+    assert "| 0 | 3x5 | 1 | 28 | 1 | 1 | 0 | 3x5 | 26x24 | 1 |" in text
+    assert "| 1 | 2 | 3x5 | 26x24 | 1 | 2 | 0 | 4x6 | 13x12 | 2 |" in text
+    assert "Pixels that each layer sees: input 1, 0 3x5, 1 4x6." in text

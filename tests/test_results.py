@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from handmade import GOOD, add_evidence, record_run
+from handmade import GOOD, add_evidence, add_field, record_run
 from mlflow import MlflowClient
+from torch import nn
 
 from mnist_exp import ExpectedError, recipe, results, tracking
 from mnist_exp.commands.cli import main
 from mnist_exp.evidence import comparison
+from mnist_exp.receptive_field import receptive_field_table
 from mnist_exp.results import Imported
 
 CANDIDATE = recipe.read(4).source.replace("batch_size=128", "batch_size=64")
@@ -120,6 +122,26 @@ def test_imported_runs_are_judged_like_others_and_published_again(
     for file in ("runs.csv", "history.csv", "receptive_field.csv", "best_run/run_id"):
         again = (tmp_path / "again" / "results" / file).read_text()
         assert again == (published / "results" / file).read_text()
+
+
+@pytest.mark.usefixtures("store")
+def test_receptive_fields_of_every_form_come_back(tmp_path: Path) -> None:
+    networks = {
+        4: nn.Sequential(nn.Conv2d(1, 2, 3), nn.MaxPool2d(2)),
+        5: nn.Conv2d(1, 2, (3, 5), padding=(1, 2)),
+        6: nn.Conv2d(1, 2, (5, 3), stride=(2, 1)),
+    }
+    for number, network in networks.items():
+        add_field(record_run(number), network)
+    results.write(comparison.read(), tmp_path)
+    for run_id in tracking.runs()["run_id"]:
+        tracking.remove_run(run_id)
+    results.enter(tmp_path)
+    for run in tracking.runs().itertuples():
+        table = receptive_field_table(networks[run.model], recipe.PIXELS)
+        entered = tracking.table(run.run_id, "receptive_field")
+        assert set(entered) == set(table)
+        pd.testing.assert_frame_equal(entered[table.columns], table, check_dtype=False)
 
 
 @pytest.mark.usefixtures("store")
