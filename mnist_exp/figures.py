@@ -209,9 +209,9 @@ def along(table: pd.DataFrame, side: str) -> pd.DataFrame:
     """A receptive-field table along one side of the image, "height" or "width": the column `r_out`
     is what the table has as `r_out_height` and `r_out_width` where the two differ, and so with the
     others."""
-    one_side = table.rename(columns=lambda name: name.removesuffix(f"_{side}"))
     other = "width" if side == "height" else "height"
-    return one_side[[name for name in one_side if not name.endswith(f"_{other}")]]
+    others = [name for name in table if str(name).endswith(f"_{other}")]
+    return table.drop(columns=others).rename(columns=lambda name: name.removesuffix(f"_{side}"))
 
 
 WIDTH = 6.4

@@ -251,7 +251,7 @@ def _enter_tables(
 def _own_columns(table: pd.DataFrame) -> pd.DataFrame:
     """A receptive-field table without what only those of other networks have: each quantity stands
     in one column, or in two where height and width differ."""
-    sided = [name for name in table if name.endswith(("_height", "_width"))]
+    sided = [name for name in map(str, table) if name.endswith(("_height", "_width"))]
     differ = {name.rpartition("_")[0] for name in sided if table[name].notna().any()}
     others = [name for name in sided if name.rpartition("_")[0] not in differ]
     return table.drop(columns=[*differ, *others], errors="ignore")

@@ -142,7 +142,7 @@ def test_a_store_without_a_run_that_counts_still_has_its_page(tmp_path: Path) ->
 @pytest.mark.usefixtures("store")
 def test_a_field_that_is_no_square_is_shown_along_both_sides(tmp_path: Path) -> None:
     add_field(record_run(6), nn.Sequential(nn.Conv2d(1, 2, (3, 5)), nn.MaxPool2d(2)))
-    report.write(comparison.read(), tmp_path)
+    report.write(comparison.compare(), tmp_path)
     text = (tmp_path / "comparison.md").read_text().replace("\\_", "_")
     # 3 of 28 leave 26, 5 leave 24; the pooling halves both, and sees one jump more.
     heading = "| layer | kernel | r_in | n_in | j_in | stride | padding | r_out | n_out | j_out |"

@@ -133,7 +133,7 @@ def test_receptive_fields_of_every_form_come_back(tmp_path: Path) -> None:
     }
     for number, network in networks.items():
         add_field(record_run(number), network)
-    results.write(comparison.read(), tmp_path)
+    results.write(comparison.compare(), tmp_path)
     for run_id in tracking.runs()["run_id"]:
         tracking.remove_run(run_id)
     results.enter(tmp_path)
