@@ -10,7 +10,8 @@ from scipy import stats
 
 from benchmarks.section import Section
 from benchmarks.stock import Stock
-from mnist_exp import data, recipe
+from mnist_exp import data
+from mnist_exp.notebook import loading
 
 MODEL = 6
 """It has dropout, rotation, batch normalisation and a schedule."""
@@ -50,18 +51,18 @@ def one_thread() -> None:
 
 def here(seed: int, digits: int = 60_000, epochs: int = EPOCHS) -> float:
     """The test accuracy (a fraction) of a run of this project on randomly chosen digits."""
-    from mnist_exp.training import Training
+    from mnist_exp.training.loop import Training
 
     train, test = data.load()
     chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:digits]
-    own = dataclasses.replace(recipe.load(MODEL).recipe, epochs=epochs)
+    own = dataclasses.replace(loading.load_iteration(MODEL).recipe, epochs=epochs)
     *_, last = Training(own, train[chosen], test, seed=seed, device=torch.device("cpu")).epochs()
     return last.evaluation.accuracy
 
 
 def in_stock(seed: int, batches: int | None = None, epochs: int = EPOCHS) -> float:
     """The same, through the stock pipeline."""
-    pipeline = Stock(recipe.load(MODEL).recipe, workers=0, seed=seed)
+    pipeline = Stock(loading.load_iteration(MODEL).recipe, workers=0, seed=seed)
     for _ in range(epochs):
         pipeline.epoch(batches)
     return pipeline.evaluate() / 10_000

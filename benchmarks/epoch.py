@@ -13,6 +13,7 @@ from benchmarks.measure import Contender, in_turns, ratio, ratios
 from benchmarks.section import Section
 from benchmarks.stock import ENVIRONMENT, Stock
 from mnist_exp import data, recipe
+from mnist_exp.notebook import loading
 
 MODELS = (2, 3, 4, 5, 6, 1)
 ROUNDS = 5
@@ -90,7 +91,7 @@ def one(number: int) -> tuple[list[float], list[float], list[float], int]:
 
 def prepare_stock(number: int, workers: int, steps: int | None) -> None:
     process["steps"] = steps
-    process["stock"] = Stock(recipe.load(number).recipe, workers=workers)
+    process["stock"] = Stock(loading.load_iteration(number).recipe, workers=workers)
 
 
 def turn_stock() -> float:
@@ -98,9 +99,9 @@ def turn_stock() -> float:
 
 
 def prepare_own(number: int) -> None:
-    from mnist_exp.training import Training  # which changes how memory is kept
+    from mnist_exp.training.loop import Training  # which changes how memory is kept
 
-    own = recipe.load(number).recipe
+    own = loading.load_iteration(number).recipe
     train, test = data.load()
     if number in SOME:
         train, test = train[: SOME[number] * own.batch_size], test[:1]

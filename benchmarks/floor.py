@@ -14,7 +14,9 @@ from torch.optim import SGD
 
 from benchmarks.measure import in_process, ratio
 from benchmarks.section import Section
-from mnist_exp import recipe, speed
+from mnist_exp import recipe
+from mnist_exp.notebook import loading
+from mnist_exp.training import faster
 
 MODELS = (3, 4, 6)
 THREADS = (2, 1)
@@ -48,7 +50,7 @@ percent or more where memory is channels_last."""
 def one(number: int, threads: int) -> dict[str, str]:
     """The figures of one model, by variant."""
     torch.set_num_threads(threads)
-    speed.keep_memory()
+    faster.keep_memory()
     warm = {}
     steps = {name: make(number) for name, make in VARIANTS.items()}
     for name, step in steps.items():
@@ -78,7 +80,7 @@ def batch() -> tuple[Tensor, Tensor]:
 
 def as_torch(number: int, change: Callable[[nn.Module], object] = lambda network: network) -> Step:
     """A step of the network as its file has it, after a `change`."""
-    own = recipe.load(number).recipe
+    own = loading.load_iteration(number).recipe
     network = own.network()
     change(network)
     return step_of(network.train(), own.optimizer(network.parameters()))
@@ -86,17 +88,17 @@ def as_torch(number: int, change: Callable[[nn.Module], object] = lambda network
 
 def torchs_batch_norm(network: nn.Module) -> None:
     """All that is done here, but for batch normalisation."""
-    speed.cheaper_dropout(network)
+    faster.cheaper_dropout(network)
     network.to(memory_format=torch.channels_last)
 
 
-def faster(
+def as_here(
     number: int, compiled: bool = False, autocast: bool = False, **of_optimizer: bool
 ) -> Step:
     """A step as here, with further options."""
-    own = recipe.load(number).recipe
+    own = loading.load_iteration(number).recipe
     images, _ = batch()
-    network = speed.faster(own.network(), torch.device("cpu"), images).train()
+    network = faster.speed_up(own.network(), torch.device("cpu"), images).train()
     plain = own.optimizer(network.parameters())
     optimizer = SGD(network.parameters(), **plain.defaults | of_optimizer)
     return step_of(torch.compile(network) if compiled else network, optimizer, autocast)
@@ -119,7 +121,7 @@ def step_of(
 
 def several(number: int) -> Step:
     """A step of as many networks as SEEDS, as one."""
-    own = recipe.load(number).recipe
+    own = loading.load_iteration(number).recipe
     networks = [own.network().train() for _ in range(SEEDS)]
     weights, buffers = stack_module_state(networks)
     optimizer = own.optimizer(list(weights.values()))
@@ -142,16 +144,16 @@ def several(number: int) -> Step:
 SEEDS = 2
 VMAP, COMPILE = "two seeds as one network", "torch.compile"
 VARIANTS: dict[str, Callable[[int], Step]] = {
-    HERE: faster,
+    HERE: as_here,
     "as torch has it": as_torch,
     "only channels_last": partial(
         as_torch, change=lambda network: network.to(memory_format=torch.channels_last)
     ),
-    "only the cheaper dropout": partial(as_torch, change=speed.cheaper_dropout),
+    "only the cheaper dropout": partial(as_torch, change=faster.cheaper_dropout),
     "with torch's batch normalisation": partial(as_torch, change=torchs_batch_norm),
-    "fused optimizer": partial(faster, fused=True),
-    "foreach optimizer": partial(faster, foreach=True),
-    "bfloat16": partial(faster, autocast=True),
-    COMPILE: partial(faster, compiled=True),
+    "fused optimizer": partial(as_here, fused=True),
+    "foreach optimizer": partial(as_here, foreach=True),
+    "bfloat16": partial(as_here, autocast=True),
+    COMPILE: partial(as_here, compiled=True),
     VMAP: several,
 }

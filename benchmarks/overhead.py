@@ -13,7 +13,8 @@ import pandas as pd
 
 from benchmarks.section import Section
 from benchmarks.store import fill
-from mnist_exp import recipe, tracking
+from mnist_exp import tracking
+from mnist_exp.notebook import loading
 
 MODEL = 2
 """The quickest, of which tracking is the largest part."""
@@ -23,10 +24,11 @@ MOST_SHARE, MOST_ENDS, MOST_FIRST, MOST_HELP, MOST_CHECK = 0.01, 3.0, 6.0, 0.3, 
 
 BARE = f"""
 import dataclasses, time, torch
-from mnist_exp import collect_rarely, data, recipe
-from mnist_exp.training import Training
+from mnist_exp import collect_rarely, data
+from mnist_exp.notebook import loading
+from mnist_exp.training.loop import Training
 collect_rarely()
-own = dataclasses.replace(recipe.load({MODEL}).recipe, epochs=1)
+own = dataclasses.replace(loading.load_iteration({MODEL}).recipe, epochs=1)
 for result in Training(own, *data.load(), seed=1, device=torch.device("cpu")).epochs():
     print(result.ended - result.seconds, result.ended)
 """
@@ -55,7 +57,7 @@ def measure() -> Section:
     start = statistics.median(own.before - other.before for own, other in timed)
     end = statistics.median(own.after - other.after for own, other in timed)
     first = statistics.median(own.before for own, _ in timed)
-    epochs = recipe.load(MODEL).recipe.epochs
+    epochs = loading.load_iteration(MODEL).recipe.epochs
     figures = [
         ("tracking at the start of a run, beside the same training without it", start, None),
         ("tracking at its end", end, None),

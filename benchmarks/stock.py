@@ -12,8 +12,9 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import MNIST
 
-from mnist_exp import data
 from mnist_exp.augment import RandomRotation
+from mnist_exp.data import obtain
+from mnist_exp.data.digits import MEAN, STANDARD_DEVIATION
 from mnist_exp.recipe import Recipe
 
 EVALUATION_BATCH = 1000
@@ -30,7 +31,7 @@ class Stock:
         self.optimizer = recipe.optimizer(self.network.parameters())
         self.schedule = recipe.schedule(self.optimizer) if recipe.schedule else None
         plain = [
-            transforms.ToTensor(), transforms.Normalize((data.MEAN,), (data.STANDARD_DEVIATION,)),
+            transforms.ToTensor(), transforms.Normalize((MEAN,), (STANDARD_DEVIATION,)),
         ]  # fmt: skip
         augmented = list(plain)
         if recipe.augment:
@@ -39,7 +40,7 @@ class Stock:
         with tempfile.TemporaryDirectory() as folder:  # MNIST reads all of it at once
             raw = Path(folder) / "MNIST" / "raw"
             raw.mkdir(parents=True)
-            for name, content in data.obtain(data.default_folder()).items():
+            for name, content in obtain.obtain(obtain.default_folder()).items():
                 (raw / name).write_bytes(content)
             train = MNIST(folder, transform=transforms.Compose(augmented))
             test = MNIST(folder, train=False, transform=transforms.Compose(plain))

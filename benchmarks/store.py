@@ -19,7 +19,9 @@ import pandas as pd
 
 from benchmarks.section import Section
 from mnist_exp import recipe, tracking
-from mnist_exp.receptive_field import receptive_field_table
+from mnist_exp.notebook import loading
+from mnist_exp.training import classifier
+from mnist_exp.training.receptive_field import receptive_field_table
 
 MODELS = (2, 3, 4, 5, 6)
 EPOCHS = 15
@@ -131,11 +133,11 @@ def fill(size: int, database: Path) -> None:
 
 def record(number: int) -> str:
     """A run of an iteration with what real ones record per epoch; returns its id."""
-    iteration = recipe.load(number)
+    iteration = loading.load_iteration(number)
     network = iteration.recipe.network()
     parameters = {
         "model": number, **iteration.recipe.hyperparameters(), "seed": 1, "split": "test",
-        "parameters": recipe.count_parameters(network), "receptive_field": 28, "device": "cpu",
+        "parameters": classifier.count_parameters(network), "receptive_field": 28, "device": "cpu",
         "threads": 1, "machine": "Linux x86_64", "python": "3.11.7", "test_images": 10_000,
     }  # fmt: skip
     tags = {"code_sha256": iteration.code_sha256, "overrides": "none", "git_dirty": "false"}

@@ -12,8 +12,9 @@ import pandas as pd
 from benchmarks.measure import in_process, ratio, ratios
 from benchmarks.section import Section
 from benchmarks.stock import ENVIRONMENT, Stock
-from mnist_exp import recipe, tracking
+from mnist_exp import tracking
 from mnist_exp.common.words import counted
+from mnist_exp.notebook import loading
 
 MODELS = (4, 6)
 SEEDS = 1
@@ -75,6 +76,6 @@ def stock() -> float:
 
 def train(number: int, seed: int) -> None:
     """A run through the stock pipeline."""
-    pipeline = Stock(recipe.load(number).recipe, workers=WORKERS, seed=seed)
+    pipeline = Stock(loading.load_iteration(number).recipe, workers=WORKERS, seed=seed)
     for _ in range(EPOCHS):
         pipeline.epoch()

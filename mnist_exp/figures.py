@@ -20,7 +20,7 @@ from matplotlib.ticker import (
 from mnist_exp.common.words import counted, percent
 from mnist_exp.evidence.effect import Effect
 from mnist_exp.recipe import Target
-from mnist_exp.run_figures import FAIL, GREY, HELD_OUT, INK, PASS, STYLE, TRAIN, bar
+from mnist_exp.showing.style import FAIL, GREY, HELD_OUT, INK, PASS, STYLE, TRAIN, WIDTH, bar
 
 PARTS = (("train", TRAIN), ("test", HELD_OUT))
 SHOWN = (0.98, 1.0)
@@ -212,10 +212,6 @@ def along(table: pd.DataFrame, side: str) -> pd.DataFrame:
     other = "width" if side == "height" else "height"
     others = [name for name in table if str(name).endswith(f"_{other}")]
     return table.drop(columns=others).rename(columns=lambda name: name.removesuffix(f"_{side}"))
-
-
-WIDTH = 6.4
-"""Inches; narrow, so that the words stay readable on a phone."""
 
 
 def _panels(count: int) -> tuple[Figure, list[Axes]]:

@@ -19,14 +19,16 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image
 
-from mnist_exp import ExpectedError, __version__, figures, markdown, run_figures, tracking
+from mnist_exp import ExpectedError, __version__, figures, markdown, tracking
 from mnist_exp.common.words import counted, percent
 from mnist_exp.evidence import comparison, references
 from mnist_exp.evidence.comparison import Comparison
 from mnist_exp.evidence.effect import Effect
 from mnist_exp.evidence.verdict import pass_rate_bound
-from mnist_exp.recipe import Entry, Target
-from mnist_exp.showing import tables
+from mnist_exp.notebook.entries import Entry
+from mnist_exp.recipe import Target
+from mnist_exp.showing import one_run, tables
+from mnist_exp.showing.style import INK, PAPER
 from mnist_exp.showing.tables import plain
 from mnist_exp.tracking import ui
 
@@ -63,7 +65,7 @@ class Picture:
         text = re.sub(r'(\bid="|="#|url\(#)', rf"\1{self.name}-", text)
         label = Markup('<svg role="img" aria-label="{}"').format(self.alt)
         text = text.replace("<svg", label, 1)
-        text = text.replace(run_figures.INK, "currentColor").replace(run_figures.PAPER, "none")
+        text = text.replace(INK, "currentColor").replace(PAPER, "none")
         return Markup(text)
 
 
@@ -120,7 +122,7 @@ def write_figures(pictures: Iterable[Picture], folder: Path, formats: Iterable[s
     folder.mkdir(parents=True, exist_ok=True)
     for picture in pictures:
         if "svg" in formats:
-            text = svg(picture.figure, picture.name).replace(run_figures.PAPER, "#ffffff")
+            text = svg(picture.figure, picture.name).replace(PAPER, "#ffffff")
             (folder / f"{picture.name}.svg").write_text(text, encoding="utf-8")
         if "png" in formats:
             picture.figure.savefig(folder / f"{picture.name}.png", dpi=130)
@@ -375,20 +377,20 @@ def _shown_mistakes(
     most = ", ".join(f"{p.truth} for {p.guess} ({p.digits})" for p in _rows(pairs)) or "none"
     confusion = Picture(
         "confusion_matrix",
-        run_figures.confusion_matrix(counts, name),
+        one_run.confusion_matrix(counts, name),
         f"Confusion matrix of {name}. Most often taken: {most}.",
         f"How often each digit was taken for which. Most often: {most}.",
     )
     pictures, digits = [confusion], []
     sheet = tracking.image(run["run_id"], "misclassified")
     if sheet is not None:
-        images = run_figures.from_rows(sheet, len(wrong))
+        images = one_run.from_rows(sheet, len(wrong))
         wrong = wrong.sort_values("probability", ascending=False, kind="stable")
         images = images[wrong.index]
         pictures.append(
             Picture(
                 "misclassified",
-                run_figures.misclassified(images, wrong),
+                one_run.misclassified(images, wrong),
                 f"The {len(wrong)} misclassified digits.",
                 "The misclassified digits, the most certain mistakes first: truth → guess, and the "
                 "probability that the network gives its guess, in percent.",

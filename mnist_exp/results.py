@@ -14,10 +14,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from mnist_exp import ROOT, ExpectedError, markdown, recipe, report, tracking
+from mnist_exp import ROOT, ExpectedError, markdown, report, tracking
 from mnist_exp.common.words import percent
 from mnist_exp.evidence.comparison import Comparison
-from mnist_exp.recipe import EXPERIMENTS
+from mnist_exp.notebook import code_hash, entries, loading
+from mnist_exp.notebook.entries import EXPERIMENTS
 from mnist_exp.showing.tables import short
 
 NEEDED = {"run_id", "run_name", "start_time", "end_time", "params.model"}
@@ -129,24 +130,26 @@ def enter(folder: Path = EXPERIMENTS) -> Imported:
                 with tracking.enter_run(archived_run) as run:
                     _enter_tables(run, archived_run.run_id, field, mistakes)
                     if source:
-                        file = recipe.path(int(archived_run.params["model"])).name
+                        file = entries.path(int(archived_run.params["model"])).name
                         run.log_text(source, f"source/{file}")
     return Imported(len(ids) - len(present), len(present))
 
 
 def _summary(found: Comparison) -> str:
     """How many iterations meet the target, and what came of each, as a Markdown table."""
+    from mnist_exp.training import classifier  # imports torch, which an import does without
+
     rows: Any = found.verdicts.itertuples()
     verdicts = {row.model: row for row in rows}
     last = f"worst of the last {found.target.last_epochs} epochs"
     names = ["model", "idea", "parameters", "seeds that meet the target", last]
     lines = [names, ["---"] * len(names)]
-    for number in recipe.numbers():
+    for number in entries.numbers():
         cells = ["not run" if number in found.unrun else "no run counts", "–"]
         if own := verdicts.get(number):
             cells = [f"{own.passing} of {own.seeds}", percent(own.worst_accuracy)]
-        iteration = recipe.load(number)
-        parameters = recipe.count_parameters(iteration.recipe.network())
+        iteration = loading.load_iteration(number)
+        parameters = classifier.count_parameters(iteration.recipe.network())
         link = f"[{number}](experiments/model_{number}.py)"
         lines.append([link, markdown.escape(iteration.title), f"{parameters:,}", *cells])
     table = "\n".join(f"| {' | '.join(row)} |" for row in lines)
@@ -160,7 +163,7 @@ def _lost(archive: pd.DataFrame, published: Path) -> int:
         return 0
     before = pd.read_csv(published, dtype=str)
     on_test = before["params.split"] == "test"
-    current = {recipe.read(number).code_sha256 for number in recipe.numbers()}
+    current = {entries.read(number).code_sha256 for number in entries.numbers()}
     counting = before[on_test & before["tags.code_sha256"].isin(current)]
     lost_trials = ~before.loc[~on_test, "run_id"].isin(archive["run_id"])
     settings = ["params.model", "params.seed"]  # a newer run of a seed takes the place of another
@@ -233,7 +236,7 @@ def _write_sources(trials: pd.DataFrame, published: Path, folder: Path) -> None:
     for run in rows:
         file = folder / f"{short(run.code_sha256)}.py"
         source = None if file.exists() else tracking.source(run.run_id, int(run.model))
-        if source is not None and recipe.has_code(source, run.code_sha256):
+        if source is not None and code_hash.has_code(source, run.code_sha256):
             file.write_text(source, "utf-8")
 
 

@@ -10,10 +10,11 @@ import pytest
 import torch
 from handmade import GOOD, SCRIPT, add_evidence, record_run
 
-from mnist_exp import ROOT, data, recipe, report, tracking
+from mnist_exp import ROOT, data, report, tracking
 from mnist_exp.data import Digits
 from mnist_exp.evidence import comparison
-from mnist_exp.recipe import Entry
+from mnist_exp.notebook import entries
+from mnist_exp.notebook.entries import Entry
 from mnist_exp.tracking import ui
 
 # `make test` runs these tests, and they run make, which is to behave as it does for a user.
@@ -57,7 +58,7 @@ def store(fresh_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.fixture(scope="session")
 def report_folder(fresh_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a report on a store with every kind of run, and with hostile text in it."""
-    read = recipe.read
+    read = entries.read
 
     def hostile(number: int) -> Entry:
         iteration = read(number)
@@ -73,7 +74,7 @@ def report_folder(fresh_store: Path, tmp_path_factory: pytest.TempPathFactory) -
             add_evidence(record_run(6, errors=[*GOOD[:-1], 55 - seed], seed=seed))
         record_run(4, tags={"code_sha256": f"{SCRIPT} changed", "git_commit": SCRIPT})
         record_run(6, seed=9, tags={"overrides": SCRIPT})
-        patch.setattr(recipe, "read", hostile)
+        patch.setattr(entries, "read", hostile)
         page = report.write(comparison.compare(), folder / "reports")
         ui.prepare(page)
     assert page == folder / "reports" / "comparison.html"

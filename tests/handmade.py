@@ -9,7 +9,8 @@ import pytest
 from torch import nn
 
 from mnist_exp import markdown, recipe, tracking
-from mnist_exp.receptive_field import receptive_field_table
+from mnist_exp.notebook import entries
+from mnist_exp.training.receptive_field import receptive_field_table
 
 SCRIPT = "<script>alert(1)</script>"
 
@@ -31,7 +32,7 @@ def record_run(
     } | parameters  # fmt: skip
     marks = {"overrides": "none", "idea": f"idea {number}"} | (tags or {})
     if "code_sha256" not in marks:
-        marks["code_sha256"] = recipe.read(number).code_sha256
+        marks["code_sha256"] = entries.read(number).code_sha256
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tracking.RunWriter, "end", lambda *_: mlflow.end_run(status))
         with tracking.start_run(f"model-{number} · seed {seed}", own, marks) as run:

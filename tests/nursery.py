@@ -10,8 +10,9 @@ from pathlib import Path
 
 import torch
 
-from mnist_exp import data, reproduce, run  # noqa: F401
+from mnist_exp import data
 from mnist_exp.commands import cli, display  # noqa: F401
+from mnist_exp.runs import reproduce, run  # noqa: F401
 from mnist_exp.tracking import store, ui  # noqa: F401
 
 torch.set_num_threads(1)

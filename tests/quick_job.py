@@ -2,7 +2,8 @@
 
 import sys
 
-from mnist_exp import data, job
+from mnist_exp import data
+from mnist_exp.runs import job
 
 load = data.load
 

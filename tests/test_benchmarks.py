@@ -11,9 +11,10 @@ from scipy import stats
 from benchmarks import agreement, measure, section
 from benchmarks.section import Section
 from benchmarks.stock import Stock
-from mnist_exp import data, recipe
+from mnist_exp import data
 from mnist_exp.data import Digits
-from mnist_exp.training import network_input
+from mnist_exp.notebook import loading
+from mnist_exp.training.classifier import network_input
 
 slept = 0.0
 
@@ -63,7 +64,7 @@ def test_a_section_takes_the_place_of_its_predecessor(
 
 
 def test_stock_has_the_same_images_and_labels(mnist: tuple[Digits, Digits]) -> None:
-    pipeline = Stock(recipe.load(3).recipe, workers=0)
+    pipeline = Stock(loading.load_iteration(3).recipe, workers=0)
     images, labels = next(iter(pipeline.test))
     assert torch.equal(labels, mnist[1].labels[:1000])
     assert torch.allclose(images, data.normalise(mnist[1].images[:1000]), atol=1e-6)
@@ -72,7 +73,7 @@ def test_stock_has_the_same_images_and_labels(mnist: tuple[Digits, Digits]) -> N
 
 def test_stock_augments_as_we_do(mnist: tuple[Digits, Digits]) -> None:
     """Each pixel's mean over many rotations of one digit."""
-    own = recipe.load(6).recipe
+    own = loading.load_iteration(6).recipe
     pipeline = Stock(own, workers=0)
     stock = torch.stack([pipeline.train.dataset[0][0] for _ in range(2000)])
     same = mnist[0].images[:1].expand(2000, -1, -1, -1)

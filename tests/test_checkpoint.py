@@ -14,13 +14,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mnist_exp import ROOT, ExpectedError, checkpoint
+from mnist_exp import ROOT, ExpectedError
+from mnist_exp.runs import checkpoint
+from mnist_exp.runs.checkpoint import MAGIC, Checkpoint
 
 RUN = "0123456789abcdef" * 2
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> checkpoint.Checkpoint:
+def kept(tmp_path: Path) -> Checkpoint:
     return checkpoint.of_run(RUN, tmp_path)
 
 
@@ -29,7 +31,7 @@ def content() -> dict[str, object]:
     return {"run_id": RUN, "state": state}
 
 
-def test_what_is_saved_is_loaded(kept: checkpoint.Checkpoint) -> None:
+def test_what_is_saved_is_loaded(kept: Checkpoint) -> None:
     kept.save(content())
     kept.save(content() | {"second": True})
     loaded = kept.load()
@@ -42,14 +44,14 @@ def test_what_is_saved_is_loaded(kept: checkpoint.Checkpoint) -> None:
         kept.load()
 
 
-def test_a_file_that_is_cut_off_anywhere_is_refused_by_name(kept: checkpoint.Checkpoint) -> None:
+def test_a_file_that_is_cut_off_anywhere_is_refused_by_name(kept: Checkpoint) -> None:
     kept.save(content())
     whole = kept.path.read_bytes()
     for length in [
         0,
         1,
-        len(checkpoint.MAGIC),
-        len(checkpoint.MAGIC) + 32,
+        len(MAGIC),
+        len(MAGIC) + 32,
         *range(100, len(whole), 97),
     ]:
         kept.path.write_bytes(whole[:length])
@@ -75,7 +77,7 @@ def test_a_file_of_something_else_is_refused(
     junk: bytes, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     kept = checkpoint.of_run(RUN, tmp_path_factory.getbasetemp())
-    for prefix in (b"", checkpoint.MAGIC, checkpoint.MAGIC + hashlib.sha256(junk).digest()):
+    for prefix in (b"", MAGIC, MAGIC + hashlib.sha256(junk).digest()):
         kept.path.write_bytes(prefix + junk)
         with pytest.raises(ExpectedError):
             kept.load()
@@ -90,20 +92,18 @@ class Malicious:
 
 
 @pytest.mark.parametrize("write", [torch.save, pickle.dump])
-def test_code_in_a_checkpoint_is_not_run(
-    kept: checkpoint.Checkpoint, write: object, tmp_path: Path
-) -> None:
+def test_code_in_a_checkpoint_is_not_run(kept: Checkpoint, write: object, tmp_path: Path) -> None:
     mark = tmp_path / "executed"
     buffer = io.BytesIO()
     write({"run_id": RUN, "state": Malicious(mark)}, buffer)
     packed = buffer.getvalue()
-    kept.path.write_bytes(checkpoint.MAGIC + hashlib.sha256(packed).digest() + packed)
+    kept.path.write_bytes(MAGIC + hashlib.sha256(packed).digest() + packed)
     with pytest.raises(ExpectedError, match="holds more than data"):
         kept.load()
     assert not mark.exists()
 
 
-def test_the_checkpoint_of_another_run_is_refused(kept: checkpoint.Checkpoint) -> None:
+def test_the_checkpoint_of_another_run_is_refused(kept: Checkpoint) -> None:
     kept.save(content() | {"run_id": "another"})
     with pytest.raises(ExpectedError, match="is the checkpoint of another run"):
         kept.load()
@@ -119,7 +119,7 @@ def test_only_the_id_of_a_run_names_a_file(run_id: str, tmp_path: Path) -> None:
     assert str(refused.value).isprintable()
 
 
-def test_what_cannot_be_written_leaves_the_last_one(kept: checkpoint.Checkpoint) -> None:
+def test_what_cannot_be_written_leaves_the_last_one(kept: Checkpoint) -> None:
     kept.save(content())
     before = kept.path.read_bytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -134,7 +134,7 @@ def test_what_cannot_be_written_leaves_the_last_one(kept: checkpoint.Checkpoint)
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:
-    code = "import sys; from pathlib import Path; from mnist_exp import checkpoint\n"
+    code = "import sys; from pathlib import Path; from mnist_exp.runs import checkpoint\n"
     code += f"with checkpoint.hold('{RUN}', Path(sys.argv[1])): print(1, flush=True); input()"
     other = subprocess.Popen(
         [sys.executable, "-c", code, tmp_path], cwd=ROOT, text=True, stdin=subprocess.PIPE,

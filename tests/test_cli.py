@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from handmade import GOOD, record_run
 
-from mnist_exp import ROOT, recipe, tracking
+from mnist_exp import ROOT, tracking
 from mnist_exp.commands.cli import main
+from mnist_exp.notebook import entries
 
 
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -241,7 +242,7 @@ def test_compare_prints_a_row_per_iteration_and_the_reasons(
         "Model 6: met on every seed; lowest of the last 5 epochs 99.40 % (seed 1, epoch 15)",
         *(
             f"Model {number}: " + {5: "no run counts (1 not finished)"}.get(number, "not run")
-            for number in recipe.numbers()
+            for number in entries.numbers()
             if number not in (3, 6)
         ),
     ]
@@ -294,7 +295,7 @@ def test_ui_serves_the_run_table_on_this_machine_only(store: Path, tmp_path: Pat
         assert probe.connect_ex(("127.0.0.1", port)) != 0
 
 
-MODEL_6 = recipe.path(6).read_text()
+MODEL_6 = entries.path(6).read_text()
 CALLS_CONV2 = MODEL_6[: MODEL_6.index("self.conv2(x)")].count("\n") + 1
 
 

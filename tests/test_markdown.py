@@ -2,8 +2,10 @@
 
 import dataclasses
 
-from mnist_exp import markdown, recipe
+from mnist_exp import markdown
 from mnist_exp.evidence.verdict import Condition, RunVerdict
+from mnist_exp.notebook import loading
+from mnist_exp.showing import description
 
 
 def test_text_in_markdown_is_shown_as_it_is() -> None:
@@ -12,10 +14,10 @@ def test_text_in_markdown_is_shown_as_it_is() -> None:
 
 
 def test_a_description_shows_text_as_text() -> None:
-    iteration = recipe.load(5)
+    iteration = loading.load_iteration(5)
     sections = iteration.sections | {"Change": "<script>alert(1)</script> & more"}
     iteration = dataclasses.replace(iteration, sections=sections)
-    text = markdown.run_description(iteration, "Target met.", "| table |")
+    text = description.run_description(iteration, "Target met.", "| table |")
     assert "**Change:** &lt;script>alert(1)&lt;/script> &amp; more" in text
     title = "## Model 5: rotate the training images"
     assert text.startswith(f"{title}\n\nTarget met.\n\n**Target:** narrow")
@@ -24,7 +26,7 @@ def test_a_description_shows_text_as_text() -> None:
 
 def test_a_verdict_table() -> None:
     verdict = RunVerdict((Condition("at most 15 epochs", "16", False), Condition("few", "7", True)))
-    assert markdown.verdict_table(verdict).splitlines() == [
+    assert description.verdict_table(verdict).splitlines() == [
         "| condition | measured | met |",
         "|---|---|---|",
         "| at most 15 epochs | 16 | **no** |",

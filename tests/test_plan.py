@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mnist_exp import plan
+from mnist_exp.runs import environment
 
 X86 = """\
 processor	: 0
@@ -25,9 +25,9 @@ CPU part	: 0xd0c
 
 @pytest.fixture(autouse=True)
 def forgotten() -> Iterator[None]:
-    plan.processor.cache_clear()
+    environment.processor.cache_clear()
     yield
-    plan.processor.cache_clear()
+    environment.processor.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -41,12 +41,12 @@ def forgotten() -> Iterator[None]:
 def test_linux_tells_the_processor(
     text: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(environment, "CPUINFO", tmp_path / "cpuinfo")
     (tmp_path / "cpuinfo").write_text(text)
-    assert plan.processor() == name
+    assert environment.processor() == name
 
 
 def test_elsewhere_python_tells_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "CPUINFO", tmp_path / "none")
-    monkeypatch.setattr(plan.platform, "processor", lambda: "arm")
-    assert plan.processor() == "arm"
+    monkeypatch.setattr(environment, "CPUINFO", tmp_path / "none")
+    monkeypatch.setattr(environment.platform, "processor", lambda: "arm")
+    assert environment.processor() == "arm"

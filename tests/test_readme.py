@@ -17,7 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from mnist_exp import ROOT, recipe
+from mnist_exp import ROOT
+from mnist_exp.notebook import entries, loading
+from mnist_exp.training import classifier
 
 README = (ROOT / "README.md").read_text()
 SHELL = [
@@ -78,7 +80,7 @@ def test_command(command: str, environment: tuple[Path, dict[str, str]]) -> None
     if command == "make report":
         assert (copy / "reports" / "comparison.html").is_file()
     if number := re.match(r"make new MODEL=(\d+)", command):
-        assert recipe.path(int(number[1]), copy / "experiments").is_file()
+        assert entries.path(int(number[1]), copy / "experiments").is_file()
 
 
 def interrupted_run(copy: Path, variables: dict[str, str]) -> str:
@@ -136,13 +138,13 @@ def test_the_table_of_iterations_is_what_the_files_say() -> None:
     row = r"^\| \[(\d+)\]\((.*)\) \| (.*) \| ([\d,]+) \| (.*) \| (.*) \|$"
     rows = re.findall(row, README, re.MULTILINE)
     results = (ROOT / "experiments" / "RESULTS.md").read_text()
-    assert {int(number) for number, *_ in rows} <= set(recipe.numbers())
+    assert {int(number) for number, *_ in rows} <= set(entries.numbers())
     assert [int(number) for number, *_ in rows][:6] == [1, 2, 3, 4, 5, 6]
     for number, link, title, parameters, seeds, worst in rows:
-        iteration = recipe.load(int(number))
+        iteration = loading.load_iteration(int(number))
         assert (ROOT / link) == iteration.path
         assert title == iteration.title
-        count = recipe.count_parameters(iteration.recipe.network())
+        count = classifier.count_parameters(iteration.recipe.network())
         assert parameters == f"{count:,}"
         if " of " in seeds:
             assert re.search(

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from conftest import REFERENCE
 from torch import Tensor, nn
 
-from mnist_exp import recipe
-from mnist_exp.receptive_field import (
+from mnist_exp.notebook import loading
+from mnist_exp.training.receptive_field import (
     Axis,
     ReceptiveFieldError,
     measured_field,
@@ -109,7 +109,7 @@ MODELS = {f"model {number}": number for number in range(1, 7)}
 @pytest.mark.parametrize("number", range(2, 7))
 def test_equals_the_published_table(number: int) -> None:
     published = pd.read_csv(REFERENCE / "receptive_field.csv")
-    table = receptive_field_table(recipe.load(number).recipe.network(), IMAGE)
+    table = receptive_field_table(loading.load_iteration(number).recipe.network(), IMAGE)
     derived = table[published.columns].astype(object).where(table.notna(), None)
     pd.testing.assert_frame_equal(
         derived, published.astype(object).where(published.notna(), None), check_dtype=False
@@ -118,7 +118,9 @@ def test_equals_the_published_table(number: int) -> None:
 
 @pytest.mark.parametrize("name", [*FOLLOWED, *MODELS])
 def test_derived_field_is_the_measured_one(name: str) -> None:
-    module = recipe.load(MODELS[name]).recipe.network() if name in MODELS else FOLLOWED[name]
+    module = (
+        loading.load_iteration(MODELS[name]).recipe.network() if name in MODELS else FOLLOWED[name]
+    )
     derived = tuple(axis.seen(axis.n // 2, 28) for axis in output_field(module, IMAGE))
     assert derived == measured_field(module, IMAGE)
 

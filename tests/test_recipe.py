@@ -9,15 +9,16 @@ from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import StepLR
 
-from mnist_exp import ExpectedError, recipe
+from mnist_exp import ExpectedError
 from mnist_exp.augment import RandomRotation
+from mnist_exp.notebook import code_hash, entries, loading
+from mnist_exp.notebook.entries import UNWRITTEN
 from mnist_exp.preprocess import Deslant
 from mnist_exp.recipe import ExponentialAverage, Recipe
 from mnist_exp.views import Rotations
 
-FIVE = recipe.path(5).read_text()
+FIVE = entries.path(5).read_text()
 VALID = FIVE.replace("Model 5:", "Model 7:")
-EXPERIMENTS = recipe.EXPERIMENTS
 
 
 def write(folder: Path, source: str) -> Path:
@@ -74,7 +75,7 @@ def test_an_impossible_recipe_is_refused(wrong: dict[str, float]) -> None:
 
 def test_the_docstring_is_read_by_section(tmp_path: Path) -> None:
     folder = write(tmp_path, VALID)
-    loaded = recipe.load(7, folder)
+    loaded = loading.load_iteration(7, folder)
     assert loaded.title == "rotate the training images"
     assert loaded.sections["Target"] == "narrow the gap between train and test accuracy."
     assert list(loaded.sections) == ["Target", "Change", "Expect", "Analysis"]
@@ -100,7 +101,7 @@ def test_the_docstring_is_read_by_section(tmp_path: Path) -> None:
 def test_a_broken_file_is_one_line(tmp_path: Path, source: str, message: str) -> None:
     folder = write(tmp_path, source)
     with pytest.raises(ExpectedError, match=message) as raised:
-        recipe.load(7, folder)
+        loading.load_iteration(7, folder)
     assert "\n" not in str(raised.value)
 
 
@@ -119,7 +120,7 @@ class Nothing:
 RECIPE = dataclasses.replace(RECIPE, augment=Nothing(0))
 """
     source = VALID.replace("\nfrom functools", f"\n{first}from functools", 1) + own
-    loaded = recipe.load(7, write(tmp_path, source))
+    loaded = loading.load_iteration(7, write(tmp_path, source))
     assert loaded.recipe.hyperparameters()["augment.amount"] == 0
     assert first in source
 
@@ -127,12 +128,12 @@ RECIPE = dataclasses.replace(RECIPE, augment=Nothing(0))
 def test_bytes_that_are_no_text_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "model_7.py").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ExpectedError, match="cannot be read"):
-        recipe.load(7, tmp_path)
+        loading.load_iteration(7, tmp_path)
 
 
 def test_a_missing_iteration_names_those_there_are() -> None:
     with pytest.raises(ExpectedError, match=r"there is no experiments/model_99.py.* 1, 2, 3"):
-        recipe.load(99)
+        loading.load_iteration(99)
 
 
 def test_the_code_hash_ignores_docstrings_comments_and_layout() -> None:
@@ -140,42 +141,45 @@ def test_the_code_hash_ignores_docstrings_comments_and_layout() -> None:
     commented = VALID.replace("RECIPE =", "# a comment\n\nRECIPE =")
     changed = VALID.replace("degrees=7", "degrees=8")
     assert VALID not in (analysed, commented, changed)
-    expected = recipe.code_sha256(VALID)
-    assert recipe.code_sha256(analysed) == expected
-    assert recipe.code_sha256(commented) == expected
-    assert recipe.code_sha256(changed) != expected
+    expected = code_hash.code_sha256(VALID)
+    assert code_hash.code_sha256(analysed) == expected
+    assert code_hash.code_sha256(commented) == expected
+    assert code_hash.code_sha256(changed) != expected
 
 
 def test_a_string_that_is_no_docstring_counts() -> None:
-    assert recipe.code_sha256("x = 'a'") != recipe.code_sha256("x = 'b'")
-    assert recipe.code_sha256("def f():\n 'a'") == recipe.code_sha256("def f():\n 'b'")
+    assert code_hash.code_sha256("x = 'a'") != code_hash.code_sha256("x = 'b'")
+    assert code_hash.code_sha256("def f():\n 'a'") == code_hash.code_sha256("def f():\n 'b'")
 
 
 def test_a_new_iteration_is_a_copy_under_its_own_number(tmp_path: Path) -> None:
     (tmp_path / "model_5.py").write_text(FIVE)
-    created = recipe.create(7, 5, tmp_path)
+    created = entries.create(7, 5, tmp_path)
     head, analysis, rest = re.split(r"(Analysis: .*?\n)(?=\"\"\")", VALID, flags=re.DOTALL)
-    assert analysis != recipe.UNWRITTEN
-    assert created.read_text() == head + recipe.UNWRITTEN + rest
-    assert recipe.load(7, tmp_path).code_sha256 == recipe.load(5, tmp_path).code_sha256
+    assert analysis != UNWRITTEN
+    assert created.read_text() == head + UNWRITTEN + rest
+    assert (
+        loading.load_iteration(7, tmp_path).code_sha256
+        == loading.load_iteration(5, tmp_path).code_sha256
+    )
 
 
 def test_a_new_iteration_never_overwrites(tmp_path: Path) -> None:
     (tmp_path / "model_5.py").write_text(FIVE)
     (tmp_path / "model_7.py").write_text("precious")
     with pytest.raises(ExpectedError, match="is there already"):
-        recipe.create(7, 5, tmp_path)
+        entries.create(7, 5, tmp_path)
     assert (tmp_path / "model_7.py").read_text() == "precious"
 
 
 def test_a_copy_of_what_is_no_text_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "model_5.py").write_bytes(b"\xff\xfe")
     with pytest.raises(ExpectedError, match="cannot be read"):
-        recipe.create(7, 5, tmp_path)
+        entries.create(7, 5, tmp_path)
     assert not (tmp_path / "model_7.py").exists()
 
 
 def test_a_copy_needs_an_original(tmp_path: Path) -> None:
     with pytest.raises(ExpectedError, match=r"FROM=5: the iterations to copy from are none"):
-        recipe.create(7, 5, tmp_path)
+        entries.create(7, 5, tmp_path)
     assert not list(tmp_path.iterdir())

@@ -11,8 +11,9 @@ import pytest
 from handmade import SCRIPT, add_field, record_run
 from torch import nn
 
-from mnist_exp import recipe, report
+from mnist_exp import report
 from mnist_exp.evidence import comparison
+from mnist_exp.notebook import loading
 
 
 class Page(HTMLParser):
@@ -126,7 +127,7 @@ def test_the_tables_are_tidy(report_folder: Path) -> None:
 
 
 def test_a_fence_is_longer_than_the_backticks_in_it() -> None:
-    step = report.Step(recipe.load(6), None, (("plus", '+    x = "````"'),))
+    step = report.Step(loading.load_iteration(6), None, (("plus", '+    x = "````"'),))
     assert step.fence == "`````"
 
 

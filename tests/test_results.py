@@ -12,10 +12,11 @@ from torch import nn
 from mnist_exp import ExpectedError, recipe, results, tracking
 from mnist_exp.commands.cli import main
 from mnist_exp.evidence import comparison
-from mnist_exp.receptive_field import receptive_field_table
+from mnist_exp.notebook import code_hash, entries
 from mnist_exp.results import Imported
+from mnist_exp.training.receptive_field import receptive_field_table
 
-CANDIDATE = recipe.read(4).source.replace("batch_size=128", "batch_size=64")
+CANDIDATE = entries.read(4).source.replace("batch_size=128", "batch_size=64")
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def published(fresh_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
             add_evidence(record_run(6, errors=[*GOOD[:-1], 60 - seed], seed=seed, optimizer="SGD"))
         add_evidence(record_run(5, errors=[70] * 15))
         record_run(5, seed=2, status="FAILED")
-        candidate = {"code_sha256": recipe.code_sha256(CANDIDATE)}
+        candidate = {"code_sha256": code_hash.code_sha256(CANDIDATE)}
         chosen = record_run(4, split="validation", tags=candidate)
         MlflowClient().log_text(chosen, CANDIDATE, "source/model_4.py")
         assert results.write(comparison.compare(), folder) == folder / "RESULTS.md"

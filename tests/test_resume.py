@@ -13,9 +13,11 @@ import pandas as pd
 import pytest
 import torch
 
-from mnist_exp import ROOT, plan, recipe, run, tracking
+from mnist_exp import ROOT, tracking
 from mnist_exp.commands.cli import main
-from mnist_exp.plan import Plan, settle
+from mnist_exp.notebook import loading
+from mnist_exp.runs import environment, resume, run
+from mnist_exp.runs.plan import Plan, settle
 
 pytestmark = pytest.mark.usefixtures("store", "few_digits")
 EPOCHS = 3
@@ -72,7 +74,7 @@ def test_a_run_goes_on_where_it_was_interrupted(store: Path) -> None:
         stopped = begin(stop_after=epochs)
         assert status(stopped) == "KILLED"
         assert len(numbers(stopped)) == epochs
-        assert carry_on(run.resume(stopped)) == list(range(epochs + 1, EPOCHS + 1))
+        assert carry_on(resume.resume(stopped)) == list(range(epochs + 1, EPOCHS + 1))
         assert status(stopped) == "FINISHED"
         pd.testing.assert_frame_equal(numbers(stopped), numbers(whole), check_exact=True)
         kept = tracking.runs().set_index("run_id").loc[stopped]
@@ -89,7 +91,7 @@ def test_epochs_that_the_store_missed_are_written_from_the_checkpoint(store: Pat
         gone = database.execute("DELETE FROM metrics WHERE run_uuid = ? AND step = 1", [stopped])
         assert gone.rowcount == 7
     assert numbers(stopped)["epoch"].tolist() == [2]
-    carry_on(run.resume(stopped))
+    carry_on(resume.resume(stopped))
     pd.testing.assert_frame_equal(numbers(stopped), numbers(whole), check_exact=True)
 
 
@@ -98,9 +100,9 @@ def test_an_older_checkpoint_than_the_store_doubles_nothing(store: Path) -> None
     file = store / "checkpoints" / f"{stopped}.pt"
     older = file.read_bytes()
     with pytest.raises(KeyboardInterrupt):
-        run.carry_out(run.resume(stopped), on_batch=lambda _: None, on_epoch=interrupt)
+        run.carry_out(resume.resume(stopped), on_batch=lambda _: None, on_epoch=interrupt)
     file.write_bytes(older)  # as from a backup
-    assert carry_on(run.resume(stopped)) == [2, 3]
+    assert carry_on(resume.resume(stopped)) == [2, 3]
     pd.testing.assert_frame_equal(numbers(stopped), numbers(whole), check_exact=True)
 
 
@@ -116,16 +118,16 @@ def test_a_run_that_has_ended_is_not_ended_otherwise() -> None:
 
 def test_the_newest_unfinished_run_of_these_settings() -> None:
     plan = settle(3, epochs=EPOCHS)
-    assert run.unfinished(plan) is None
+    assert resume.unfinished(plan) is None
     begin(3)
-    assert run.unfinished(plan) is None
+    assert resume.unfinished(plan) is None
     older, newer = begin(3, stop_after=2), begin(3, stop_after=1)
-    assert run.unfinished(plan).run_id == newer
-    assert run.unfinished(settle(3, epochs=EPOCHS, seed=2)) is None
-    assert run.unfinished(settle(3)) is None
+    assert resume.unfinished(plan).run_id == newer
+    assert resume.unfinished(settle(3, epochs=EPOCHS, seed=2)) is None
+    assert resume.unfinished(settle(3)) is None
     assert main(["run", "3", f"--epochs={EPOCHS}", "--resume"]) == 0
     assert status(newer) == "FINISHED"
-    assert run.unfinished(plan).run_id == older
+    assert resume.unfinished(plan).run_id == older
 
 
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -146,13 +148,13 @@ def test_what_cannot_be_resumed(
     assert "RUN=../../x: the id of a run is needed" in refused(["resume", "../../x"], capsys)
     assert "no unfinished run of model 4" in refused(["run", "4", "--resume"], capsys)
 
-    load = recipe.load
+    load = loading.load_iteration
     with monkeypatch.context() as patch:
         changed = dataclasses.replace(load(2), source=load(2).source + "\nLATER = 1\n")
-        patch.setattr(recipe, "load", lambda _: changed)
+        patch.setattr(loading, "load_iteration", lambda _: changed)
         assert "experiments/model_2.py has changed since" in refused(["resume", stopped], capsys)
     with monkeypatch.context() as patch:
-        patch.setattr(plan, "version", lambda name: f"0.0.{len(name)}")
+        patch.setattr(environment, "version", lambda name: f"0.0.{len(name)}")
         assert "torch was 2." in refused(["resume", stopped], capsys)
     file = store / "checkpoints" / f"{stopped}.pt"
     file.write_bytes(file.read_bytes()[:-5])
@@ -173,7 +175,7 @@ def threads() -> Iterator[None]:
 def test_a_run_goes_on_with_as_many_threads_as_it_began_with() -> None:
     stopped = begin(2, stop_after=1)
     torch.set_num_threads(2)
-    run.resume(stopped)
+    resume.resume(stopped)
     assert torch.get_num_threads() == 1
 
 

@@ -20,11 +20,13 @@ from PIL import Image
 from torch import nn
 from torch.optim import SGD
 
-from mnist_exp import ExpectedError, data, recipe, record, run, tracking
+from mnist_exp import ExpectedError, data, tracking
 from mnist_exp.data import Digits
-from mnist_exp.plan import Plan, settle
+from mnist_exp.notebook import entries, loading
 from mnist_exp.recipe import Target
-from mnist_exp.run import Outcome
+from mnist_exp.runs import provenance, run
+from mnist_exp.runs.plan import Plan, settle
+from mnist_exp.runs.run import Outcome
 
 EASY = Target(test_accuracy=0.01, last_epochs=2, max_epochs=15, parameters_below=8_000)
 
@@ -132,7 +134,7 @@ def test_tables_text_and_figures(recorded: SimpleNamespace) -> None:
     assert "conv4" in layers
     assert "[1, 16, 10, 10]" in layers
     assert "1,152" in layers
-    assert (folder / "source" / "model_6.py").read_text() == recipe.path(6).read_text()
+    assert (folder / "source" / "model_6.py").read_text() == entries.path(6).read_text()
     for figure in ("curves", "confusion_matrix", "digits"):
         png = (folder / "figures" / f"{figure}.png").read_bytes()
         assert png.startswith(b"\x89PNG")
@@ -160,7 +162,7 @@ def test_what_the_trained_network_gets_wrong(
 
 def test_where_it_came_from(recorded: SimpleNamespace) -> None:
     tags = recorded.data.tags
-    assert tags["code_sha256"] == recipe.load(6).code_sha256
+    assert tags["code_sha256"] == loading.load_iteration(6).code_sha256
     assert re.fullmatch("[0-9a-f]{40}", tags["git_commit"])
     assert tags["git_dirty"] in ("true", "false")
     uncommitted = recorded.artifacts / "source" / "uncommitted.diff"
@@ -264,10 +266,12 @@ def test_a_network_that_cannot_be_followed_is_trained_and_says_why() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.full(self.norm(x).flatten(1))
 
-    iteration = recipe.load(2)
+    iteration = loading.load_iteration(2)
     own = dataclasses.replace(iteration.recipe, network=Grouped, epochs=1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recipe, "load", lambda _: dataclasses.replace(iteration, recipe=own))
+        patch.setattr(
+            loading, "load_iteration", lambda _: dataclasses.replace(iteration, recipe=own)
+        )
         plan = settle(2)
     carry_out(plan)
     kept = tracking.runs().iloc[0]
@@ -302,15 +306,15 @@ def test_uncommitted_changes_can_be_applied_again(tmp_path: Path) -> None:
     subprocess.run([*git, "add", "."], check=True)
     subprocess.run([*git, "commit", "-qm", "first"], check=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(record, "ROOT", clone)
-        assert record._provenance()[1] == ""
+        patch.setattr(provenance, "ROOT", clone)
+        assert provenance.git_state()[1] == ""
         (clone / "file").write_bytes(b"one\n\nthree \xff\n \n")
         (clone / "new").touch()
-        tags, uncommitted = record._provenance()
+        tags, uncommitted = provenance.git_state()
         assert tags["git_dirty"] == "true"
         assert "?? new" in uncommitted
-        patch.setattr(record, "ROOT", tmp_path)
-        assert record._provenance()[0] == {"git_commit": "unknown", "git_dirty": "unknown"}
+        patch.setattr(provenance, "ROOT", tmp_path)
+        assert provenance.git_state()[0] == {"git_commit": "unknown", "git_dirty": "unknown"}
     (clone / "file").write_text("one\n\ntwo \n")
     applied = subprocess.run([*git, "apply", "-"], input=uncommitted.encode(), check=False)
     assert applied.returncode == 0

@@ -6,7 +6,8 @@ import time
 import numpy as np
 import pandas as pd
 
-from mnist_exp import recipe, run_figures
+from mnist_exp.notebook import loading
+from mnist_exp.showing import one_run
 
 
 def history(split: str) -> pd.DataFrame:
@@ -22,7 +23,7 @@ def history(split: str) -> pd.DataFrame:
 
 
 def test_curves_draw_what_the_history_holds() -> None:
-    figure = run_figures.curves(history("validation"), "validation", recipe.load_target())
+    figure = one_run.curves(history("validation"), "validation", loading.load_target())
     accuracy, loss = figure.axes
     lines = {line.get_label(): list(line.get_ydata()) for line in accuracy.get_lines()}
     assert lines["train"] == [0.9, 0.97, 0.98]
@@ -35,7 +36,7 @@ def test_curves_of_a_long_run_are_quick() -> None:
     long = pd.concat([history("test")] * 400, ignore_index=True)
     long["epoch"] = range(1, 1201)
     start = time.perf_counter()
-    run_figures.curves(long, "test", recipe.load_target()).savefig(io.BytesIO())
+    one_run.curves(long, "test", loading.load_target()).savefig(io.BytesIO())
     assert time.perf_counter() - start < 5
 
 
@@ -44,7 +45,7 @@ def test_a_confusion_matrix_counts_truth_by_guess() -> None:
     counts = counts.rename_axis(columns="guess")
     for truth, guess in [(3, 3), (3, 3), (3, 8), (5, 5), (9, 4)]:
         counts.loc[truth, guess] += 1
-    axes = run_figures.confusion_matrix(counts, "two errors").axes[0]
+    axes = one_run.confusion_matrix(counts, "two errors").axes[0]
     shown = {(round(t.get_position()[0] - 0.5), round(t.get_position()[1] - 0.5)): t.get_text()
              for t in axes.texts if t.get_text() not in ("", "0")}  # fmt: skip
     assert shown == {(3, 3): "2", (8, 3): "1", (5, 5): "1", (4, 9): "1"}
@@ -53,7 +54,7 @@ def test_a_confusion_matrix_counts_truth_by_guess() -> None:
 
 def test_a_sheet_shows_each_digit_under_its_label() -> None:
     images = np.arange(1, 13)[:, None, None] * np.ones((12, 28, 28))
-    figure = run_figures.digit_sheet(images, np.arange(12) % 10, "digits")
+    figure = one_run.digit_sheet(images, np.arange(12) % 10, "digits")
     (axes,) = figure.axes
     sheet = axes.images[0].get_array()
     assert [text.get_text() for text in axes.texts] == [*"0123456789", "0", "1"]
@@ -65,8 +66,8 @@ def test_a_sheet_shows_each_digit_under_its_label() -> None:
 
 def test_digits_lie_ten_in_a_row() -> None:
     images = np.arange(1, 14, dtype=np.uint8)[:, None, None] * np.ones((28, 28), np.uint8)
-    sheet = run_figures.rows_of_ten(images)
+    sheet = one_run.rows_of_ten(images)
     assert sheet.shape == (56, 280)
     assert (sheet[28:, 56:84] == 13).all()
     assert (sheet[28:, 84:] == 0).all()
-    assert (run_figures.from_rows(sheet, 13) == images).all()
+    assert (one_run.from_rows(sheet, 13) == images).all()

@@ -18,9 +18,11 @@ from servers import free_port, wait_until_healthy
 from test_sweep import when
 from test_tracking import RECORD
 
-from mnist_exp import ROOT, ExpectedError, __version__, sweep, tracking
+from mnist_exp import ROOT, ExpectedError, __version__, tracking
 from mnist_exp.commands.cli import main
-from mnist_exp.sweep import Plan, Result
+from mnist_exp.runs import sweep
+from mnist_exp.runs.sweep import Plan
+from mnist_exp.runs.worker import Result
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +172,7 @@ def test_a_sweep_on_workers_started_by_hand_with_a_server_on_postgresql(tmp_path
 
 SWEEP = """
 import sys
-from mnist_exp import sweep
+from mnist_exp.runs import sweep
 from mnist_exp.commands import cli
 sweep.JOB = "quick_job"
 sys.exit(cli.main(sys.argv[1:]))

@@ -8,8 +8,10 @@ from scipy import stats
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, relu
 
-from mnist_exp import recipe, speed
+from mnist_exp.notebook import entries, loading
 from mnist_exp.recipe import PIXELS
+from mnist_exp.training import faster
+from mnist_exp.training.faster import Dropout
 
 CPU = torch.device("cpu")
 
@@ -17,7 +19,7 @@ CPU = torch.device("cpu")
 def masks(p: float, shape: tuple[int, ...], seed: int = 1, own: bool = True) -> Tensor:
     """Where a dropout of ones is not zero."""
     torch.manual_seed(seed)
-    module = speed.Dropout(p) if own else nn.Dropout(p)
+    module = Dropout(p) if own else nn.Dropout(p)
     return module(torch.ones(shape)) != 0
 
 
@@ -30,7 +32,7 @@ def test_dropouts_rate(p: float) -> None:
 
 def test_dropouts_scale_keeps_the_expectation() -> None:
     torch.manual_seed(1)
-    values = speed.Dropout(0.1)(torch.ones(1000)).unique()
+    values = Dropout(0.1)(torch.ones(1000)).unique()
     assert values.tolist() == pytest.approx([0, 65536 / 58982])  # 58982 = 0.9 * 2**16, rounded
 
 
@@ -51,7 +53,7 @@ def test_dropouts_counts_are_spread_as_torchs_are() -> None:
 
 def test_dropouts_masks_differ_from_call_to_call() -> None:
     torch.manual_seed(1)
-    module = speed.Dropout(0.5)
+    module = Dropout(0.5)
     first, second = (module(torch.ones(100_000)) != 0 for _ in range(2))
     agree = int((first == second).sum())
     assert stats.binomtest(agree, 100_000, 0.5).pvalue > 1e-3
@@ -74,7 +76,7 @@ def test_dropout_drops_the_gradient_of_what_it_drops(shape: tuple[int, ...], las
         x = x.to(memory_format=torch.channels_last)
     x.requires_grad_()
     torch.manual_seed(1)
-    output = speed.Dropout(0.5)(x)
+    output = Dropout(0.5)(x)
     output.sum().backward()
     assert x.grad is not None
     assert output.stride() == x.stride()
@@ -85,12 +87,12 @@ def test_dropout_drops_the_gradient_of_what_it_drops(shape: tuple[int, ...], las
 @pytest.mark.parametrize("p", [0, 1])
 def test_dropout_of_nothing_and_of_all(p: int) -> None:
     x = torch.rand(10)
-    assert torch.equal(speed.Dropout(p)(x), x * (1 - p))
+    assert torch.equal(Dropout(p)(x), x * (1 - p))
 
 
 def test_dropout_is_off_in_evaluation() -> None:
     x = torch.rand(10)
-    assert torch.equal(speed.Dropout(0.5).eval()(x), x)
+    assert torch.equal(Dropout(0.5).eval()(x), x)
 
 
 def test_what_is_replaced() -> None:
@@ -98,30 +100,30 @@ def test_what_is_replaced() -> None:
         nn.Conv2d(1, 2, 3), nn.Sequential(nn.Dropout(0.3)), nn.Dropout(0.2, inplace=True),
         nn.Dropout2d(0.1),
     )  # fmt: skip
-    speed.faster(network, CPU, torch.zeros(2, *PIXELS))
+    faster.speed_up(network, CPU, torch.zeros(2, *PIXELS))
     assert [type(module) for module in network] == [
         nn.Conv2d, nn.Sequential, nn.Dropout, nn.Dropout2d,
     ]  # fmt: skip
-    assert type(network[1][0]) is speed.Dropout
+    assert type(network[1][0]) is Dropout
     assert network[1][0].p == 0.3
 
 
-@pytest.mark.parametrize("number", recipe.numbers())
+@pytest.mark.parametrize("number", entries.numbers())
 def test_the_network_stays_the_same_function(number: int) -> None:
-    network = recipe.load(number).recipe.network()
+    network = loading.load_iteration(number).recipe.network()
     before = copy.deepcopy(network).eval()
     images = torch.rand(4, *PIXELS)
-    faster = speed.faster(network, CPU, images)
+    changed = faster.speed_up(network, CPU, images)
     with torch.no_grad():
-        assert torch.allclose(faster.eval()(images), before(images), atol=1e-5)
+        assert torch.allclose(changed.eval()(images), before(images), atol=1e-5)
     for (name, old), (same, new) in zip(
-        before.state_dict().items(), faster.state_dict().items(), strict=True
+        before.state_dict().items(), changed.state_dict().items(), strict=True
     ):
         assert name == same
         assert torch.equal(old, new)
     assert any(
         p.dim() == 4 and p.is_contiguous(memory_format=torch.channels_last)
-        for p in faster.parameters()
+        for p in changed.parameters()
     )
 
 
@@ -139,7 +141,7 @@ class Viewing(nn.Module):
 
 
 def test_a_network_that_needs_it_keeps_its_memory_format() -> None:
-    network = speed.faster(Viewing(), CPU, torch.zeros(2, *PIXELS))
+    network = faster.speed_up(Viewing(), CPU, torch.zeros(2, *PIXELS))
     assert network(torch.zeros(8, *PIXELS)).shape == (8, 10)
     assert network.conv.weight.is_contiguous()
 
@@ -154,7 +156,7 @@ def test_batch_norm_is_exact(shape: tuple[int, ...], without: list[str]) -> None
     for name in without:
         exact.register_parameter(name, None)
     own = nn.Sequential(copy.deepcopy(exact).float())
-    speed.exact_batch_norm(own)
+    faster.exact_batch_norm(own)
     x = (2 * torch.randn(shape) + 1).to(memory_format=torch.channels_last).requires_grad_()
     double = x.detach().double().requires_grad_()
     toward = torch.randn(shape)  # not channels_last, as a gradient may come
@@ -179,7 +181,7 @@ def test_batch_norm_is_exact(shape: tuple[int, ...], without: list[str]) -> None
 )  # fmt: skip
 def test_batch_norm_is_torchs_elsewhere(norm: nn.BatchNorm2d) -> None:
     own = nn.Sequential(copy.deepcopy(norm))
-    speed.exact_batch_norm(own)
+    faster.exact_batch_norm(own)
     x = torch.rand(4, 3, 5, 5).to(memory_format=torch.channels_last).to(norm.weight.dtype)
     assert torch.equal(own(x), norm(x))
     for ours, theirs in zip(own.buffers(), norm.buffers(), strict=True):
@@ -188,7 +190,7 @@ def test_batch_norm_is_torchs_elsewhere(norm: nn.BatchNorm2d) -> None:
 
 def test_batch_norm_refuses_what_torchs_refuses() -> None:
     own = nn.Sequential(nn.BatchNorm2d(3))
-    speed.exact_batch_norm(own)
+    faster.exact_batch_norm(own)
     with pytest.raises(ValueError, match="more than 1 value per channel"):
         own(torch.rand(1, 3, 1, 1))
     with pytest.raises(ValueError, match="expected 4D input"):
@@ -198,24 +200,24 @@ def test_batch_norm_refuses_what_torchs_refuses() -> None:
 def error_of_gradients(number: int, seed: int) -> float:
     """Against float64, without dropout: the largest of all parameters, relative."""
     torch.manual_seed(seed)
-    network = recipe.load(number).recipe.network()
+    network = loading.load_iteration(number).recipe.network()
     for module in network.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0
     double = copy.deepcopy(network).double()
     x, labels = torch.randn(128, *PIXELS), torch.randint(10, (128,))
-    faster = speed.faster(network, CPU, x[:2]).train()
-    cross_entropy(faster(x), labels).backward()
+    changed = faster.speed_up(network, CPU, x[:2]).train()
+    cross_entropy(changed(x), labels).backward()
     cross_entropy(double(x.double()), labels).backward()
     errors = []
-    for ours, exact in zip(faster.parameters(), double.parameters(), strict=True):
+    for ours, exact in zip(changed.parameters(), double.parameters(), strict=True):
         assert ours.grad is not None
         assert exact.grad is not None
         errors.append((ours.grad - exact.grad).norm() / exact.grad.norm())
     return max(errors).item()
 
 
-@pytest.mark.parametrize("number", [number for number in recipe.numbers() if number > 2])
+@pytest.mark.parametrize("number", [number for number in entries.numbers() if number > 2])
 def test_a_networks_gradients_are_exact(number: int) -> None:
     """A maximum or a ReLU may flip at a near tie, in torch's own layers as well, but not each time.
     With torch's batch normalisation in channels_last, most networks are further off every time."""

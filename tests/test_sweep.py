@@ -16,8 +16,10 @@ import pytest
 from handmade import record_run
 from mlflow import MlflowClient
 
-from mnist_exp import ROOT, ExpectedError, sweep, tracking
-from mnist_exp.sweep import Plan, Result
+from mnist_exp import ROOT, ExpectedError, tracking
+from mnist_exp.runs import sweep
+from mnist_exp.runs.sweep import Plan
+from mnist_exp.runs.worker import Result
 
 pytestmark = pytest.mark.usefixtures("store", "quick")
 
@@ -150,7 +152,7 @@ def test_a_worker_that_is_killed_loses_its_run_and_nothing_else() -> None:
 def interrupted(seconds: float, sign: int) -> subprocess.CompletedProcess[str]:
     """The command, which gets a signal some time after its first run has begun. An epoch is over in
     a fraction of a second: there are enough of them that no run ends before the signal comes."""
-    code = "import sys; from mnist_exp import sweep; from mnist_exp.commands import cli; "
+    code = "import sys; from mnist_exp.runs import sweep; from mnist_exp.commands import cli; "
     code += "sweep.JOB = 'quick_job'; "
     code += "sys.exit(cli.main(['sweep', '--models=2', '--seeds=2', '--epochs=60', '--workers=2']))"
     process = subprocess.Popen(

@@ -13,16 +13,20 @@ from torch import Tensor, nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, StepLR
 
-from mnist_exp import ExpectedError, recipe, training
+from mnist_exp import ExpectedError
 from mnist_exp.data import Digits
+from mnist_exp.notebook import loading
 from mnist_exp.preprocess import Deslant, slant
 from mnist_exp.recipe import ExponentialAverage, Recipe
-from mnist_exp.training import (
-    Classifier,
+from mnist_exp.runs import environment
+from mnist_exp.training.classifier import Classifier
+from mnist_exp.training.loop import (
     EpochResult,
     NonFiniteLossError,
     Progress,
     Training,
+    classifier,
+    loop,
 )
 from mnist_exp.views import Rotations
 
@@ -34,7 +38,7 @@ def results(
     mnist: Mnist, number: int = 6, *, digits: int = 1000, seed: int = 1, draw: bool = False
 ) -> list[EpochResult]:
     """Two epochs of an iteration on so many digits, without their times."""
-    short = dataclasses.replace(recipe.load(number).recipe, epochs=2)
+    short = dataclasses.replace(loading.load_iteration(number).recipe, epochs=2)
     job = Training(short, mnist[0][:digits], mnist[1][:500], seed=seed, device=CPU)
     found = []
     for result in job.epochs():
@@ -70,7 +74,7 @@ RESTORED: dict[str, tuple[int, dict[str, Any]]] = {
 def test_a_restored_training_goes_on_bit_for_bit(
     mnist: Mnist, number: int, changed: dict[str, Any]
 ) -> None:
-    own = dataclasses.replace(recipe.load(number).recipe, epochs=3, **changed)
+    own = dataclasses.replace(loading.load_iteration(number).recipe, epochs=3, **changed)
 
     def begin(seed: int = 1) -> Training:
         return Training(own, mnist[0][:600], mnist[1][:500], seed=seed, device=CPU)
@@ -98,7 +102,7 @@ def test_a_restored_training_goes_on_bit_for_bit(
 
 def test_a_state_holds_numbers_of_python_only(mnist: Mnist) -> None:
     own = dataclasses.replace(
-        recipe.load(2).recipe,
+        loading.load_iteration(2).recipe,
         epochs=2,
         schedule=partial(LambdaLR, lr_lambda=lambda epoch: np.cos(epoch / 10)),
     )
@@ -112,7 +116,7 @@ def test_a_state_holds_numbers_of_python_only(mnist: Mnist) -> None:
 
 def test_every_digit_is_trained_on_and_scored(mnist: Mnist) -> None:
     seen: list[Progress] = []
-    odd = dataclasses.replace(recipe.load(2).recipe, batch_size=300, epochs=1)
+    odd = dataclasses.replace(loading.load_iteration(2).recipe, batch_size=300, epochs=1)
     job = Training(odd, mnist[0][:1001], mnist[1][:1234], seed=1, device=CPU)
     (result,) = job.epochs(seen.append)
     assert result.train.total == 1001
@@ -131,7 +135,7 @@ def test_it_learns(mnist: Mnist) -> None:
 
 def test_the_schedule_is_stepped_once_an_epoch(mnist: Mnist) -> None:
     stepped = dataclasses.replace(
-        recipe.load(2).recipe, epochs=5, schedule=partial(StepLR, step_size=2, gamma=0.1)
+        loading.load_iteration(2).recipe, epochs=5, schedule=partial(StepLR, step_size=2, gamma=0.1)
     )
     job = Training(stepped, mnist[0][:200], mnist[1][:100], seed=1, device=CPU)
     rates = [result.learning_rate for result in job.epochs()]
@@ -140,7 +144,7 @@ def test_the_schedule_is_stepped_once_an_epoch(mnist: Mnist) -> None:
 
 def test_a_schedule_of_batches_has_a_step_for_each(mnist: Mnist) -> None:
     own = dataclasses.replace(
-        recipe.load(2).recipe, batch_size=100, epochs=4, batch_schedule=ONE_CYCLE
+        loading.load_iteration(2).recipe, batch_size=100, epochs=4, batch_schedule=ONE_CYCLE
     )
     job = Training(own, mnist[0][:450], mnist[1][:100], seed=1, device=CPU)
     rates = [job.optimizer.param_groups[0]["lr"]]
@@ -155,7 +159,9 @@ def test_a_schedule_of_batches_has_a_step_for_each(mnist: Mnist) -> None:
 def test_the_average_is_what_is_evaluated(mnist: Mnist) -> None:
     """Against the formula, on the weights after every second of ten steps."""
     averaging = ExponentialAverage(decay=0.28, every=2)
-    own = dataclasses.replace(recipe.load(3).recipe, batch_size=50, epochs=1, averaging=averaging)
+    own = dataclasses.replace(
+        loading.load_iteration(3).recipe, batch_size=50, epochs=1, averaging=averaging
+    )
     job = Training(own, mnist[0][:500], mnist[1][:500], seed=1, device=CPU)
     seen: list[dict[str, Tensor]] = []
     (result,) = job.epochs(lambda _: seen.append(copy.deepcopy(job.network.state_dict())))
@@ -166,8 +172,8 @@ def test_the_average_is_what_is_evaluated(mnist: Mnist) -> None:
             expected = decay * expected + (1 - decay) * seen[step][name]
         assert torch.allclose(average[name], expected, atol=1e-6), name
         assert not torch.allclose(average[name], seen[-1][name], atol=1e-6)
-    output = training.predict(job.classifier, mnist[1].images[:500])
-    assert training.score(output, mnist[1][:500]) == result.evaluation
+    output = classifier.predict(job.classifier, mnist[1].images[:500])
+    assert loop.score(output, mnist[1][:500]) == result.evaluation
     assert torch.equal(job.output, output)
 
 
@@ -184,7 +190,7 @@ def test_a_score_counts(mnist: Mnist) -> None:
             return self.bias.expand(len(x), 10)
 
     test = mnist[1]
-    score = training.score(training.predict(Classifier(First()), test.images), test)
+    score = loop.score(classifier.predict(Classifier(First()), test.images), test)
     assert score.total == 10_000
     assert score.correct == 1_028  # sevens in the test set, LeCun et al. (1998)
     assert score.errors == 8_972
@@ -192,22 +198,24 @@ def test_a_score_counts(mnist: Mnist) -> None:
 
 
 def test_evaluation_draws_nothing_and_leaves_the_network_as_it_is(mnist: Mnist) -> None:
-    network = recipe.load(6).recipe.network()
+    network = loading.load_iteration(6).recipe.network()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    first, again = (training.predict(Classifier(network), mnist[1].images[:100]) for _ in range(2))
+    first, again = (
+        classifier.predict(Classifier(network), mnist[1].images[:100]) for _ in range(2)
+    )
     assert torch.equal(first, again)
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
 
 def test_a_non_finite_loss_ends_training(mnist: Mnist) -> None:
-    wild = dataclasses.replace(recipe.load(2).recipe, optimizer=partial(SGD, lr=1e20))
+    wild = dataclasses.replace(loading.load_iteration(2).recipe, optimizer=partial(SGD, lr=1e20))
     job = Training(wild, mnist[0][:2000], mnist[1][:100], seed=1, device=CPU)
     with pytest.raises(NonFiniteLossError, match=r"became (nan|inf) in epoch 1, batch \d+ of 16"):
         list(job.epochs())
 
 
 def test_a_non_finite_evaluation_ends_training(mnist: Mnist) -> None:
-    wild = dataclasses.replace(recipe.load(2).recipe, optimizer=partial(SGD, lr=1e30))
+    wild = dataclasses.replace(loading.load_iteration(2).recipe, optimizer=partial(SGD, lr=1e30))
     job = Training(wild, mnist[0][:100], mnist[1][:100], seed=1, device=CPU)  # a single step
     with pytest.raises(NonFiniteLossError, match=r"the evaluation of epoch 1 gave (nan|inf)"):
         list(job.epochs())
@@ -215,7 +223,7 @@ def test_a_non_finite_evaluation_ends_training(mnist: Mnist) -> None:
 
 def test_the_classifier_takes_pixels(mnist: Mnist) -> None:
     images = mnist[1].images[:10]
-    network = recipe.load(3).recipe.network().eval()
+    network = loading.load_iteration(3).recipe.network().eval()
     with torch.no_grad():
         expected = network((images.float() / 255 - 0.1307) / 0.3081)
         assert torch.equal(Classifier(network)(images), expected)
@@ -228,7 +236,7 @@ def test_the_classifier_takes_pixels(mnist: Mnist) -> None:
 def test_an_exported_classifier_takes_any_number_of_images(
     views: Rotations | None, mnist: Mnist
 ) -> None:
-    classifier = Classifier(recipe.load(3).recipe.network(), Deslant(), views).eval()
+    classifier = Classifier(loading.load_iteration(3).recipe.network(), Deslant(), views).eval()
     images = mnist[1].images
     any_number = [{0: torch.export.Dim.DYNAMIC}]
     exported = torch.export.export(classifier, (images[:2],), dynamic_shapes=any_number).module()
@@ -239,7 +247,9 @@ def test_an_exported_classifier_takes_any_number_of_images(
 def test_the_network_sees_augmented_normalised_digits(mnist: Mnist) -> None:
     images = mnist[0].images[:64]
     plain, rotated = (
-        training.network_input(recipe.load(n).recipe, images, torch.Generator().manual_seed(1))
+        classifier.network_input(
+            loading.load_iteration(n).recipe, images, torch.Generator().manual_seed(1)
+        )
         for n in (4, 5)
     )
     assert plain.mean().item() == pytest.approx(0, abs=0.05)
@@ -248,18 +258,20 @@ def test_the_network_sees_augmented_normalised_digits(mnist: Mnist) -> None:
 
 
 def test_preprocessing_comes_after_augmentation_and_in_evaluation(mnist: Mnist) -> None:
-    own = dataclasses.replace(recipe.load(5).recipe, epochs=1, preprocess=Deslant())
-    seen = training.network_input(own, mnist[0].images[:64], torch.Generator().manual_seed(1))
+    own = dataclasses.replace(loading.load_iteration(5).recipe, epochs=1, preprocess=Deslant())
+    seen = classifier.network_input(own, mnist[0].images[:64], torch.Generator().manual_seed(1))
     assert slant(seen - seen.min()).abs().mean() < 0.01
     job = Training(own, mnist[0][:200], mnist[1][:500], seed=1, device=CPU)
     (result,) = job.epochs()
-    output = training.predict(Classifier(job.network, Deslant()), mnist[1].images[:500])
-    assert training.score(output, mnist[1][:500]) == result.evaluation
+    output = classifier.predict(Classifier(job.network, Deslant()), mnist[1].images[:500])
+    assert loop.score(output, mnist[1][:500]) == result.evaluation
 
 
 def test_an_evaluated_image_is_seen_from_each_view(mnist: Mnist) -> None:
     views = Rotations((-20, 0, 20))
-    own = dataclasses.replace(recipe.load(3).recipe, epochs=1, preprocess=Deslant(), views=views)
+    own = dataclasses.replace(
+        loading.load_iteration(3).recipe, epochs=1, preprocess=Deslant(), views=views
+    )
     train, test = mnist[0][:2000], mnist[1][:500]
     job, plain = (
         Training(recipe, train, test, seed=1, device=CPU)
@@ -269,22 +281,22 @@ def test_an_evaluated_image_is_seen_from_each_view(mnist: Mnist) -> None:
     assert result.train == without.train
     alone = Classifier(job.network, Deslant())
     probabilities = [
-        training.predict(alone, view).softmax(1) for view in views(test.images.float())
+        classifier.predict(alone, view).softmax(1) for view in views(test.images.float())
     ]
     mean = torch.stack(probabilities).mean(dim=0)
     assert torch.allclose(job.output.exp(), mean, atol=1e-5)
-    assert training.score(mean.log(), test).correct == result.evaluation.correct
+    assert loop.score(mean.log(), test).correct == result.evaluation.correct
     assert not torch.allclose(job.output.softmax(1), plain.output.softmax(1), atol=1e-3)
 
 
 def test_devices() -> None:
-    assert training.choose_device("cpu").type == "cpu"
-    assert training.choose_device("auto").type in ("cuda", "mps", "cpu")
+    assert environment.choose_device("cpu").type == "cpu"
+    assert environment.choose_device("auto").type in ("cuda", "mps", "cpu")
     with pytest.raises(ExpectedError, match=r"DEVICE=gpu: this machine has .*cpu"):
-        training.choose_device("gpu")
+        environment.choose_device("gpu")
     if not torch.cuda.is_available():
         with pytest.raises(ExpectedError, match="DEVICE=cuda"):
-            training.choose_device("cuda")
+            environment.choose_device("cuda")
 
 
 def test_a_recipe_of_ones_own(mnist: Mnist) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from mnist_exp.evidence.comparison import Comparison
     from mnist_exp.evidence.verdict import RunVerdict
-    from mnist_exp.plan import Plan
+    from mnist_exp.runs.plan import Plan
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -59,15 +59,15 @@ def _run(options: argparse.Namespace) -> int:
     from mnist_exp import tracking
 
     tracking.check_answers()  # before torch takes its seconds
-    from mnist_exp import run
-    from mnist_exp.plan import settle
+    from mnist_exp.runs import resume
+    from mnist_exp.runs.plan import settle
 
     plan = settle(
         options.model, seed=options.seed, epochs=options.epochs, device=options.device,
         split=options.split,
     )  # fmt: skip
     if options.resume:
-        begun = run.unfinished(plan)
+        begun = resume.unfinished(plan)
         if begun is None:
             raise ExpectedError(
                 f"there is no unfinished run of model {options.model} to resume with this code, "
@@ -78,14 +78,14 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _resume(options: argparse.Namespace) -> int:
-    from mnist_exp import run
+    from mnist_exp.runs import resume
 
-    return _carry_out(run.resume(options.run))
+    return _carry_out(resume.resume(options.run))
 
 
 def _reproduce(options: argparse.Namespace) -> int:
-    from mnist_exp import reproduce
     from mnist_exp.common.words import percent
+    from mnist_exp.runs import reproduce
 
     plan = reproduce.plan(options.run)
     epochs = counted(len(plan.history), "epoch")
@@ -103,8 +103,9 @@ def _reproduce(options: argparse.Namespace) -> int:
 
 
 def _carry_out(plan: Plan) -> int:
-    from mnist_exp import run, tracking
+    from mnist_exp import tracking
     from mnist_exp.commands.display import ProgressDisplay
+    from mnist_exp.runs import run
 
     _print_plan(plan)
     with ProgressDisplay(plan.recipe.epochs, plan.split) as display:
@@ -173,9 +174,9 @@ def _check_baseline(options: argparse.Namespace) -> int:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    from mnist_exp import sweep
     from mnist_exp.commands.display import SweepDisplay
     from mnist_exp.evidence import comparison
+    from mnist_exp.runs import sweep
 
     plan = sweep.plan(options.models, options.seeds, split=options.split, epochs=options.epochs)
     count = len(plan.held) + len(plan.missing)
@@ -212,10 +213,10 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _print_verdicts(verdicts: pd.DataFrame, split: str = "test") -> None:
-    from mnist_exp import recipe
+    from mnist_exp.notebook import loading
     from mnist_exp.showing import tables
 
-    table = tables.shown(verdicts, recipe.load_target(), split)
+    table = tables.shown(verdicts, loading.load_target(), split)
     for words in table.columns.intersection(["idea", "verdict"]):
         table[words] = table[words].str.ljust(table[words].str.len().max())
     print(table.to_string(index=False))
@@ -318,9 +319,9 @@ def _restore(options: argparse.Namespace) -> int:
 
 
 def _new(options: argparse.Namespace) -> int:
-    from mnist_exp import recipe
+    from mnist_exp.notebook import entries
 
-    file = recipe.create(options.model, options.source)
+    file = entries.create(options.model, options.source)
     print(
         f"{file} is a copy of model {options.source}: "
         "change one thing, and say what in its docstring"

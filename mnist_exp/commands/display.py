@@ -12,8 +12,9 @@ from tqdm import tqdm
 from mnist_exp.common.words import percent
 
 if TYPE_CHECKING:
-    from mnist_exp.sweep import Plan, Result
-    from mnist_exp.training import EpochResult, Progress
+    from mnist_exp.runs.sweep import Plan
+    from mnist_exp.runs.worker import Result
+    from mnist_exp.training.loop import EpochResult, Progress
 
 
 class ProgressDisplay:

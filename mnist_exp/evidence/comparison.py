@@ -12,11 +12,13 @@ from typing import Any
 
 import pandas as pd
 
-from mnist_exp import ExpectedError, recipe, tracking
+from mnist_exp import ExpectedError, tracking
 from mnist_exp.common.words import ranges
 from mnist_exp.evidence import effect, scores, verdict
 from mnist_exp.evidence.effect import Effect
-from mnist_exp.recipe import Entry, Target
+from mnist_exp.notebook import entries, loading
+from mnist_exp.notebook.entries import Entry
+from mnist_exp.recipe import Target
 
 WHOLE: Any = {"seed": int, "parameters": int}
 """Columns of whole numbers, also where the runs of others have none."""
@@ -139,7 +141,7 @@ def compare(models: Collection[int] = ()) -> Comparison:
 
     Raises ExpectedError when it holds no run of them.
     """
-    target = recipe.load_target()
+    target = loading.load_target()
     runs = _ours(tracking.runs())
     if models:
         runs = runs[runs["model"].isin(models)]
@@ -148,19 +150,19 @@ def compare(models: Collection[int] = ()) -> Comparison:
         number = absent[0] if absent else 6
         name = f"model {number}" if absent else "an iteration"
         if absent:
-            recipe.read(number)  # says so when there is no such iteration at all
+            entries.read(number)  # says so when there is no such iteration at all
         raise ExpectedError(
             f"the store holds no run of {name}: make run MODEL={number}, or make import for the "
             "published runs"
         )
 
-    there = [number for number in recipe.numbers() if number in set(runs["model"])]
-    iterations = {number: recipe.read(number) for number in there}
+    there = [number for number in entries.numbers() if number in set(runs["model"])]
+    iterations = {number: entries.read(number) for number in there}
     hashes = {number: iteration.code_sha256 for number, iteration in iterations.items()}
     runs = runs.assign(excluded=scores.exclusions(runs, hashes))
     history = tracking.history(runs["run_id"])
     runs = runs.join(scores.scores(runs, history, target))
-    unrun = () if models else tuple(set(recipe.numbers()) - set(runs["model"]))
+    unrun = () if models else tuple(set(entries.numbers()) - set(runs["model"]))
     found = Comparison(target, iterations, runs, history, pd.DataFrame(), unrun)
     return dataclasses.replace(found, verdicts=_titled(verdict.iterations(found.counting, target)))
 
@@ -177,7 +179,7 @@ def changed_lines(before: Entry, after: Entry) -> tuple[tuple[str, str], ...]:
 
 def of_runs(run_ids: Collection[str], split: str) -> pd.DataFrame:
     """The verdicts on iterations as far as these runs go, whether they count or not."""
-    target = recipe.load_target()
+    target = loading.load_target()
     runs = _ours(tracking.runs())
     runs = runs[runs["run_id"].isin(run_ids)].sort_values(["model", "seed"])
     history = tracking.history(runs["run_id"])
@@ -194,7 +196,7 @@ def _ours(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _titled(verdicts: pd.DataFrame) -> pd.DataFrame:
-    titles = [recipe.read(number).title for number in verdicts["model"]]
+    titles = [entries.read(number).title for number in verdicts["model"]]
     verdicts.insert(1, "title", pd.Series(titles, dtype=object))
     return verdicts
 

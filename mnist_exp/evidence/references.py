@@ -3,7 +3,7 @@
 import pandas as pd
 
 from mnist_exp.evidence.comparison import Comparison
-from mnist_exp.recipe import EXPERIMENTS
+from mnist_exp.notebook.entries import EXPERIMENTS
 
 COURSE = EXPERIMENTS / "published.csv"
 PUBLIC_RESULTS = EXPERIMENTS / "public.csv"

@@ -1,33 +1,17 @@
-"""Figures of one run, and what all figures have in common.
-
-Colours mean the same in every figure, and are told apart by colour-blind readers. Drawn without
-seaborn, which takes a second to import.
-"""
+"""Figures of one run, drawn without seaborn, which takes a second to import."""
 
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from mnist_exp.common.words import percent
 from mnist_exp.recipe import Target
+from mnist_exp.showing import style
+from mnist_exp.showing.style import GREY, HELD_OUT, PAPER, STYLE, TRAIN
 
-mpl.use("Agg")  # another would look for a screen
-TRAIN, HELD_OUT, PASS, FAIL = "#0173b2", "#de8f05", "#029e73", "#d55e00"
-"""The first of seaborn's palette `colorblind`."""
-INK, GREY, PAPER = "#222222", "#8a8a8a", "#fffffe"
-"""INK and PAPER stand for themselves in a file; a page replaces them by its own."""
-TEXT = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
-STYLE: Any = dict.fromkeys(TEXT, INK) | {
-    "figure.facecolor": PAPER,
-    "axes.facecolor": "none",
-    "axes.unicode_minus": False,  # as in tables
-    "text.parse_math": False,  # names show as they are
-}
 LABEL, GAP = 9, 5
 """Pixels above and beside each digit on a sheet."""
 
@@ -43,9 +27,9 @@ def curves(history: pd.DataFrame, split: str, target: Target) -> Figure:
         axes.set(xlabel="epoch", ylabel=quantity)
         axes.legend()
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        despine(axes)
+        style.despine(axes)
     accuracy = figure.axes[0]
-    bar(accuracy, target, label=True)
+    style.bar(accuracy, target, label=True)
     accuracy.yaxis.set_major_formatter(PercentFormatter(1, decimals=1, symbol=" %"))
     if history[f"{split}_accuracy"].iloc[-1] > 0.98:  # the first epochs would flatten the rest
         accuracy.set_ylim(0.97, 1)
@@ -119,18 +103,3 @@ def misclassified(images: np.ndarray, mistakes: pd.DataFrame) -> Figure:
     rows: Any = mistakes.itertuples()
     labels = [f"{row.truth}→{row.guess} {100 * row.probability:.0f}" for row in rows]
     return digit_sheet(images, np.array(labels), "truth → guess, probability in percent")
-
-
-def bar(axes: Axes, target: Target, *, label: bool) -> None:
-    """The accuracy that the target asks for, as a line."""
-    axes.axhline(target.test_accuracy, color=INK, linestyle="--", linewidth=1)
-    if label:
-        axes.annotate(
-            percent(target.test_accuracy), (0.01, target.test_accuracy), fontsize=8, va="bottom",
-            xycoords=("axes fraction", "data"),
-        )  # fmt: skip
-
-
-def despine(axes: Axes) -> None:
-    """Leave the axes to the left and below."""
-    axes.spines[["top", "right"]].set_visible(False)

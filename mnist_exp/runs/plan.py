@@ -1,28 +1,25 @@
 """All that is settled before a run begins: what is trained, how, and from what."""
 
 import dataclasses
-import hashlib
-import inspect
-import platform
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 from torch import nn
 
-from mnist_exp import ExpectedError, augment, data, preprocess, recipe, speed, training, views
-from mnist_exp.receptive_field import (
+from mnist_exp import ExpectedError, data
+from mnist_exp.notebook import loading
+from mnist_exp.notebook.loading import Iteration
+from mnist_exp.recipe import PIXELS, Recipe, Target
+from mnist_exp.runs import environment
+from mnist_exp.training import classifier
+from mnist_exp.training.classifier import Classifier
+from mnist_exp.training.receptive_field import (
     ReceptiveFieldError,
     output_field,
     receptive_field_table,
 )
-from mnist_exp.recipe import PIXELS, Iteration, Recipe, Target, where
-
-CPUINFO = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True)
@@ -58,14 +55,14 @@ class Plan:
             "split": self.split,
             "parameters": self.parameters,
             "receptive_field": self.receptive_field,
-            **environment(self.device),
+            **environment.settings(self.device),
         }
 
     def tags(self) -> dict[str, str]:
         """What the run was made from, as tags of the run."""
         return {
             "code_sha256": self.iteration.code_sha256,
-            "training_sha256": training_sha256(),
+            "training_sha256": environment.training_sha256(),
             "overrides": self.overrides,
             **{f"sha256.{name}": value for name, value in data.SHA256.items()},
         }
@@ -80,43 +77,6 @@ class Plan:
         return deciding | self.tags()
 
 
-def environment(device: torch.device) -> dict[str, object]:
-    """What decides the numbers of a run beside its recipe and seed, as parameters of the run."""
-    return {
-        "device": device.type,
-        "threads": torch.get_num_threads(),
-        "machine": f"{platform.system()} {platform.machine()}",
-        "processor": processor(),
-        # Which of their kernels torch's operations take.
-        "instructions": torch.backends.cpu.get_cpu_capability(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "torchvision", "mlflow", "mnist-exp")},
-    }
-
-
-@cache
-def processor() -> str:
-    """Its name and kind, as far as the system tells: the libraries that torch computes with choose
-    by more than the instructions."""
-    try:
-        lines = CPUINFO.read_text().splitlines()
-    except OSError:  # no Linux
-        return platform.processor() or "unknown"
-    parts = [line.partition(":") for line in lines]
-    fields = {key.strip(): value.strip() for key, _, value in parts}  # of the last core
-    labels = {"model name": "", "cpu family": "family ", "model": "model "}
-    labels |= {"CPU implementer": "implementer ", "CPU part": "part "}  # ARM
-    known = [f"{label}{fields[key]}" for key, label in labels.items() if fields.get(key)]
-    return ", ".join(known) or "unknown"
-
-
-@cache
-def training_sha256() -> str:
-    """SHA-256 of the package's code that takes part in a training, without comments and layout."""
-    sources = map(inspect.getsource, (augment, preprocess, data, speed, training, views))
-    return hashlib.sha256("".join(map(recipe.code_sha256, sources)).encode()).hexdigest()
-
-
 def settle(
     number: int, *, seed: int = 1, epochs: int | None = None, device: str = "auto",
     split: data.Split = "test",
@@ -126,7 +86,7 @@ def settle(
     Raises ExpectedError for anything that cannot be run.
     """
     data.check_split(split)
-    iteration = recipe.load(number)
+    iteration = loading.load_iteration(number)
     changed: dict[str, Any] = (
         {} if epochs in (None, iteration.recipe.epochs) else {"epochs": epochs}
     )
@@ -139,13 +99,13 @@ def settle(
         table, receptive_field = None, f"unknown: {error}"
     return Plan(
         iteration=iteration,
-        target=recipe.load_target(),
+        target=loading.load_target(),
         recipe=dataclasses.replace(iteration.recipe, **changed),
         overrides=", ".join(f"{key}={value}" for key, value in changed.items()) or "none",
         seed=seed,
         split=split,
-        device=training.choose_device(device),
-        parameters=recipe.count_parameters(network),
+        device=environment.choose_device(device),
+        parameters=classifier.count_parameters(network),
         receptive_field=receptive_field,
         table=table,
     )
@@ -162,11 +122,11 @@ def _try_out(iteration: Iteration) -> nn.Module:
         if recipe.batch_schedule:
             recipe.batch_schedule(recipe.optimizer(network.parameters()), total_steps=100)
         images = torch.zeros(2, *PIXELS, dtype=torch.uint8)
-        trained = network.eval()(training.network_input(recipe, images, torch.Generator()))
-        classifier = training.Classifier(network, recipe.preprocess, recipe.views)
-        shapes = [tuple(output.shape) for output in (trained, training.predict(classifier, images))]
+        trained = network.eval()(classifier.network_input(recipe, images, torch.Generator()))
+        whole = Classifier(network, recipe.preprocess, recipe.views)
+        shapes = [tuple(output.shape) for output in (trained, classifier.predict(whole, images))]
     except Exception as error:
-        raise ExpectedError(where(error, iteration.path)) from error
+        raise ExpectedError(loading.where(error, iteration.path)) from error
     for shape in shapes:
         if shape != (2, 10):
             raise ExpectedError(

@@ -133,7 +133,7 @@ def _like(rows: Tensor, x: Tensor) -> Tensor:
     return rows.view(n, h, w, c).permute(0, 3, 1, 2)
 
 
-def faster(network: nn.Module, device: torch.device, example: Tensor) -> nn.Module:
+def speed_up(network: nn.Module, device: torch.device, example: Tensor) -> nn.Module:
     """The network on a device, changed in place: the same function, trained faster.
 
     It has `cheaper_dropout` and `exact_batch_norm`; and on a CPU, weights and with them activations

@@ -1,21 +1,21 @@
 """What a run records: at its beginning, after each epoch, and at its end."""
 
 import logging
-import subprocess
 from collections import deque
 
 import pandas as pd
 import torch
-import torchinfo
 
-from mnist_exp import ROOT, data, markdown, run_figures, tracking, training
+from mnist_exp import data, markdown, tracking
 from mnist_exp.common.words import percent
 from mnist_exp.evidence import scores, verdict
 from mnist_exp.evidence.verdict import RunVerdict
-from mnist_exp.plan import Plan
-from mnist_exp.recipe import PIXELS, Recipe
+from mnist_exp.runs import provenance
+from mnist_exp.runs.plan import Plan
+from mnist_exp.showing import description, one_run
 from mnist_exp.tracking import ui
-from mnist_exp.training import EpochResult, Training
+from mnist_exp.training import classifier
+from mnist_exp.training.loop import EpochResult, Training
 
 log = logging.getLogger(__name__)
 
@@ -28,16 +28,16 @@ def beginning(
 ) -> None:
     """What is known before the first epoch: description, source, layers, digits, provenance."""
     iteration = plan.iteration
-    provenance, uncommitted = _provenance()
-    run.set_tags(provenance | {"idea": iteration.title})
-    run.describe(markdown.run_description(iteration, "In training."))
+    state, uncommitted = provenance.git_state()
+    run.set_tags(state | {"idea": iteration.title})
+    run.describe(description.run_description(iteration, "In training."))
     run.log_metrics({"parameters": plan.parameters, "model": iteration.number})
     run.log_text(iteration.source, f"source/{iteration.path.name}")
     if uncommitted:
         run.log_text(uncommitted, "source/uncommitted.diff")
     if plan.table is not None:
         run.log_table(plan.table, "receptive_field")
-    run.log_text(_layers(plan.recipe), "layers.txt")
+    run.log_text(provenance.layers(plan.recipe), "layers.txt")
     for digits, context in ((train, "training"), (held_out, "evaluation")):
         name = f"MNIST, {len(digits):,} digits"
         run.log_dataset(
@@ -45,11 +45,11 @@ def beginning(
             digest=digits.sha256(), source=data.ORIGIN,
         )  # fmt: skip
     some = train[:SHEET]
-    seen = training.network_input(
+    seen = classifier.network_input(
         plan.recipe, some.images, torch.Generator().manual_seed(plan.seed)
     )
     title = "Training digits as the network sees them"
-    sheet = run_figures.digit_sheet(seen[:, 0].numpy(), some.labels.numpy(), title)
+    sheet = one_run.digit_sheet(seen[:, 0].numpy(), some.labels.numpy(), title)
     run.log_figure(sheet, "digits")
 
 
@@ -105,7 +105,7 @@ def end(run: tracking.RunWriter, plan: Plan, job: Training) -> RunVerdict | None
     run.log_metrics({key: round(100 * value, 4) for key, value in summary.items()})
 
     _mistakes(run, plan, job)
-    run.log_figure(run_figures.curves(history, split, target), "curves")
+    run.log_figure(one_run.curves(history, split, target), "curves")
 
     outcome = None
     result = f"Final {split} accuracy {percent(accuracy.iloc[-1])}."
@@ -115,7 +115,7 @@ def end(run: tracking.RunWriter, plan: Plan, job: Training) -> RunVerdict | None
         kept = pd.DataFrame([own | {"test_images": len(job.evaluation)}])
         outcome = verdict.judge_run(kept.join(scores.scores(kept, history, target)).iloc[0], target)
         result = f"{str(outcome).capitalize()}. {result}"
-        details = markdown.verdict_table(outcome)
+        details = description.verdict_table(outcome)
     if plan.table is not None:
         table = ui.run_path(run.experiment_id, run.run_id, "receptive_field.json")
         result += f" Receptive field {plan.receptive_field} ([table]({table}))."
@@ -131,7 +131,7 @@ def end(run: tracking.RunWriter, plan: Plan, job: Training) -> RunVerdict | None
         result += f" The network could not be exported: {markdown.escape(str(error))}"
     if outcome:
         run.set_tags({"verdict": str(outcome)} | outcome.reasons)
-    run.describe(markdown.run_description(plan.iteration, result, details))
+    run.describe(description.run_description(plan.iteration, result, details))
     return outcome
 
 
@@ -149,9 +149,9 @@ def _mistakes(run: tracking.RunWriter, plan: Plan, job: Training) -> None:
     mistakes["probability"] = probability[wrong]
     run.log_table(pd.DataFrame(mistakes), "misclassified")
     if len(wrong):
-        run.log_image(run_figures.rows_of_ten(digits.images[wrong, 0].numpy()), "misclassified")
+        run.log_image(one_run.rows_of_ten(digits.images[wrong, 0].numpy()), "misclassified")
     title = f"{plan.name}: {len(wrong)} of {len(digits):,} {plan.split} digits wrong at the end"
-    run.log_figure(run_figures.confusion_matrix(counts, title), "confusion_matrix")
+    run.log_figure(one_run.confusion_matrix(counts, title), "confusion_matrix")
 
 
 def metrics(result: EpochResult, split: str) -> dict[str, float]:
@@ -165,29 +165,3 @@ def metrics(result: EpochResult, split: str) -> dict[str, float]:
         "learning_rate": result.learning_rate,
         "epoch_seconds": result.seconds,
     }
-
-
-def _layers(recipe: Recipe) -> str:
-    summary = torchinfo.summary(
-        recipe.network(), (1, *PIXELS), verbose=0, device="cpu", row_settings=("var_names",),
-        col_names=("input_size", "output_size", "kernel_size", "num_params"),
-    )  # fmt: skip
-    return f"{summary}\n"
-
-
-def _provenance() -> tuple[dict[str, str], str]:
-    """Where the code stands in git, as tags, and what is not committed, as status and diff."""
-    try:
-        commit = _git("rev-parse", "HEAD").strip()
-        status, diff = _git("status", "--porcelain"), _git("diff", "HEAD")
-    except (FileNotFoundError, subprocess.CalledProcessError):  # no git, or no checkout of it
-        return {"git_commit": "unknown", "git_dirty": "unknown"}, ""
-    tags = {"git_commit": commit, "git_dirty": str(bool(status)).lower()}
-    # The status names new files, which a diff leaves out; `git apply` skips what precedes a diff.
-    return tags, f"{status}\n{diff}" if status else ""
-
-
-def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(ROOT), *arguments]
-    done = subprocess.run(command, capture_output=True, check=True)
-    return done.stdout.decode(errors="backslashreplace")

@@ -10,11 +10,12 @@ from typing import Any
 import pandas as pd
 import torch
 
-from mnist_exp import ExpectedError, data, recipe, record, tracking, training
+from mnist_exp import ExpectedError, data, tracking
 from mnist_exp.common.words import counted
-from mnist_exp.plan import environment, training_sha256
+from mnist_exp.notebook import code_hash, entries, loading
 from mnist_exp.recipe import Recipe
-from mnist_exp.training import Training
+from mnist_exp.runs import environment, record
+from mnist_exp.training.loop import Training
 
 LAST_EPOCHS = 5
 TOLERANCE = 0.005
@@ -88,10 +89,10 @@ def plan(run_id: str) -> Plan:
             raise ExpectedError(f"run {run_id} was trained on another {name}")
     torch.set_num_threads(int(row["threads"]))
     try:
-        device = training.choose_device(row["device"])
+        device = environment.choose_device(row["device"])
     except ExpectedError:  # another machine: a difference like others
-        device = training.choose_device("auto")
-    here = environment(device) | {"training_sha256": training_sha256()}
+        device = environment.choose_device("auto")
+    here = environment.settings(device) | {"training_sha256": environment.training_sha256()}
     differences = [
         (name, row.get(name, "not recorded"), value)
         for name, value in here.items()
@@ -109,13 +110,13 @@ def _recipe(run_id: str, row: Any) -> Recipe:
     number = int(row["model"])
     source = tracking.source(run_id, number)
     if source is None:
-        source = recipe.read(number).source
-    if not recipe.has_code(source, row["code_sha256"]):
+        source = entries.read(number).source
+    if not code_hash.has_code(source, row["code_sha256"]):
         raise ExpectedError(
-            f"the code of run {run_id} is neither with it nor in {recipe.path(number).name}: check "
-            f"out commit {row['git_commit']}"
+            f"the code of run {run_id} is neither with it nor in {entries.path(number).name}: "
+            f"check out commit {row['git_commit']}"
         )
-    return recipe.execute(source, recipe.path(number))
+    return loading.execute(source, entries.path(number))
 
 
 def carry_out(plan: Plan) -> Iterator[EpochPair]:

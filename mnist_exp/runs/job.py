@@ -1,4 +1,4 @@
-"""One training of a sweep, in a process of its own: `python -m mnist_exp.job`.
+"""One training of a sweep, in a process of its own: `python -m mnist_exp.runs.job`.
 
 The first line on stdin is the job as JSON. When stdin ends, whoever asked for the training is gone,
 and it stops as it does at an interrupt: nobody is there to notice that it is trained a second time.
@@ -61,8 +61,8 @@ def _stop_with_stdin() -> None:
 
 
 def _train(job: Job, parent: str) -> None:
-    from mnist_exp import run
-    from mnist_exp.plan import settle
+    from mnist_exp.runs import resume, run
+    from mnist_exp.runs.plan import settle
 
     plan = settle(job.model, seed=job.seed, epochs=job.epochs, split=job.split)
     if plan.iteration.code_sha256 != job.code_sha256:
@@ -71,7 +71,7 @@ def _train(job: Job, parent: str) -> None:
             "worker to the same commit"
         )
     outcome = run.carry_out(
-        run.unfinished(plan) or plan,  # what an earlier sweep left half done
+        resume.unfinished(plan) or plan,  # what an earlier sweep left half done
         on_batch=lambda _: None, on_epoch=lambda _: None, parent=parent,
         on_start=lambda run_id: print(run_id, flush=True),
     )  # fmt: skip

@@ -1,0 +1,96 @@
+"""The digits as tensors: split, normalised, given out in batches."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+from mnist_exp import ExpectedError
+from mnist_exp.data import obtain
+from mnist_exp.data.obtain import TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
+
+if TYPE_CHECKING:  # who asks for checksums need not wait for torch
+    import torch
+    from torch import Tensor
+
+MEAN, STANDARD_DEVIATION = 0.1307, 0.3081
+"""Of all training pixels, as fractions of 255."""
+
+Split = Literal["test", "validation"]
+VALIDATION_IMAGES = 10_000
+
+
+@dataclass(frozen=True)
+class Digits:
+    """Images, uint8 (N, 1, 28, 28), and their labels, int64 (N,), on one device."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: slice | Tensor) -> Digits:
+        return Digits(self.images[index], self.labels[index])
+
+    def to(self, device: torch.device) -> Digits:
+        return Digits(self.images.to(device), self.labels.to(device))
+
+    def sha256(self) -> str:
+        """Of the images' bytes and then the labels' (int64), hexadecimal."""
+        content = self.images.cpu().numpy().tobytes() + self.labels.cpu().numpy().tobytes()
+        return hashlib.sha256(content).hexdigest()
+
+    def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Digits]:
+        """All digits in batches of `size`; the last one holds the rest.
+
+        In order, or shuffled by `generator` (CPU).
+        """
+        import torch
+
+        if generator is None:
+            order = torch.arange(len(self), device=self.labels.device)
+        else:
+            order = torch.randperm(len(self), generator=generator).to(self.labels.device)
+        for index in order.split(size):
+            yield self[index]
+
+
+def load(split: Split = "test", folder: Path | None = None) -> tuple[Digits, Digits]:
+    """The digits to train on and those to evaluate on, after checking every byte.
+
+    `test`: the 60,000 training digits and the 10,000 test digits. `validation`: the first 50,000
+    and the last 10,000 training digits; the test set stays closed.
+
+    What is missing, truncated or altered in `folder` is fetched first (default: `default_folder`).
+    Raises ExpectedError when that fails.
+    """
+    check_split(split)
+    contents = obtain.obtain(folder or obtain.default_folder())
+    train = _parse(contents[TRAIN_IMAGES], contents[TRAIN_LABELS])
+    if split == "validation":
+        return train[:-VALIDATION_IMAGES], train[-VALIDATION_IMAGES:]
+    return train, _parse(contents[TEST_IMAGES], contents[TEST_LABELS])
+
+
+def check_split(split: str) -> None:
+    """Raise ExpectedError for a split that there is not."""
+    if split not in get_args(Split):
+        raise ExpectedError(f"SPLIT={split}: choose one of {', '.join(get_args(Split))}")
+
+
+def normalise(images: Tensor) -> Tensor:
+    """Pixels 0..255, of any dtype and shape, as float32 with mean 0 and standard deviation 1."""
+    return (images.float() / 255 - MEAN) / STANDARD_DEVIATION
+
+
+def _parse(images: bytes, labels: bytes) -> Digits:
+    import torch
+
+    # Both files are verified, so their headers (16 and 8 bytes) are known.
+    pixels = torch.frombuffer(bytearray(images), dtype=torch.uint8, offset=16)
+    classes = torch.frombuffer(bytearray(labels), dtype=torch.uint8, offset=8)
+    return Digits(pixels.view(-1, 1, 28, 28), classes.long())

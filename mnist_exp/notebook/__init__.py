@@ -1,0 +1,1 @@
+"""The lab notebook `experiments/`: its files are found, read and run."""

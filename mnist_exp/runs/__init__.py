@@ -1,0 +1,1 @@
+"""Runs are planned, trained, recorded, resumed and repeated, one or many at a time."""

@@ -1,0 +1,75 @@
+"""What decides the numbers of a run beside its recipe and seed: machine, versions and code."""
+
+import hashlib
+import inspect
+import platform
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from mnist_exp import ExpectedError, augment, preprocess, views
+from mnist_exp.data import digits
+from mnist_exp.notebook import code_hash
+from mnist_exp.training import classifier, faster, loop
+
+TRAINING_CODE = (augment, preprocess, digits, faster, classifier, loop, views)
+"""The modules that take part in a training."""
+
+CPUINFO = Path("/proc/cpuinfo")
+
+
+def settings(device: torch.device) -> dict[str, object]:
+    """What decides the numbers of a run beside its recipe and seed, as parameters of the run."""
+    return {
+        "device": device.type,
+        "threads": torch.get_num_threads(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "processor": processor(),
+        # Which of their kernels torch's operations take.
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "torchvision", "mlflow", "mnist-exp")},
+    }
+
+
+@cache
+def processor() -> str:
+    """Its name and kind, as far as the system tells: the libraries that torch computes with choose
+    by more than the instructions."""
+    try:
+        lines = CPUINFO.read_text().splitlines()
+    except OSError:  # no Linux
+        return platform.processor() or "unknown"
+    parts = [line.partition(":") for line in lines]
+    fields = {key.strip(): value.strip() for key, _, value in parts}  # of the last core
+    labels = {"model name": "", "cpu family": "family ", "model": "model "}
+    labels |= {"CPU implementer": "implementer ", "CPU part": "part "}  # ARM
+    known = [f"{label}{fields[key]}" for key, label in labels.items() if fields.get(key)]
+    return ", ".join(known) or "unknown"
+
+
+@cache
+def training_sha256() -> str:
+    """SHA-256 of the package's code that takes part in a training, without comments and layout."""
+    sources = map(inspect.getsource, TRAINING_CODE)
+    return hashlib.sha256("".join(map(code_hash.code_sha256, sources)).encode()).hexdigest()
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called `auto`, `cpu`, `cuda` or `mps`; auto takes the fastest there is.
+
+    Raises ExpectedError when it is not there.
+    """
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        name = next(device for device, there in available.items() if there)
+    if not available.get(name):
+        there = ", ".join(device for device, is_there in available.items() if is_there)
+        raise ExpectedError(f"DEVICE={name}: this machine has {there}; DEVICE=auto chooses")
+    return torch.device(name)

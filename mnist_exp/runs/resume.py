@@ -1,0 +1,81 @@
+"""Runs that go on: what a checkpoint holds of its run, and the plan that comes out of it."""
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mnist_exp import ExpectedError, tracking
+from mnist_exp.runs import checkpoint
+from mnist_exp.runs.checkpoint import Checkpoint
+from mnist_exp.runs.plan import Plan, settle
+from mnist_exp.training.loop import Training
+
+log = logging.getLogger(__name__)
+
+
+def resume(run_id: str) -> Plan:
+    """The plan of a run that ended early, to be carried out to its end.
+
+    Raises ExpectedError when the run is finished or is not there, when it has no checkpoint here,
+    and when what decides its numbers has changed since: its code, versions, machine or threads.
+    """
+    kept = checkpoint.of_run(run_id, checkpoints())
+    if tracking.find_run(run_id)["status"].item() == "FINISHED":
+        kept.remove()  # left behind by a process that was killed at the very end
+        raise ExpectedError(f"run {run_id} is finished: there is nothing to resume")
+    content = kept.load()
+    torch.set_num_threads(int(content["identity"]["threads"]))
+    again = dataclasses.replace(settle(**content["request"]), run_id=run_id)
+    changed = _changes(content, again)
+    if changed:
+        raise ExpectedError(
+            f"run {run_id} cannot go on as it began: {', '.join(changed)}; make run "
+            f"MODEL={again.iteration.number} begins another"
+        )
+    return again
+
+
+def unfinished(wanted: Plan) -> Plan | None:
+    """The newest run that began as `wanted` would and has not been finished, as a plan to go on
+    with it; None if there is none whose checkpoint is here, or another process trains it."""
+    runs = tracking.runs()
+    ended = set(runs.loc[runs["status"].isin(["KILLED", "FAILED"]), "run_id"])
+    for kept in checkpoint.all_in(checkpoints()):
+        if kept.path.stem in ended:
+            try:
+                if not _changes(kept.load(), wanted):
+                    return dataclasses.replace(wanted, run_id=kept.path.stem)
+            except ExpectedError as error:
+                log.warning("%s: it is left out", error)
+    return None
+
+
+def checkpoints() -> Path:
+    """The folder of the checkpoints, beside the store."""
+    return tracking.local_folder() / "checkpoints"
+
+
+def _changes(content: dict[str, Any], plan: Plan) -> list[str]:
+    """What decides the numbers of a run and is not as it was when its checkpoint was made."""
+    before, now = content["identity"], plan.identity()
+    changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    absent = "not recorded"
+    words = {"code_sha256": plan.iteration.file, "training_sha256": "the package's training code"}
+    return [
+        f"{words[name]} has changed since" if name in words
+        else f"{name} was {before.get(name, absent)} and is {now.get(name, absent)}"
+        for name in changed
+    ]  # fmt: skip
+
+
+def save(kept: Checkpoint, plan: Plan, job: Training) -> None:
+    """Replace the checkpoint of a run by one of its training as it stands."""
+    request = {
+        "number": plan.iteration.number, "seed": plan.seed, "epochs": plan.recipe.epochs,
+        "device": plan.device.type, "split": plan.split,
+    }  # fmt: skip
+    content = {"run_id": kept.path.stem, "request": request, "identity": plan.identity()}
+    kept.save(content | {"state": job.state()})

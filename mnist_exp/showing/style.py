@@ -1,0 +1,42 @@
+"""What all figures have in common.
+
+Colours mean the same in every figure, and are told apart by colour-blind readers.
+"""
+
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+
+from mnist_exp.common.words import percent
+from mnist_exp.recipe import Target
+
+mpl.use("Agg")  # another would look for a screen
+TRAIN, HELD_OUT, PASS, FAIL = "#0173b2", "#de8f05", "#029e73", "#d55e00"
+"""The first of seaborn's palette `colorblind`."""
+INK, GREY, PAPER = "#222222", "#8a8a8a", "#fffffe"
+"""INK and PAPER stand for themselves in a file; a page replaces them by its own."""
+TEXT = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+STYLE: Any = dict.fromkeys(TEXT, INK) | {
+    "figure.facecolor": PAPER,
+    "axes.facecolor": "none",
+    "axes.unicode_minus": False,  # as in tables
+    "text.parse_math": False,  # names show as they are
+}
+WIDTH = 6.4
+"""Inches; narrow, so that the words stay readable on a phone."""
+
+
+def bar(axes: Axes, target: Target, *, label: bool) -> None:
+    """The accuracy that the target asks for, as a line."""
+    axes.axhline(target.test_accuracy, color=INK, linestyle="--", linewidth=1)
+    if label:
+        axes.annotate(
+            percent(target.test_accuracy), (0.01, target.test_accuracy), fontsize=8, va="bottom",
+            xycoords=("axes fraction", "data"),
+        )  # fmt: skip
+
+
+def despine(axes: Axes) -> None:
+    """Leave the axes to the left and below."""
+    axes.spines[["top", "right"]].set_visible(False)
