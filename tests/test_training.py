@@ -19,15 +19,9 @@ from mnist_exp.notebook import loading
 from mnist_exp.preprocess import Deslant, slant
 from mnist_exp.recipe import ExponentialAverage, Recipe
 from mnist_exp.runs import environment
+from mnist_exp.training import classifier, loop
 from mnist_exp.training.classifier import Classifier
-from mnist_exp.training.loop import (
-    EpochResult,
-    NonFiniteLossError,
-    Progress,
-    Training,
-    classifier,
-    loop,
-)
+from mnist_exp.training.loop import EpochResult, NonFiniteLossError, Progress, Training
 from mnist_exp.views import Rotations
 
 CPU = torch.device("cpu")
