@@ -30,7 +30,8 @@ from mnist_exp.recipe import Target
 from mnist_exp.showing import one_run, tables
 from mnist_exp.showing.style import INK, PAPER
 from mnist_exp.showing.tables import plain
-from mnist_exp.tracking import ui
+from mnist_exp.tracking import names, ui
+from mnist_exp.tracking.names import Table
 
 MOST_RUNS = 500
 """Rows of the page's table of runs; `runs.csv` has them all."""
@@ -293,7 +294,7 @@ def _fields(found: Comparison) -> tuple[list[dict[str, Any]], list[Picture]]:
     groups: dict[str, dict[str, Any]] = {}
     for model, runs in found.counting.groupby("model"):
         run = runs.iloc[-1]
-        table = tracking.table(run["run_id"], "receptive_field")
+        table = tracking.table(run["run_id"], Table.RECEPTIVE_FIELD)
         key = table.to_csv() if table is not None else f"none {model}"
         group = groups.setdefault(key, {"numbers": [], "table": table, "run": run})
         group["numbers"].append(model)
@@ -353,8 +354,8 @@ def _evidence(run: pd.Series) -> Iterator[None]:
 
 def _mistakes(found: Comparison) -> tuple[dict[str, Any] | None, list[Picture]]:
     run = found.best_run()
-    wrong = None if run is None else tracking.table(run["run_id"], "misclassified")
-    counts = None if run is None else tracking.table(run["run_id"], "confusion_matrix")
+    wrong = None if run is None else tracking.table(run["run_id"], Table.MISCLASSIFIED)
+    counts = None if run is None else tracking.table(run["run_id"], Table.CONFUSION_MATRIX)
     if run is None or wrong is None or counts is None:
         return None, []
     with _evidence(run):
@@ -382,7 +383,7 @@ def _shown_mistakes(
         f"How often each digit was taken for which. Most often: {most}.",
     )
     pictures, digits = [confusion], []
-    sheet = tracking.image(run["run_id"], "misclassified")
+    sheet = tracking.image(run["run_id"], names.Image.MISCLASSIFIED)
     if sheet is not None:
         images = one_run.from_rows(sheet, len(wrong))
         wrong = wrong.sort_values("probability", ascending=False, kind="stable")

@@ -20,11 +20,13 @@ from mnist_exp.evidence.comparison import Comparison
 from mnist_exp.notebook import code_hash, entries, loading
 from mnist_exp.notebook.entries import EXPERIMENTS
 from mnist_exp.showing.tables import short
+from mnist_exp.tracking import names
+from mnist_exp.tracking.names import Table
 
 NEEDED = {"run_id", "run_name", "start_time", "end_time", "params.model"}
 MARK, END = "<!-- made by make results -->", "<!-- end of what make results made -->"
 """Between these the README has its table."""
-MISTAKES = ("confusion_matrix", "misclassified")
+MISTAKES = (Table.CONFUSION_MATRIX, Table.MISCLASSIFIED)
 """The tables of the best run that are kept."""
 
 
@@ -130,8 +132,8 @@ def enter(folder: Path = EXPERIMENTS) -> Imported:
                 with tracking.enter_run(archived_run) as run:
                     _enter_tables(run, archived_run.run_id, field, mistakes)
                     if source:
-                        file = entries.path(int(archived_run.params["model"])).name
-                        run.log_text(source, f"source/{file}")
+                        model = int(archived_run.params["model"])
+                        run.log_text(source, names.source_file(model))
     return Imported(len(ids) - len(present), len(present))
 
 
@@ -184,7 +186,9 @@ def _write_history(found: Comparison, archive: pd.DataFrame, folder: Path) -> No
 
 def _write_fields(counting: pd.DataFrame, folder: Path) -> None:
     newest = counting.groupby("model")["run_id"].last()
-    tables = {model: tracking.table(run_id, "receptive_field") for model, run_id in newest.items()}
+    tables = {
+        model: tracking.table(run_id, Table.RECEPTIVE_FIELD) for model, run_id in newest.items()
+    }
     there = {model: table for model, table in tables.items() if table is not None}
     empty = pd.DataFrame(columns=["model", "layer"])
     fields = pd.concat(there, names=["model"]).reset_index("model") if there else empty
@@ -195,7 +199,7 @@ def _write_mistakes(found: Comparison, folder: Path) -> None:
     run = found.best_run()
     if run is None:
         return
-    image = tracking.image(run["run_id"], "misclassified")
+    image = tracking.image(run["run_id"], names.Image.MISCLASSIFIED)
     tables = {name: tracking.table(run["run_id"], name) for name in MISTAKES}
     if image is None or any(table is None for table in tables.values()):
         return
@@ -214,7 +218,7 @@ class Mistakes:
     """What the best run gets wrong."""
 
     run_id: str
-    tables: dict[str, pd.DataFrame]
+    tables: dict[Table, pd.DataFrame]
     image: np.ndarray
 
 
@@ -244,11 +248,11 @@ def _enter_tables(
     run: tracking.RunWriter, run_id: str, field: pd.DataFrame, mistakes: Mistakes | None
 ) -> None:
     if len(field):
-        run.log_table(_own_columns(field.drop(columns="model")), "receptive_field")
+        run.log_table(_own_columns(field.drop(columns="model")), Table.RECEPTIVE_FIELD)
     if mistakes and mistakes.run_id == run_id:
         for name, table in mistakes.tables.items():
             run.log_table(table, name)
-        run.log_image(mistakes.image, "misclassified")
+        run.log_image(mistakes.image, names.Image.MISCLASSIFIED)
 
 
 def _own_columns(table: pd.DataFrame) -> pd.DataFrame:

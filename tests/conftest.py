@@ -76,7 +76,7 @@ def report_folder(fresh_store: Path, tmp_path_factory: pytest.TempPathFactory) -
         record_run(6, seed=9, tags={"overrides": SCRIPT})
         patch.setattr(entries, "read", hostile)
         page = report.write(comparison.compare(), folder / "reports")
-        ui.prepare(page)
+        ui.prepare(5, page)
     assert page == folder / "reports" / "comparison.html"
     return page.parent
 

@@ -26,7 +26,7 @@ def use(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def record(name: str) -> str:
     with tracking.start_run(name, {}, {}) as run:
-        run.log_table(pd.DataFrame({"name": [name]}), "own")
+        run.log_table(pd.DataFrame({"name": [name]}), "misclassified")
     return run.run_id
 
 
@@ -49,7 +49,7 @@ def test_a_backup_is_restored_into_an_empty_place(
     assert tracking.restore(backup) is None
     runs = tracking.runs()
     assert runs["run_name"].tolist() == ["kept"]
-    assert tracking.table(runs["run_id"][0], "own")["name"].tolist() == ["kept"]
+    assert tracking.table(runs["run_id"][0], "misclassified")["name"].tolist() == ["kept"]
     assert (tmp_path / "elsewhere" / "checkpoints" / "a.pt").read_bytes() == b"weights"
     assert {file.name for file in (tmp_path / "elsewhere").iterdir()} - {".lock"} == {
         "mlflow.db", "artifacts", "checkpoints",
@@ -69,7 +69,7 @@ def test_what_was_there_is_kept(
     kept = tracking.restore(backup)
     assert kept.parent == place
     assert (kept / "runs.db").read_bytes() == database
-    assert len(list((kept / "artifacts").rglob(f"{lost}/**/own.csv"))) == 1
+    assert len(list((kept / "artifacts").rglob(f"{lost}/**/misclassified.csv"))) == 1
     assert not (place / "runs.db-journal").exists()  # SQLite would take it for the new one's
     again = subprocess.run(
         [sys.executable, "-c", "from mnist_exp import tracking; print(*tracking.runs().run_name)"],
@@ -94,15 +94,15 @@ def test_linked_artifacts_are_in_the_backup(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_id = record("on another disk")
-    (table,) = (store / "artifacts").rglob("own.csv")
-    os.link(table, table.with_name("again.csv"))
+    (table,) = (store / "artifacts").rglob("misclassified.csv")
+    os.link(table, table.with_name("confusion_matrix.csv"))
     (store / "artifacts").rename(tmp_path / "big")
     (store / "artifacts").symlink_to(tmp_path / "big")
     tracking.back_up(tmp_path / "one.tar.gz")
     use(tmp_path / "elsewhere", monkeypatch)
     tracking.restore(tmp_path / "one.tar.gz")
-    assert tracking.table(run_id, "own")["name"].tolist() == ["on another disk"]
-    assert tracking.table(run_id, "again")["name"].tolist() == ["on another disk"]
+    assert tracking.table(run_id, "misclassified")["name"].tolist() == ["on another disk"]
+    assert tracking.table(run_id, "confusion_matrix")["name"].tolist() == ["on another disk"]
 
 
 WRITER = """

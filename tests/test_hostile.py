@@ -305,7 +305,7 @@ def no_images() -> dict[str, bytes]:
 def test_images_and_tables_of_a_run_that_cannot_be_read_are_one_line() -> None:
     with tracking.start_run("one", {}, {}) as run:
         run.log_image(np.full((28, 280), 7, np.uint8), "misclassified")
-        run.log_table(pd.DataFrame({"a": [1]}), "own")
+        run.log_table(pd.DataFrame({"a": [1]}), "receptive_field")
     assert (tracking.image(run.run_id, "misclassified") == 7).all()
     folder = Path(mlflow.artifacts.download_artifacts(run_id=run.run_id))
     for wrong, content in no_images().items():
@@ -314,12 +314,12 @@ def test_images_and_tables_of_a_run_that_cannot_be_read_are_one_line() -> None:
             tracking.image(run.run_id, "misclassified")
         assert is_one_line(refused.value), wrong
     for content in (b"", b"\xff\xfe\x00", b"a,b\n1,2,3,4\n1\n1,2,3,4,5\n", b'a\n"x'):
-        (folder / "own.csv").write_bytes(content)
-        with pytest.raises(ExpectedError, match=r"own\.csv of run") as refused:
-            tracking.table(run.run_id, "own")
+        (folder / "receptive_field.csv").write_bytes(content)
+        with pytest.raises(ExpectedError, match=r"receptive_field\.csv of run") as refused:
+            tracking.table(run.run_id, "receptive_field")
         assert is_one_line(refused.value)
-    (folder / "own.csv").write_text("a,=1+1\n" + "x" * 10_000_000 + ",<b>\n")
-    table = tracking.table(run.run_id, "own")
+    (folder / "receptive_field.csv").write_text("a,=1+1\n" + "x" * 10_000_000 + ",<b>\n")
+    table = tracking.table(run.run_id, "receptive_field")
     assert table["=1+1"].tolist() == ["<b>"]
     assert len(table["a"][0]) == 10_000_000
 

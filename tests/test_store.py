@@ -83,8 +83,8 @@ def test_a_copy_has_its_own_artifacts_and_leaves_the_original_alone(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address(folder))
     check_everything_is_read(run_id, folder)
     with tracking.start_run("new", {}, {}) as run:
-        run.log_image(np.zeros((2, 3), np.uint8), "black")
-    assert len(list((folder / "artifacts").rglob(f"{run.run_id}/**/black.png"))) == 1
+        run.log_image(np.zeros((2, 3), np.uint8), "misclassified")
+    assert len(list((folder / "artifacts").rglob(f"{run.run_id}/**/misclassified.png"))) == 1
     assert contents(original) == before
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address(original))
     assert tracking.table(run_id, "confusion_matrix")["0"].tolist()[-1] != 77
@@ -128,9 +128,9 @@ def test_a_folder_whose_name_an_address_would_write_otherwise(
     shutil.copytree(fresh_store, tmp_path / name)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address(tmp_path / name))
     with tracking.start_run("new", {}, {}) as run:
-        run.log_image(np.zeros((2, 3), np.uint8), "black")
-    assert tracking.image(run.run_id, "black").shape == (2, 3)
-    assert len(list((tmp_path / name / "artifacts").rglob("black.png"))) == 1
+        run.log_image(np.zeros((2, 3), np.uint8), "misclassified")
+    assert tracking.image(run.run_id, "misclassified").shape == (2, 3)
+    assert len(list((tmp_path / name / "artifacts").rglob("misclassified.png"))) == 1
     assert tracking.local_folder() == tmp_path / name
     assert f"{name}/" not in tracking.tracking_uri()
 

@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from servers import free_port, wait_until_healthy
 from sqlalchemy import Engine, event
 
 from mnist_exp import ROOT, ExpectedError, tracking
-from mnist_exp.tracking import ui
+from mnist_exp.tracking import names, ui
 
 pytestmark = pytest.mark.usefixtures("store")
 
@@ -66,7 +66,11 @@ def test_the_learning_rate_of_a_run_is_that_of_its_recipe() -> None:
 
 def test_runs_of_others_do_not_disturb_ours() -> None:
     record("ours", model=6)
-    record("theirs", model="resnet", seed="1e3", optimizer="12", code_sha256="123e4567")
+    client, experiment = tracking.open_store()
+    theirs = client.create_run(experiment, run_name="theirs").info.run_id
+    parameters = {"model": "resnet", "seed": "1e3", "optimizer": "12", "code_sha256": "123e4567"}
+    for name, value in parameters.items():
+        client.log_param(theirs, name, value)
     runs = tracking.runs()
     assert runs["model"].tolist() == [6, "resnet"]
     assert runs["seed"].tolist()[1] == 1000
@@ -129,7 +133,33 @@ def test_what_a_run_was_given_is_read_back() -> None:
     assert table.to_dict("list") == {"layer": ["conv1"], "kernel": [3]}
     assert (tracking.image(run.run_id, "misclassified") == sheet).all()
     assert tracking.table(run.run_id, "confusion_matrix") is None
-    assert tracking.image(run.run_id, "digits") is None
+    assert tracking.image(record("bare"), "misclassified") is None
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda run: run.log_parameters({"colour": "red"}),
+        lambda run: run.set_tags({"colour": "red"}),
+        lambda run: run.log_metrics({"colour": 3}),
+        lambda run: run.log_metrics({"dev/accuracy": 0.5}),
+        lambda run: run.log_table(pd.DataFrame({"name": ["red"]}), "colours"),
+        lambda run: run.log_text("red", "colours.txt"),
+        lambda run: run.log_figure(None, "colours"),
+        lambda run: run.log_image(np.zeros((2, 3), np.uint8), "colours"),
+    ],
+)
+def test_what_has_no_name_is_not_written(write: Callable[[tracking.RunWriter], None]) -> None:
+    with (
+        tracking.start_run("named", {}, {}) as run,
+        pytest.raises(ValueError, match=r"colour|dev/accuracy"),
+    ):
+        write(run)
+    client, _ = tracking.open_store()
+    kept = client.get_run(run.run_id).data
+    assert kept.params == kept.metrics == {}
+    assert set(names.TAGS) & set(kept.tags) == {"process", "heartbeat", "mlflow.source.name"}
+    assert client.list_artifacts(run.run_id) == []
 
 
 def test_an_empty_store_gives_empty_tables() -> None:
@@ -255,7 +285,7 @@ def test_a_server_works_like_the_local_store(server: str, monkeypatch: pytest.Mo
     assert tracking.history()["test_errors"].tolist() == [99, 98]
     assert tracking.is_served()
     assert ui.address() == server
-    assert ui.prepare().startswith("/#/experiments/")
+    assert ui.prepare(5).startswith("/#/experiments/")
 
 
 @pytest.mark.parametrize("silent", [True, False])

@@ -231,8 +231,9 @@ def _report(options: argparse.Namespace) -> int:
     from mnist_exp.evidence import comparison
     from mnist_exp.tracking import ui
 
-    page = report.write(comparison.compare(options.models), ROOT / "reports")
-    ui.prepare(page)
+    found = comparison.compare(options.models)
+    page = report.write(found, ROOT / "reports")
+    ui.prepare(found.target.last_epochs, page)
     print(f"Written: {page.relative_to(ROOT)}; open it in a browser")
     return 0
 
@@ -269,11 +270,13 @@ def _uncounted(found: Comparison, number: int | None = None) -> str:
 
 def _ui(options: argparse.Namespace) -> int:
     from mnist_exp import tracking
+    from mnist_exp.notebook import loading
     from mnist_exp.tracking import server, ui
 
+    last_epochs = loading.load_target().last_epochs
     if not tracking.is_served():
         server.check_port(options.port)
-    print(f"The runs: {ui.address(options.port)}{ui.prepare()}", flush=True)
+    print(f"The runs: {ui.address(options.port)}{ui.prepare(last_epochs)}", flush=True)
     return 0 if tracking.is_served() else server.serve(options.port)
 
 

@@ -13,7 +13,8 @@ from mnist_exp.evidence.verdict import RunVerdict
 from mnist_exp.runs import provenance
 from mnist_exp.runs.plan import Plan
 from mnist_exp.showing import description, one_run
-from mnist_exp.tracking import ui
+from mnist_exp.tracking import names, ui
+from mnist_exp.tracking.names import Figure, Table, Text
 from mnist_exp.training import classifier
 from mnist_exp.training.loop import EpochResult, Training
 
@@ -32,13 +33,16 @@ def beginning(
     run.set_tags(state | {"idea": iteration.title})
     run.describe(description.run_description(iteration, "In training."))
     run.log_metrics({"parameters": plan.parameters, "model": iteration.number})
-    run.log_text(iteration.source, f"source/{iteration.path.name}")
+    run.log_text(iteration.source, names.source_file(iteration.number))
     if uncommitted:
-        run.log_text(uncommitted, "source/uncommitted.diff")
+        run.log_text(uncommitted, Text.UNCOMMITTED)
     if plan.table is not None:
-        run.log_table(plan.table, "receptive_field")
-    run.log_text(provenance.layers(plan.recipe), "layers.txt")
-    for digits, context in ((train, "training"), (held_out, "evaluation")):
+        run.log_table(plan.table, Table.RECEPTIVE_FIELD)
+    run.log_text(provenance.layers(plan.recipe), Text.LAYERS)
+    for digits, context in (
+        (train, names.Digits.TRAINING),
+        (held_out, names.Digits.EVALUATION),
+    ):
         name = f"MNIST, {len(digits):,} digits"
         run.log_dataset(
             digits.images.cpu().numpy(), digits.labels.cpu().numpy(), name=name, context=context,
@@ -50,7 +54,7 @@ def beginning(
     )
     title = "Training digits as the network sees them"
     sheet = one_run.digit_sheet(seen[:, 0].numpy(), some.labels.numpy(), title)
-    run.log_figure(sheet, "digits")
+    run.log_figure(sheet, Figure.DIGITS)
 
 
 class Epochs:
@@ -96,16 +100,16 @@ def end(run: tracking.RunWriter, plan: Plan, job: Training) -> RunVerdict | None
     history = tracking.history([run.run_id])
     accuracy = history[f"{split}_accuracy"]
     summary = {
-        f"best_{split}_accuracy_percent": accuracy.max(),
-        f"final_{split}_accuracy_percent": accuracy.iloc[-1],
+        names.best(split): accuracy.max(),
+        names.final(split): accuracy.iloc[-1],
     }
     if len(accuracy) >= target.last_epochs:
-        key = f"worst_of_last_{target.last_epochs}_{split}_accuracy_percent"
-        summary[key] = accuracy.tail(target.last_epochs).min()
+        worst = names.worst_of_last(target.last_epochs, split)
+        summary[worst] = accuracy.tail(target.last_epochs).min()
     run.log_metrics({key: round(100 * value, 4) for key, value in summary.items()})
 
     _mistakes(run, plan, job)
-    run.log_figure(one_run.curves(history, split, target), "curves")
+    run.log_figure(one_run.curves(history, split, target), Figure.CURVES)
 
     outcome = None
     result = f"Final {split} accuracy {percent(accuracy.iloc[-1])}."
@@ -117,7 +121,7 @@ def end(run: tracking.RunWriter, plan: Plan, job: Training) -> RunVerdict | None
         result = f"{str(outcome).capitalize()}. {result}"
         details = description.verdict_table(outcome)
     if plan.table is not None:
-        table = ui.run_path(run.experiment_id, run.run_id, "receptive_field.json")
+        table = ui.run_path(run.experiment_id, run.run_id, Table.RECEPTIVE_FIELD.json)
         result += f" Receptive field {plan.receptive_field} ([table]({table}))."
     if plan.overrides != "none":
         result += f" Overridden: {plan.overrides}."
@@ -141,27 +145,28 @@ def _mistakes(run: tracking.RunWriter, plan: Plan, job: Training) -> None:
     truth, guess = digits.labels, output.argmax(dim=1)
     counts = pd.crosstab(pd.Series(truth, name="truth"), pd.Series(guess, name="guess"))
     counts = counts.reindex(index=range(10), columns=range(10), fill_value=0)
-    run.log_table(counts.rename(columns=str).reset_index(), "confusion_matrix")
+    run.log_table(counts.rename(columns=str).reset_index(), Table.CONFUSION_MATRIX)
 
     wrong = (truth != guess).nonzero()[:, 0]
     probability = output.softmax(dim=1).gather(1, guess[:, None])[:, 0]
     mistakes = {"index": wrong, "truth": truth[wrong], "guess": guess[wrong]}
     mistakes["probability"] = probability[wrong]
-    run.log_table(pd.DataFrame(mistakes), "misclassified")
+    run.log_table(pd.DataFrame(mistakes), Table.MISCLASSIFIED)
     if len(wrong):
-        run.log_image(one_run.rows_of_ten(digits.images[wrong, 0].numpy()), "misclassified")
+        sheet = one_run.rows_of_ten(digits.images[wrong, 0].numpy())
+        run.log_image(sheet, names.Image.MISCLASSIFIED)
     title = f"{plan.name}: {len(wrong)} of {len(digits):,} {plan.split} digits wrong at the end"
-    run.log_figure(one_run.confusion_matrix(counts, title), "confusion_matrix")
+    run.log_figure(one_run.confusion_matrix(counts, title), Figure.CONFUSION_MATRIX)
 
 
 def metrics(result: EpochResult, split: str) -> dict[str, float]:
     """What is recorded of an epoch; accuracies are fractions, losses mean cross-entropies."""
     return {
-        "train/accuracy": result.train.accuracy,
-        "train/loss": result.train.loss,
-        f"{split}/accuracy": result.evaluation.accuracy,
-        f"{split}/loss": result.evaluation.loss,
-        f"{split}/errors": result.evaluation.errors,
-        "learning_rate": result.learning_rate,
-        "epoch_seconds": result.seconds,
+        names.accuracy("train"): result.train.accuracy,
+        names.loss("train"): result.train.loss,
+        names.accuracy(split): result.evaluation.accuracy,
+        names.loss(split): result.evaluation.loss,
+        names.errors(split): result.evaluation.errors,
+        names.LEARNING_RATE: result.learning_rate,
+        names.EPOCH_SECONDS: result.seconds,
     }

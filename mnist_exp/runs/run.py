@@ -15,7 +15,7 @@ from mnist_exp.evidence.verdict import RunVerdict
 from mnist_exp.runs import checkpoint, record, resume
 from mnist_exp.runs.plan import Plan
 from mnist_exp.runs.record import Epochs
-from mnist_exp.tracking import ui
+from mnist_exp.tracking import names, ui
 from mnist_exp.training.loop import EpochResult, NonFiniteLossError, Progress, Training
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def carry_out(
     train, held_out = data.load(plan.split)
     tracking.open_store()
     job = Training(plan.recipe, train, held_out, seed=plan.seed, device=plan.device)
-    settings = plan.settings() | {f"{plan.split}_images": len(held_out)}
+    settings = plan.settings() | {names.images(plan.split): len(held_out)}
     with ExitStack() as stack:
         if plan.run_id:
             kept = stack.enter_context(checkpoint.hold(plan.run_id, resume.checkpoints()))

@@ -16,9 +16,8 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 
 from mnist_exp.tracking.archive import archive, archived_run, enter_run
 from mnist_exp.tracking.backup import back_up, restore
+from mnist_exp.tracking.names import EPOCH_METRICS, RUN_COLUMNS
 from mnist_exp.tracking.reading import (
-    EPOCH_METRICS,
-    RUN_COLUMNS,
     find_run,
     grey_values,
     history,

@@ -10,14 +10,13 @@ import mlflow
 import pandas as pd
 from mlflow.entities import Metric, Param, RunTag
 
-from mnist_exp.tracking import liveness
-from mnist_exp.tracking.reading import EPOCH_METRICS, all_runs, column_name, utc_time
+from mnist_exp.tracking import liveness, names
+from mnist_exp.tracking.names import EPOCH_METRICS, column_name
+from mnist_exp.tracking.reading import all_runs, utc_time
 from mnist_exp.tracking.store import connect, readable_errors
 from mnist_exp.tracking.writing import RunWriter
 
-IMPORTED = "imported_from"
-"""The tag of a run that was entered from an archive: the id of the original."""
-PORTABLE_TAGS = ("mlflow.note.content", "mlflow.source.name")
+PORTABLE_TAGS = (names.DESCRIPTION, names.SOURCE)
 """Of MLflow's own tags, those that say nothing about the machine and its user."""
 ANYWHERE = "/experiments/EXPERIMENT/runs/RUN"
 """Takes the place of a run in links to it, in an archive."""
@@ -41,7 +40,7 @@ def archive(run_ids: Iterable[str]) -> pd.DataFrame:
             for key, value in run.data.tags.items()
             if key in PORTABLE_TAGS or not (key in liveness.TAGS or key.startswith("mlflow."))
         }
-        original = tags.pop(IMPORTED, run.info.run_id)
+        original = tags.pop(names.IMPORTED, run.info.run_id)
         own = _place(run.info.experiment_id, run.info.run_id)
         tags = {key: value.replace(own, ANYWHERE) for key, value in tags.items()}
         metrics = {
@@ -89,11 +88,11 @@ def archived_run(row: Mapping[str, str], history: pd.DataFrame) -> ArchivedRun:
         }
         for part in ("params", "tags", "metrics")
     }
-    names = {column_name(key): key for key in EPOCH_METRICS}
+    metrics = {column_name(key): key for key in EPOCH_METRICS}
     points = [
-        Metric(names[column], float(own[column]), _milliseconds(own["time"]), int(own["epoch"]))
+        Metric(metrics[column], float(own[column]), _milliseconds(own["time"]), int(own["epoch"]))
         for own in history.to_dict("records")
-        for column in names.keys() & own.keys()
+        for column in metrics.keys() & own.keys()
         if pd.notna(own[column])
     ]
     points += [Metric(key, float(value), end, 0) for key, value in parts["metrics"].items()]
@@ -113,7 +112,7 @@ def enter_run(archived: ArchivedRun) -> Iterator[RunWriter]:
         client, experiment = connect()
         run = client.create_run(
             experiment, start_time=archived.start, run_name=archived.name,
-            tags={IMPORTED: archived.run_id} | liveness.own_tags(),
+            tags={names.IMPORTED: archived.run_id} | liveness.own_tags(),
         )  # fmt: skip
         run_id = run.info.run_id
         here = _place(experiment, run_id)

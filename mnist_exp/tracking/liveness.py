@@ -20,12 +20,12 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from mnist_exp.common.words import printable
+from mnist_exp.tracking.names import FAILURE, HEARTBEAT, PROCESS
 
 log = logging.getLogger(__name__)
 
-TAGS = PROCESS, HEARTBEAT = "process", "heartbeat"
-"""Tags of a run: the process that writes to it, as JSON, and when it last said that it is there
-(seconds since 1970)."""
+TAGS = PROCESS, HEARTBEAT
+"""The tags of a run that only mean something while it is under way."""
 BEAT = 30
 """Seconds from one heartbeat to the next."""
 SILENCE = 300
@@ -69,7 +69,7 @@ def mark_lost(client: MlflowClient, experiment: str) -> None:
         if not is_gone(now.data.tags) or now.info.status != "RUNNING":
             continue
         try:
-            client.set_tag(run_id, "failure", "its process ended without a word")
+            client.set_tag(run_id, FAILURE, "its process ended without a word")
             client.set_terminated(run_id, "KILLED", round(1000 * float(now.data.tags[HEARTBEAT])))
         except MlflowException as error:  # as of a reader, who may not write
             log.info("%s (run %s) is not marked as ended: %s", name, run_id, error.message)

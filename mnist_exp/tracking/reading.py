@@ -20,16 +20,9 @@ from mlflow.utils.rest_utils import http_request
 from PIL import Image
 
 from mnist_exp import ExpectedError
-from mnist_exp.tracking import liveness
+from mnist_exp.tracking import liveness, names
+from mnist_exp.tracking.names import EPOCH_METRICS, RUN_COLUMNS, column_name
 from mnist_exp.tracking.store import connect, is_served, readable_errors
-from mnist_exp.tracking.writing import GROUP, PARENT
-
-RUN_COLUMNS = (
-    "run_id", "experiment_id", "run_name", "status", "start_time", "end_time", "model", "idea",
-    "seed", "split", "overrides", "parameters", "test_images", "receptive_field", "code_sha256",
-    "git_commit", "git_dirty", "machine", "threads", "python", "torch", "mlflow", "imported_from",
-    "parent",
-)  # fmt: skip
 
 
 def runs() -> pd.DataFrame:
@@ -42,7 +35,7 @@ def runs() -> pd.DataFrame:
     with readable_errors():
         client, experiment = connect()
         found = all_runs(client, experiment)
-    records = pd.DataFrame([_run_record(run) for run in found if GROUP not in run.data.tags])
+    records = pd.DataFrame([_run_record(run) for run in found if names.GROUP not in run.data.tags])
     return records.reindex(columns=list(dict.fromkeys([*RUN_COLUMNS, *records.columns])))
 
 
@@ -58,13 +51,6 @@ def find_run(run_id: str) -> pd.DataFrame:
         raise ExpectedError(f"the store holds no run {ascii(run_id)[1:-1][:40]}")
     return found.head(1)
 
-
-EPOCH_METRICS = (
-    *(f"{part}/{quantity}" for part in ("train", "test", "validation")
-      for quantity in ("accuracy", "loss")),
-    "test/errors", "validation/errors", "learning_rate", "epoch_seconds",
-)  # fmt: skip
-"""What a run records each epoch, on whichever split."""
 
 PIXELS = 60_000 * 28 * 28
 """The largest image that is read: a sheet of every digit."""
@@ -166,7 +152,7 @@ def _request(
 
 def table(run_id: str, name: str) -> pd.DataFrame | None:
     """A table that a run was given with `log_table`; None when it has none of that name."""
-    file = _artifact(run_id, f"{name}.csv")
+    file = _artifact(run_id, names.Table(name).csv)
     try:
         # Whole numbers stay whole where some are missing.
         return pd.read_csv(file).convert_dtypes() if file else None
@@ -176,7 +162,7 @@ def table(run_id: str, name: str) -> pd.DataFrame | None:
 
 def image(run_id: str, name: str) -> np.ndarray | None:
     """Grey values, uint8 (height, width), that a run was given with `log_image`; None if not."""
-    file = _artifact(run_id, f"{name}.png")
+    file = _artifact(run_id, names.Image(name).file)
     try:
         return grey_values(file) if file else None
     except ValueError as error:
@@ -201,7 +187,7 @@ def grey_values(file: Path | io.BytesIO) -> np.ndarray:
 
 def source(run_id: str, number: int) -> str | None:
     """The source of iteration `number` that a run kept; None when it has none."""
-    file = _artifact(run_id, f"source/model_{number}.py")
+    file = _artifact(run_id, names.source_file(number))
     return file.read().decode(errors="replace") if file else None
 
 
@@ -237,7 +223,7 @@ def _run_record(run: Run) -> dict[str, object]:
         if key not in liveness.TAGS and not key.startswith("mlflow.")
     }
     own = {"run_id": info.run_id, "run_name": info.run_name, "status": info.status, **times}
-    own |= {"experiment_id": info.experiment_id, "parent": run.data.tags.get(PARENT)}
+    own |= {"experiment_id": info.experiment_id, "parent": run.data.tags.get(names.PARENT)}
     # A parameter wins over a metric of its name: the learning rate is that of the recipe.
     parameters = {key: _number(value) for key, value in run.data.params.items()}
     values = run.data.metrics | tags | parameters
@@ -252,7 +238,3 @@ def _number(text: str) -> str | int | float:
     if re.fullmatch(r"-?\d+", text):
         return int(text)
     return float(text) if re.fullmatch(r"-?\d+(\.\d+)?(e[+-]?\d+)?", text) else text
-
-
-def column_name(key: str) -> str:
-    return key.replace("/", "_")

@@ -12,6 +12,7 @@ import time
 import zlib
 from pathlib import Path
 
+from mnist_exp.tracking import names
 from mnist_exp.tracking.store import is_served, open_store, tracking_uri
 from mnist_exp.tracking.writing import keep_page
 
@@ -19,26 +20,14 @@ PORT = 5000
 MACHINE_LEARNING = "workflowType=machine_learning"
 VIEW = "iterations"
 REPORT = "comparison report"
-TAG = "mlflow.sharedViewState."
-
-COLUMNS = {
-    "params.`seed`": 90,
-    "metrics.`parameters`": 110,
-    "metrics.`worst_of_last_5_test_accuracy_percent`": 290,
-    "metrics.`final_test_accuracy_percent`": 230,
-    "metrics.`best_test_accuracy_percent`": 230,
-    "tags.`verdict`": 150,
-    "params.`split`": 100,
-    "tags.`overrides`": 110,
-}
-"""The columns of the run table that matter, with their widths in pixels."""
+VIEW_TAG = "mlflow.sharedViewState."
 
 DESCRIPTION = """\
 Iterations of a small MNIST classifier, one file each in `experiments/`.
 
 Every run holds its recipe as parameters, accuracy and loss of each epoch, its receptive-field
 table, its source and the checksums of its data. The summaries (`best_`, `final_` and
-`worst_of_last_5_test_accuracy_percent`) are in percent, so that 99.39 and 99.41 are told apart
+`{worst}`) are in percent, so that 99.39 and 99.41 are told apart
 where the UI rounds.
 """
 
@@ -62,44 +51,72 @@ def run_address(experiment_id: str, run_id: str) -> str:
     return f"{address()}{run_path(experiment_id, run_id)}"
 
 
-def prepare(page: Path | None = None) -> str:
+def prepare(last_epochs: int, page: Path | None = None) -> str:
     """Make the store pleasant to browse; returns the path of the run table, relative to `address`.
 
-    Saves the view that shows the columns that matter, sorted by iteration, and charts in a train
-    and a test section; describes the experiment, with links to the view and to the newest report
-    (`page`, which the store then keeps). A description that someone else wrote stays.
+    Saves the view that shows the columns that matter, among them the lowest accuracy of the
+    `last_epochs`, sorted by iteration, and charts in a train and a test section. Describes the
+    experiment, with links to the view and to the newest report (`page`, which the store then
+    keeps). A description that someone else wrote stays.
     """
     client, experiment = open_store()
     path = f"/#/experiments/{experiment}/runs?{MACHINE_LEARNING}&viewStateShareKey={VIEW}"
-    table = f"{path}&compareRunsMode=TABLE"
+    run_table = f"{path}&compareRunsMode=TABLE"
     tags = client.get_experiment(experiment).tags
-    if f"{TAG}{VIEW}" not in tags:
-        client.set_experiment_tag(experiment, f"{TAG}{VIEW}", _view())
-    current = tags.get("mlflow.note.content", DESCRIPTION)
-    kept = keep_page(REPORT, page) if page else None
-    if current.endswith(DESCRIPTION) and (kept or current == DESCRIPTION):
-        links = {"run table": table, "charts": f"{path}&compareRunsMode=CHART"}
-        if page and kept:
-            links[REPORT] = run_path(*kept, page.name)
+    view = _packed(_view_state(last_epochs))
+    if view not in tags.get(f"{VIEW_TAG}{VIEW}", ""):
+        client.set_experiment_tag(experiment, f"{VIEW_TAG}{VIEW}", _saved_view(view))
+    description = _description(last_epochs)
+    current = tags.get(names.DESCRIPTION, description)
+    report = keep_page(REPORT, page) if page else None
+    if _is_ours(current) and (report or current == description):
+        links = {"run table": run_table, "charts": f"{path}&compareRunsMode=CHART"}
+        if page and report:
+            links[REPORT] = run_path(*report, page.name)
         line = " · ".join(f"[{name}]({link})" for name, link in links.items())
-        client.set_experiment_tag(experiment, "mlflow.note.content", f"{line}\n\n{DESCRIPTION}")
-    return table
+        client.set_experiment_tag(experiment, names.DESCRIPTION, f"{line}\n\n{description}")
+    return run_table
 
 
-def _view() -> str:
-    """A saved view of the run table, in the form in which the UI keeps it."""
-    names = {"train": True, "test": True, "Model metrics": False, "System metrics": False}
+def _description(last_epochs: int | str) -> str:
+    return DESCRIPTION.format(worst=names.worst_of_last(last_epochs, "test"))
+
+
+def _is_ours(description: str) -> bool:
+    """Whether it ends in our description, with whatever number of last epochs it was made."""
+    before, after = map(re.escape, _description("#").split("#"))
+    return re.search(rf"{before}\d+{after}\Z", description) is not None
+
+
+def _columns(last_epochs: int) -> dict[str, int]:
+    """The columns of the run table that matter, with their widths in pixels."""
+    return {
+        "params.`seed`": 90,
+        "metrics.`parameters`": 110,
+        f"metrics.`{names.worst_of_last(last_epochs, 'test')}`": 290,
+        f"metrics.`{names.final('test')}`": 230,
+        f"metrics.`{names.best('test')}`": 230,
+        "tags.`verdict`": 150,
+        "params.`split`": 100,
+        "tags.`overrides`": 110,
+    }
+
+
+def _view_state(last_epochs: int) -> dict[str, object]:
+    """What the saved view shows, as the UI itself writes it."""
+    columns = _columns(last_epochs)
+    headings = {"train": True, "test": True, "Model metrics": False, "System metrics": False}
     sections = [
         {"uuid": name, "name": name, "display": display, "isReordered": True, "deleted": False,
          "isGenerated": True}
-        for name, display in names.items()
+        for name, display in headings.items()
     ]  # fmt: skip
-    state = {
+    return {
         # A metric, since the UI sorts parameters and names as text: model 10 before model 2.
         "orderByKey": "metrics.`model`", "orderByAsc": True, "searchFilter": "",
         "startTime": "ALL", "lifecycleFilter": "Active", "datasetsFilter": [],
-        "modelVersionFilter": "All Runs", "selectedColumns": list(COLUMNS),
-        "columnOrder": ["attributes.`Run Name`", *COLUMNS], "columnWidths": COLUMNS,
+        "modelVersionFilter": "All Runs", "selectedColumns": list(columns),
+        "columnOrder": ["attributes.`Run Name`", *columns], "columnWidths": columns,
         "runsHiddenMode": "FIRST_20_RUNS", "viewMaximized": False, "runListHidden": False,
         "isAccordionReordered": True, "useGroupedValuesInCharts": True, "hideEmptyCharts": True,
         "groupBy": None, "groupsExpanded": {}, "compareRunCharts": [],
@@ -108,8 +125,14 @@ def _view() -> str:
             "xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": "",
         },
     }  # fmt: skip
+
+
+def _packed(state: dict[str, object]) -> str:
     packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
+    return f"deflate;{packed}"
+
+
+def _saved_view(packed: str) -> str:
+    """A view, in the form in which the UI keeps one."""
     now = round(time.time() * 1000)
-    return json.dumps(
-        {"name": VIEW, "createdAt": now, "updatedAt": now, "state": f"deflate;{packed}"}
-    )
+    return json.dumps({"name": VIEW, "createdAt": now, "updatedAt": now, "state": packed})

@@ -21,11 +21,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
 from mlflow.tracking import fluent
 from mlflow.utils import requirements_utils
-from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 
 from mnist_exp import ExpectedError
 from mnist_exp.common import interrupts
-from mnist_exp.tracking import liveness
+from mnist_exp.tracking import liveness, names
 from mnist_exp.tracking.store import PAGES, connect, experiment_id, readable_errors, tracking_uri
 
 if TYPE_CHECKING:
@@ -39,10 +38,6 @@ atexit.unregister(fluent._safe_end_run)
 # every installed package: a second at the end of each run.
 requirements_utils._MODULES_TO_PACKAGES = {}  # type: ignore[assignment]
 
-PARENT = "mlflow.parentRunId"
-GROUP = "group"
-"""The tag of a run that is no training, but holds what belongs to several."""
-
 
 @contextlib.contextmanager
 def start_run(
@@ -52,10 +47,11 @@ def start_run(
     """A new run that ends with the block: FINISHED, KILLED by an interrupt, or FAILED with the
     error as its tag `failure`. `source` is the file that the UI names as the run's source, `parent`
     the run below which it shows this one."""
+    names.check("tag", tags)
     with readable_errors():
         _, experiment = connect()
-        tags = {**tags, **({"mlflow.source.name": source} if source else {})}
-        tags |= {PARENT: parent} if parent else {}
+        tags = {**tags, **({names.SOURCE: source} if source else {})}
+        tags |= {names.PARENT: parent} if parent else {}
         tags |= liveness.own_tags()
         run = mlflow.start_run(experiment_id=experiment, run_name=name, tags=tags)
     with _under_way(run) as writer:
@@ -72,8 +68,8 @@ def resume_run(run_id: str, parameters: Mapping[str, object]) -> Iterator[RunWri
         for key, value in liveness.own_tags().items():
             client.set_tag(run_id, key, value)
         run = mlflow.start_run(run_id)
-        if "failure" in run.data.tags:
-            client.delete_tag(run_id, "failure")
+        if names.FAILURE in run.data.tags:
+            client.delete_tag(run_id, names.FAILURE)
     with _under_way(run) as writer:
         writer.log_parameters(parameters)
         yield writer
@@ -103,7 +99,7 @@ def _under_way(run: Run) -> Iterator[RunWriter]:
                 writer.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
                 if isinstance(error, Exception):
                     failure = f"{type(error).__name__}: {error}"
-                    MlflowClient(tracking_uri()).set_tag(info.run_id, "failure", failure)
+                    MlflowClient(tracking_uri()).set_tag(info.run_id, names.FAILURE, failure)
             raise
         writer.end("FINISHED")
 
@@ -115,7 +111,7 @@ def _find_or_make(client: MlflowClient, experiment: str, name: str) -> str:
         found[0]
         if found
         else client.create_run(
-            experiment, run_name=quoted, tags={GROUP: "yes"} | liveness.own_tags()
+            experiment, run_name=quoted, tags={names.GROUP: "yes"} | liveness.own_tags()
         )
     )
     return str(run.info.run_id)
@@ -127,7 +123,10 @@ class ExportError(ExpectedError):
 
 @dataclass(frozen=True)
 class RunWriter:
-    """Writes to one run, which is under way. To write the same again changes nothing."""
+    """Writes to one run, which is under way. To write the same again changes nothing.
+
+    What `names` does not name raises ValueError.
+    """
 
     run_id: str
     experiment_id: str
@@ -140,12 +139,13 @@ class RunWriter:
         if mlflow.active_run() is None:
             return
         client = MlflowClient(tracking_uri())
-        if status == "FINISHED" and "failure" in client.get_run(self.run_id).data.tags:
-            client.delete_tag(self.run_id, "failure")  # it was taken for lost, and was not
+        if status == "FINISHED" and names.FAILURE in client.get_run(self.run_id).data.tags:
+            client.delete_tag(self.run_id, names.FAILURE)  # it was taken for lost, and was not
         mlflow.end_run(status)
 
     @readable_errors()
     def log_parameters(self, parameters: Mapping[str, object]) -> None:
+        names.check("parameter", parameters)
         mlflow.log_params({key: str(value) for key, value in parameters.items()})
 
     @readable_errors()
@@ -154,44 +154,47 @@ class RunWriter:
     ) -> None:
         """At `time` (seconds since 1970), by default the start of the run: a point that the store
         has already, of the same step, value and time, is not entered twice."""
+        names.check("metric", metrics)
         timestamp = self.start_time if time is None else round(1000 * time)
         mlflow.log_metrics(dict(metrics), step=step, timestamp=timestamp)
 
     @readable_errors()
     def set_tags(self, tags: Mapping[str, str]) -> None:
+        names.check("tag", tags)
         mlflow.set_tags(dict(tags))
 
     @readable_errors()
     def describe(self, markdown: str) -> None:
         """The description that the UI shows above the run."""
-        mlflow.set_tag("mlflow.note.content", markdown)
+        mlflow.set_tag(names.DESCRIPTION, markdown)
 
     @readable_errors()
     def log_table(self, table: pd.DataFrame, name: str) -> None:
         """As JSON, which the UI shows as a table, and as CSV."""
         # As mlflow.log_table does, but for one thing: it appends to a table that is there.
-        file = f"{name}.json"
+        kept = names.Table(name)
         # Through objects: missing whole numbers become text otherwise.
         objects = table.astype(object).where(table.notna(), None)
-        mlflow.log_text(objects.to_json(orient="split", index=False), file)
+        mlflow.log_text(objects.to_json(orient="split", index=False), kept.json)
         client = MlflowClient(tracking_uri())
-        shown = json.loads(client.get_run(self.run_id).data.tags.get(MLFLOW_LOGGED_ARTIFACTS, "[]"))
-        if (entry := {"path": file, "type": "table"}) not in shown:
-            mlflow.set_tag(MLFLOW_LOGGED_ARTIFACTS, json.dumps([*shown, entry]))
-        mlflow.log_text(table.to_csv(index=False), f"{name}.csv")
+        shown = json.loads(client.get_run(self.run_id).data.tags.get(names.TABLES_SHOWN, "[]"))
+        if (entry := {"path": kept.json, "type": "table"}) not in shown:
+            mlflow.set_tag(names.TABLES_SHOWN, json.dumps([*shown, entry]))
+        mlflow.log_text(table.to_csv(index=False), kept.csv)
 
     @readable_errors()
     def log_text(self, text: str, file: str) -> None:
+        names.check("text", [file])
         mlflow.log_text(text, file)
 
     @readable_errors()
     def log_figure(self, figure: Figure, name: str) -> None:
-        mlflow.log_figure(figure, f"figures/{name}.png", save_kwargs={"dpi": 110})
+        mlflow.log_figure(figure, names.Figure(name).file, save_kwargs={"dpi": 110})
 
     @readable_errors()
     def log_image(self, pixels: np.ndarray, name: str) -> None:
         """Grey values, uint8 (height, width), as a PNG."""
-        mlflow.log_image(pixels, f"{name}.png")
+        mlflow.log_image(pixels, names.Image(name).file)
 
     @readable_errors()
     def log_dataset(
@@ -214,9 +217,9 @@ class RunWriter:
             )  # fmt: skip
         # Of two runs that enter the same data set at once, MLflow refuses one: it is there by then.
         with contextlib.suppress(MlflowException):
-            mlflow.log_input(dataset, context=context)
+            mlflow.log_input(dataset, context=names.Digits(context))
             return
-        mlflow.log_input(dataset, context=context)
+        mlflow.log_input(dataset, context=names.Digits(context))
 
     @readable_errors()
     def log_network(self, network: nn.Module, images: Tensor, register_as: str | None) -> None:
@@ -238,7 +241,7 @@ class RunWriter:
                 try:
                     logged = mlflow.pytorch.log_model(
                         network,
-                        name="network",
+                        name=names.NETWORK,
                         signature=infer_signature(images.numpy(), output.numpy()),
                         input_example=images.numpy(),
                         pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}"],
@@ -278,7 +281,7 @@ def adopt(run_ids: Iterable[str], parent: str) -> None:
     with readable_errors():
         client, _ = connect()
         for run_id in run_ids:
-            client.set_tag(run_id, PARENT, parent)
+            client.set_tag(run_id, names.PARENT, parent)
 
 
 def end_run(run_id: str, status: str, failure: str) -> None:

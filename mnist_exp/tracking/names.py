@@ -1,0 +1,314 @@
+"""What a run holds, named once: each parameter, tag, metric and artifact, and what it means.
+
+`RunWriter` refuses a name that isn't here. `<word>` in a name stands for what differs from run to
+run: see PLACEHOLDERS. Accuracies are fractions, but for metrics that end in `_percent`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+from typing import Literal, Self
+
+Kind = Literal[
+    "parameter", "tag", "metric", "table", "figure", "image", "text", "digits", "network"
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What stands under a name: a line of text, and the unit of a number that has one."""
+
+    text: str
+    unit: str = ""
+
+
+PLACEHOLDERS = {
+    "argument": r"\w+",
+    "file": r"[\w.-]+",
+    "model": r"\d+",
+    "n": r"\d+",
+    "part": "train|test|validation",
+    "split": "test|validation",
+}
+"""What the words in a name may become, as regular expressions."""
+
+
+def images(split: str) -> str:
+    """The parameter that says how many images a split has."""
+    return f"{split}_images"
+
+
+OWNERS = {
+    "optimizer": "class of the optimizer",
+    "schedule": "class of the schedule that is stepped once an epoch",
+    "batch_schedule": "class of the schedule that is stepped once a batch",
+    "augment": "class of the augmentation of training images",
+    "preprocess": "class of the preprocessing of all images",
+    "averaging": "class of the average of the weights",
+    "views": "class of the views of an evaluated image",
+    "distillation": "only in older runs: class of the training by the outputs of another network",
+}
+"""Parts of a recipe that have arguments; a recipe without such a part says "none"."""
+
+PARAMETERS = {
+    "model": Meaning("number of the iteration"),
+    "network": Meaning("class of the network"),
+    "batch_size": Meaning("training images per step", "images"),
+    "epochs": Meaning("how many epochs are trained", "epochs"),
+    "learning_rate": Meaning("the optimizer's `lr`, with which the first epoch begins"),
+    **{owner: Meaning(text) for owner, text in OWNERS.items()},
+    **{f"{owner}.<argument>": Meaning(f"an argument of the {owner}") for owner in OWNERS},
+    "seed": Meaning("seed of weights, order, augmentation and dropout"),
+    "split": Meaning("which digits are evaluated: `test` or `validation`"),
+    images("<split>"): Meaning("how many digits are evaluated", "images"),
+    "parameters": Meaning("trainable parameters of the network", "numbers"),
+    "receptive_field": Meaning(
+        "what one output of the network sees: `28`, or `28x30` (height, width) where they differ, "
+        "or `unknown`, and why", "pixels",
+    ),
+    "device": Meaning("where it was trained: `cpu`, `cuda` or `mps`"),
+    "threads": Meaning("threads that torch computes with", "threads"),
+    "machine": Meaning("operating system and kind of processor"),
+    "processor": Meaning("name and kind of the processor"),
+    "instructions": Meaning("instruction set that torch's kernels use"),
+    "python": Meaning("version of Python"),
+    **{
+        package: Meaning(f"version of {package}")
+        for package in ("torch", "torchvision", "mlflow", "mnist-exp")
+    },
+}  # fmt: skip
+
+
+PROCESS, HEARTBEAT, FAILURE = "process", "heartbeat", "failure"
+GROUP, IMPORTED = "group", "imported_from"
+DESCRIPTION, SOURCE, PARENT = "mlflow.note.content", "mlflow.source.name", "mlflow.parentRunId"
+TABLES_SHOWN = "mlflow.loggedArtifacts"
+
+TAGS = {
+    "idea": Meaning("title of the iteration"),
+    "overrides": Meaning("what differs from the recipe, as in `epochs=2`; `none` if nothing does"),
+    "code_sha256": Meaning("SHA-256 of the iteration's code, without comments and layout"),
+    "training_sha256": Meaning("SHA-256 of the package's code that takes part in a training"),
+    "sha256.<file>": Meaning("SHA-256 of a file of MNIST that was read"),
+    "git_commit": Meaning("commit of the checkout, or `unknown`"),
+    "git_dirty": Meaning("whether something was not committed: `true`, `false` or `unknown`"),
+    "resumed": Meaning("after which epoch the run was resumed last"),
+    "verdict": Meaning("`target met` or `target not met`; only on the test split"),
+    "verdict_reason": Meaning("which conditions of the target are not met, and by what"),
+    FAILURE: Meaning("why the run failed or was lost"),
+    PROCESS: Meaning("the process that writes to the run: host, id, and start (s since 1970)"),
+    HEARTBEAT: Meaning("when that process last said that it is there", "s since 1970"),
+    IMPORTED: Meaning("id of the original of an imported run"),
+    GROUP: Meaning("`yes` for a run that is no training, but holds what belongs to several"),
+    "model-<model>.verdict": Meaning("of a sweep: the verdict on an iteration, over its seeds"),
+    DESCRIPTION: Meaning("the description that the UI shows, Markdown"),
+    SOURCE: Meaning("the file of the iteration"),
+    PARENT: Meaning("id of the sweep below which the UI shows the run"),
+    TABLES_SHOWN: Meaning("which artifacts the UI shows as tables, JSON"),
+}
+
+
+def accuracy(part: str) -> str:
+    """The metric of each epoch: the accuracy on a part of the digits."""
+    return f"{part}/accuracy"
+
+
+def loss(part: str) -> str:
+    """The metric of each epoch: the loss on a part of the digits."""
+    return f"{part}/loss"
+
+
+def errors(split: str) -> str:
+    """The metric of each epoch: how many digits of a split are misclassified."""
+    return f"{split}/errors"
+
+
+def best(split: str) -> str:
+    """The summary of a run: the highest accuracy of an epoch."""
+    return f"best_{split}_accuracy_percent"
+
+
+def final(split: str) -> str:
+    """The summary of a run: the accuracy after the last epoch."""
+    return f"final_{split}_accuracy_percent"
+
+
+def worst_of_last(n: int | str, split: str) -> str:
+    """The summary of a run: the lowest accuracy of its last `n` epochs."""
+    return f"worst_of_last_{n}_{split}_accuracy_percent"
+
+
+LEARNING_RATE, EPOCH_SECONDS = "learning_rate", "epoch_seconds"
+
+METRICS = {
+    accuracy("<part>"): Meaning("per epoch: share of digits classified rightly", "fraction"),
+    loss("<part>"): Meaning("per epoch: mean cross-entropy", "nats"),
+    errors("<split>"): Meaning("per epoch: digits that are misclassified", "digits"),
+    LEARNING_RATE: Meaning("per epoch: the learning rate with which it begins"),
+    EPOCH_SECONDS: Meaning("per epoch: how long it took, with its evaluation", "s"),
+    best("<split>"): Meaning("highest accuracy of an epoch", "percent"),
+    final("<split>"): Meaning("accuracy after the last epoch", "percent"),
+    worst_of_last("<n>", "<split>"): Meaning(
+        "lowest accuracy of the last epochs that the target looks at", "percent"
+    ),
+    "model": Meaning("number of the iteration, by which the UI sorts"),
+    "parameters": Meaning("trainable parameters of the network", "numbers"),
+    "model-<model>/seeds": Meaning("of a sweep: seeds of an iteration", "seeds"),
+    "model-<model>/passing_seeds": Meaning("of a sweep: seeds that meet the target", "seeds"),
+    "model-<model>/final_accuracy_mean_percent": Meaning(
+        "of a sweep: mean over the seeds of the accuracy after the last epoch", "percent"
+    ),
+    "model-<model>/final_accuracy_std_percent": Meaning(
+        "of a sweep: its standard deviation", "percentage points"
+    ),
+    "model-<model>/worst_of_last_epochs_percent": Meaning(
+        "of a sweep: lowest accuracy of the last epochs over the seeds", "percent"
+    ),
+}  # fmt: skip
+
+EPOCH_METRICS = (
+    *(name for part in ("train", "test", "validation") for name in (accuracy(part), loss(part))),
+    errors("test"), errors("validation"), LEARNING_RATE, EPOCH_SECONDS,
+)  # fmt: skip
+"""What a run records each epoch, on whichever split."""
+
+
+class _Artifact(StrEnum):
+    """Names that say what they mean."""
+
+    meaning: str
+
+    def __new__(cls, name: str, meaning: str = "") -> Self:
+        member = str.__new__(cls, name)
+        member._value_, member.meaning = name, meaning
+        return member
+
+
+class Table(_Artifact):
+    """Tables, kept as CSV and as JSON."""
+
+    RECEPTIVE_FIELD = "receptive_field", "how much of the input each layer sees, in pixels"
+    CONFUSION_MATRIX = "confusion_matrix", "how often each digit was taken for which, at the end"
+    MISCLASSIFIED = (
+        "misclassified",
+        "digits misclassified at the end: index (from 0), truth, guess, and its probability",
+    )
+
+    @property
+    def csv(self) -> str:
+        return f"{self}.csv"
+
+    @property
+    def json(self) -> str:
+        """The file that the UI shows as a table."""
+        return f"{self}.json"
+
+
+class Figure(_Artifact):
+    """Figures, to look at."""
+
+    DIGITS = "digits", "training digits as the network sees them"
+    CURVES = "curves", "accuracy and loss per epoch"
+    CONFUSION_MATRIX = "confusion_matrix", "the table of that name"
+
+    @property
+    def file(self) -> str:
+        return f"figures/{self}.png"
+
+
+class Image(_Artifact):
+    """Grey values, to be read again."""
+
+    MISCLASSIFIED = "misclassified", "digits misclassified at the end, ten in a row; 28 pixels each"
+
+    @property
+    def file(self) -> str:
+        return f"{self}.png"
+
+
+class Text(_Artifact):
+    """Texts, by their files."""
+
+    LAYERS = "layers.txt", "the network's layers, with shapes and parameters"
+    SOURCE = "source/model_<model>.py", "the file of the iteration, as it was run"
+    UNCOMMITTED = "source/uncommitted.diff", "what the checkout had uncommitted, if anything"
+
+
+def source_file(model: int) -> str:
+    """The text that holds the source of an iteration."""
+    return Text.SOURCE.replace("<model>", f"{model}")
+
+
+class Digits(_Artifact):
+    """Data sets, by what they were for."""
+
+    TRAINING = "training", "the digits that were trained on: how many, and their checksum"
+    EVALUATION = "evaluation", "the digits that were evaluated: how many, and their checksum"
+
+
+NETWORK = "network"
+
+
+def _meanings(artifacts: type[_Artifact]) -> dict[str, Meaning]:
+    return {artifact.value: Meaning(artifact.meaning) for artifact in artifacts}
+
+
+REGISTER: Mapping[Kind, Mapping[str, Meaning]] = {
+    "parameter": PARAMETERS,
+    "tag": TAGS,
+    "metric": METRICS,
+    "table": _meanings(Table),
+    "figure": _meanings(Figure),
+    "image": _meanings(Image),
+    "text": _meanings(Text),
+    "digits": _meanings(Digits),
+    "network": {NETWORK: Meaning("the trained network, exported, as a model of the run")},
+}
+"""All of it, by kind."""
+
+
+@cache
+def entry(kind: Kind, name: str) -> str:
+    """The name under which the register has `name`, which may fill in what stands in `<...>`.
+
+    Raises ValueError where it has none: what a run holds is to be named here first.
+    """
+    for entered in REGISTER[kind]:
+        pattern = re.sub(r"<(\w+)>", lambda word: f"({PLACEHOLDERS[word[1]]})", re.escape(entered))
+        if re.fullmatch(pattern, name):
+            return entered
+    raise ValueError(f"{name!r} is no {kind} of a run: enter it in mnist_exp/tracking/names.py")
+
+
+def check(kind: Kind, names: Iterable[str]) -> None:
+    """Raise ValueError where the register lacks one of the names."""
+    for name in names:
+        entry(kind, name)
+
+
+def column_name(name: str) -> str:
+    """The column of `tracking.runs` and `tracking.history` that holds what is called `name`."""
+    return name.replace("/", "_")
+
+
+RUN_COLUMNS = (
+    "run_id", "experiment_id", "run_name", "status", "start_time", "end_time", "model", "idea",
+    "seed", "split", "overrides", "parameters", "test_images", "receptive_field", "code_sha256",
+    "git_commit", "git_dirty", "machine", "threads", "python", "torch", "mlflow", "imported_from",
+    "parent",
+)  # fmt: skip
+"""The columns that `tracking.runs` has whatever the store holds."""
+
+
+def as_markdown() -> str:
+    """The register as a table, which docs/records.md shows."""
+    rows = [
+        f"| {kind} | `{name}` | {meaning.text} | {meaning.unit} |"
+        for kind, names in REGISTER.items()
+        for name, meaning in names.items()
+    ]
+    return "\n".join(["| kind | name | meaning | unit |", "|---|---|---|---|", *rows])
