@@ -55,10 +55,10 @@ def sweep() -> float:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
         tracking.open_store()
-        options = [f"--models={' '.join(map(str, MODELS))}", f"--seeds={SEEDS}"]
+        options = [f"MODELS={' '.join(map(str, MODELS))}", f"SEEDS={SEEDS}"]
         start = time.perf_counter()
         subprocess.run(
-            [sys.executable, "-m", "mnist_exp", "sweep", *options, f"--epochs={EPOCHS}"],
+            [sys.executable, "-m", "mnist_exp", "sweep", *options, f"EPOCHS={EPOCHS}"],
             check=True, stdout=subprocess.DEVNULL,
         )  # fmt: skip
         return time.perf_counter() - start

@@ -11,6 +11,8 @@ import torch
 from handmade import GOOD, SCRIPT, add_evidence, record_run
 
 from mnist_exp import ROOT, data, report, tracking
+from mnist_exp.commands import arguments
+from mnist_exp.commands.cli import COMMANDS
 from mnist_exp.data import Digits
 from mnist_exp.evidence import comparison
 from mnist_exp.notebook import entries
@@ -18,7 +20,8 @@ from mnist_exp.notebook.entries import Entry
 from mnist_exp.tracking import ui
 
 # `make test` runs these tests, and they run make, which is to behave as it does for a user.
-for inherited in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
+settable = {name for command in COMMANDS.values() for name in arguments.settings(command)}
+for inherited in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", *settable):
     os.environ.pop(inherited, None)
 
 # A shell that starts the tests in the background has them, and what they run, ignore Ctrl-C.

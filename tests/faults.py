@@ -98,9 +98,9 @@ class Trial:
     def start(self, *, anew: bool = False) -> tuple[Any, Path]:
         """Go on with the run where it has a checkpoint, and begin it where not."""
         begun = self.begun()
-        arguments = ["resume", begun]
+        arguments = ["resume", f"RUN={begun}"]
         if anew or not begun:
-            arguments = ["run", str(self.model), f"--epochs={EPOCHS}", "--device=cpu"]
+            arguments = ["run", f"MODEL={self.model}", f"EPOCHS={EPOCHS}", "DEVICE=cpu"]
         self.command = arguments[0]
         self.count += 1
         said = self.logs / f"{self.folder.name}-{self.count}.txt"

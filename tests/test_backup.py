@@ -156,7 +156,7 @@ def test_nothing_is_overwritten_by_a_backup(
     backup: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = backup.read_bytes()
-    assert main(["backup", str(backup)]) == 2
+    assert main(["backup", f"BACKUP={backup}"]) == 2
     assert capsys.readouterr().err == (
         f"mnist-exp: {backup} is there already; choose another BACKUP=\n"
     )
@@ -174,7 +174,7 @@ def test_a_backup_that_cannot_be_written_is_one_line(
     monkeypatch.chdir(tmp_path)
     Path("file").touch()
     Path("\x1b").touch()
-    assert main(["backup", place]) == 2
+    assert main(["backup", f"BACKUP={place}"]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert said.rstrip("\n").isprintable()
@@ -185,7 +185,7 @@ def test_without_a_store_there_is_no_backup(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     use(tmp_path / "none", monkeypatch)
-    assert main(["backup", str(tmp_path / "one.tar.gz")]) == 2
+    assert main(["backup", f"BACKUP={tmp_path}/one.tar.gz"]) == 2
     assert "there is no store to back up" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
@@ -197,7 +197,7 @@ def test_only_a_local_store_is_backed_up_so(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    assert main([command, str(tmp_path / "x.tar.gz")]) == 2
+    assert main([command, f"BACKUP={tmp_path}/x.tar.gz"]) == 2
     said = capsys.readouterr().err
     assert "only a store in a file of this machine is backed up so" in said
     assert "secret" not in said
@@ -314,7 +314,7 @@ def test_what_is_no_backup_is_refused_and_nothing_touched(
     for wrong, content in hostile(store / "mlflow.db").items():
         if content is not None:
             file.write_bytes(content)
-        assert main(["restore", str(file)]) == 2, wrong
+        assert main(["restore", f"BACKUP={file}"]) == 2, wrong
         said = capsys.readouterr().err
         assert said.count("\n") == 1, wrong
         assert said.startswith("mnist-exp: "), wrong
@@ -324,7 +324,7 @@ def test_what_is_no_backup_is_refused_and_nothing_touched(
         assert after == before, wrong
     assert not Path("/tmp/mnist-exp-evil").exists()
     file.write_bytes(packed(store / "mlflow.db"))  # which differs from these by nothing else
-    assert main(["restore", str(file)]) == 0
+    assert main(["restore", f"BACKUP={file}"]) == 0
 
 
 def test_a_restore_into_a_place_that_cannot_be_written_is_one_line(

@@ -164,7 +164,7 @@ def test_nothing_is_entered_where_the_runs_are(
 def test_a_published_run_is_finished(published: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results.enter(published)
     original = pd.read_csv(published / "runs.csv")["run_id"].iloc[0]
-    assert main(["resume", original]) == 2
+    assert main(["resume", f"RUN={original}"]) == 2
     assert f"run {original} is finished" in capsys.readouterr().err
 
 

@@ -125,7 +125,7 @@ def test_the_newest_unfinished_run_of_these_settings() -> None:
     assert resume.unfinished(plan).run_id == newer
     assert resume.unfinished(settle(3, epochs=EPOCHS, seed=2)) is None
     assert resume.unfinished(settle(3)) is None
-    assert main(["run", "3", f"--epochs={EPOCHS}", "--resume"]) == 0
+    assert main(["run", "MODEL=3", f"EPOCHS={EPOCHS}", "RESUME=1"]) == 0
     assert status(newer) == "FINISHED"
     assert resume.unfinished(plan).run_id == older
 
@@ -143,24 +143,26 @@ def test_what_cannot_be_resumed(
     store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finished, stopped = begin(2), begin(2, stop_after=1)
-    assert f"run {finished} is finished" in refused(["resume", finished], capsys)
-    assert f"the store holds no run {'0' * 32}" in refused(["resume", "0" * 32], capsys)
-    assert "RUN=../../x: the id of a run is needed" in refused(["resume", "../../x"], capsys)
-    assert "no unfinished run of model 4" in refused(["run", "4", "--resume"], capsys)
+    assert f"run {finished} is finished" in refused(["resume", f"RUN={finished}"], capsys)
+    assert f"the store holds no run {'0' * 32}" in refused(["resume", f"RUN={'0' * 32}"], capsys)
+    assert "RUN=../../x: the id of a run is needed" in refused(["resume", "RUN=../../x"], capsys)
+    assert "no unfinished run of model 4" in refused(["run", "MODEL=4", "RESUME=1"], capsys)
 
     load = loading.load_iteration
     with monkeypatch.context() as patch:
         changed = dataclasses.replace(load(2), source=load(2).source + "\nLATER = 1\n")
         patch.setattr(loading, "load_iteration", lambda _: changed)
-        assert "experiments/model_2.py has changed since" in refused(["resume", stopped], capsys)
+        assert "experiments/model_2.py has changed since" in refused(
+            ["resume", f"RUN={stopped}"], capsys
+        )
     with monkeypatch.context() as patch:
         patch.setattr(environment, "version", lambda name: f"0.0.{len(name)}")
-        assert "torch was 2." in refused(["resume", stopped], capsys)
+        assert "torch was 2." in refused(["resume", f"RUN={stopped}"], capsys)
     file = store / "checkpoints" / f"{stopped}.pt"
     file.write_bytes(file.read_bytes()[:-5])
-    assert "is cut off or damaged" in refused(["resume", stopped], capsys)
+    assert "is cut off or damaged" in refused(["resume", f"RUN={stopped}"], capsys)
     file.unlink()
-    assert f"no checkpoint of run {stopped} here" in refused(["resume", stopped], capsys)
+    assert f"no checkpoint of run {stopped} here" in refused(["resume", f"RUN={stopped}"], capsys)
     assert status(stopped) == "KILLED"
 
 
@@ -183,7 +185,7 @@ def test_a_run_goes_on_with_as_many_threads_as_it_began_with() -> None:
 def test_a_run_is_reproduced(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole = begin()
     capsys.readouterr()
-    assert main(["reproduce", whole]) == 0
+    assert main(["reproduce", f"RUN={whole}"]) == 0
     said = capsys.readouterr().out
     assert "Reproduced: identical, bit for bit, in 3 epochs." in said
     assert " was " not in said
@@ -194,7 +196,7 @@ def test_a_run_is_reproduced(store: Path, capsys: pytest.CaptureFixture[str]) ->
         )
         database.execute("UPDATE params SET value = '1.0' WHERE key = 'torch'")
         database.execute("UPDATE params SET value = 'A 1' WHERE key = 'processor'")
-    assert main(["reproduce", whole]) == 0
+    assert main(["reproduce", f"RUN={whole}"]) == 0
     said = capsys.readouterr().out
     assert f"torch was 1.0, and is {torch.__version__.partition('+')[0]} here" in said
     assert "processor was A 1, and is " in said
@@ -207,7 +209,7 @@ def test_a_run_is_reproduced(store: Path, capsys: pytest.CaptureFixture[str]) ->
         database.execute(
             "UPDATE metrics SET value = value + 0.002 WHERE key = 'test/accuracy' AND step = 2"
         )
-    assert main(["reproduce", whole]) == 1
+    assert main(["reproduce", f"RUN={whole}"]) == 1
     assert "Not reproduced within 0.5 points" in capsys.readouterr().out
     assert len(tracking.runs()) == 1
 
@@ -224,7 +226,7 @@ def test_what_an_imported_run_did_not_record_is_said(
             )
         database.execute("INSERT INTO tags VALUES ('imported_from', ?, ?)", [was, imported])
     capsys.readouterr()
-    assert main(["reproduce", was]) == 0
+    assert main(["reproduce", f"RUN={was}"]) == 0
     said = capsys.readouterr().out
     assert imported in said
     assert other not in said
@@ -232,13 +234,15 @@ def test_what_an_imported_run_did_not_record_is_said(
 
 
 def test_what_cannot_be_reproduced(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "holds no run ../x" in refused(["reproduce", "../x"], capsys)
+    assert "holds no run ../x" in refused(["reproduce", "RUN=../x"], capsys)
     before = begin(2, stop_after=0)
-    assert "has recorded no epoch" in refused(["reproduce", before], capsys)
+    assert "has recorded no epoch" in refused(["reproduce", f"RUN={before}"], capsys)
     stopped = begin(2, stop_after=1)
     (source,) = store.glob(f"artifacts/{stopped}/artifacts/source/model_2.py")
     source.write_text(source.read_text().replace("lr=", "lr=10*"))
-    assert f"the code of run {stopped} is neither" in refused(["reproduce", stopped], capsys)
+    assert f"the code of run {stopped} is neither" in refused(
+        ["reproduce", f"RUN={stopped}"], capsys
+    )
 
 
 @pytest.mark.slow
@@ -246,7 +250,7 @@ def test_a_closed_terminal_ends_the_run_as_killed(store: Path) -> None:
     """A real terminal, and no more of it once the first epoch is done."""
     terminal, side = pty.openpty()
     code = "import sys, nursery; nursery.data.load = nursery.few; "
-    code += "sys.exit(nursery.cli.main(['run', '6', '--epochs=200']))"
+    code += "sys.exit(nursery.cli.main(['run', 'MODEL=6', 'EPOCHS=200']))"
     process = subprocess.Popen(
         ["setsid", "--ctty", sys.executable, "-c", code], cwd=ROOT, stdin=side, stdout=side,
         stderr=side, env=os.environ | {"PYTHONPATH": str(ROOT / "tests")},

@@ -67,8 +67,8 @@ def test_eight_processes_open_a_fresh_store_at_once_and_lose_nothing(
 def serving(database: str, folder: Path, *, host: str = "127.0.0.1") -> Iterator[str]:
     """`make server` on that database, started in `folder`; its address."""
     port = free_port()
-    command = [sys.executable, "-m", "mnist_exp", "server", f"--host={host}", f"--port={port}"]
-    command += [f"--artifacts={folder / 'served'}"]
+    command = [sys.executable, "-m", "mnist_exp", "server", f"HOST={host}", f"PORT={port}"]
+    command += [f"ARTIFACTS={folder / 'served'}"]
     log = folder / "server.log"
     with log.open("wb") as file:  # nobody reads a pipe, and the server would wait when it is full
         process = subprocess.Popen(
@@ -182,14 +182,14 @@ sys.exit(cli.main(sys.argv[1:]))
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_a_scheduler_that_is_killed_ends_the_sweep_and_its_runs(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", SWEEP, "sweep", "--models=2", "--seeds=3", "--epochs=15"]
+    command = [sys.executable, "-c", SWEEP, "sweep", "MODELS=2", "SEEDS=3", "EPOCHS=15"]
 
     def statuses() -> set[str]:
         return set(tracking.runs()["status"])
 
     with cluster(tmp_path) as (address, scheduler):
         client = subprocess.Popen(
-            [*command, f"--scheduler={address}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            [*command, f"SCHEDULER={address}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             text=True,
         )  # fmt: skip
         # The last of the three, which begins when another has ended.
@@ -208,7 +208,7 @@ def test_a_scheduler_that_is_killed_ends_the_sweep_and_its_runs(tmp_path: Path) 
 
     with cluster(tmp_path) as (address, _):
         done = subprocess.run(
-            [*command, f"--scheduler={address}"], capture_output=True, text=True, check=False
+            [*command, f"SCHEDULER={address}"], capture_output=True, text=True, check=False
         )
     assert done.returncode == 0, done.stderr
     runs = tracking.runs().query("status == 'FINISHED'")
@@ -254,11 +254,11 @@ def nothing_is_recorded() -> bool:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "BACKEND= names the database, as in BACKEND=postgresql://"),
-        (["--backend=sqlite:///x.db"], "BACKEND= names the database"),
-        (["--backend=postgresql://a:b@127.0.0.1:1/x"], "127.0.0.1:1/x cannot be used"),
+        ([], "BACKEND= is needed, as in BACKEND=postgresql://"),
+        (["BACKEND=sqlite:///x.db"], "BACKEND= names the database"),
+        (["BACKEND=postgresql://a:b@127.0.0.1:1/x"], "127.0.0.1:1/x cannot be used"),
         (
-            ["--backend=postgresql://a:b@127.0.0.1:1/x", "--host=127.0.0.2"],
+            ["BACKEND=postgresql://a:b@127.0.0.1:1/x", "HOST=127.0.0.2"],
             "set MLFLOW_AUTH_ADMIN_PASSWORD",
         ),
     ],

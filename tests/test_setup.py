@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from mnist_exp import ROOT
+from mnist_exp.commands.cli import COMMANDS
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 INSTALLED = f"{sys.prefix}/.mnist-exp-installed"
@@ -93,9 +94,26 @@ def test_bare_make_lists_every_target() -> None:
     done = make()
     assert done.returncode == 0
     makefile = (ROOT / "Makefile").read_text()
-    (phony,) = re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
-    for target in phony.split():
-        assert re.search(rf"^make {target} +\S", done.stdout, re.MULTILINE), target
+    (commands,) = re.findall(r"^commands := (.*)$", makefile, re.MULTILINE)
+    (others,) = re.findall(r"^\.PHONY: \$\(commands\) (.*)$", makefile, re.MULTILINE)
+    assert set(commands.split()) == COMMANDS.keys()
+    listed = re.findall(r"^make ([a-z-]+) +\S", done.stdout, re.MULTILINE)
+    assert sorted(listed) == sorted([*commands.split(), *others.split()])
+    assert re.search(r"^make run +MODEL=5 \[SEED=1\] \[EPOCHS=2\] ", done.stdout, re.MULTILINE)
+
+
+def test_commands_are_listed_and_settings_refused_before_anything_is_installed(
+    tmp_path: Path,
+) -> None:
+    bare = tmp_path / "python"
+    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')  # without what is installed
+    bare.chmod(0o755)
+    nothing = f"VENV={tmp_path / 'none'}", f"PYTHON={bare}"
+    assert make(*nothing).stdout == make().stdout
+    done = make(*nothing, "run", "MODEL=5", "EPOCH=1")
+    assert done.returncode == 2
+    assert "make run takes no EPOCH; it takes MODEL SEED EPOCHS " in done.stderr
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize(
@@ -117,17 +135,45 @@ def test_nothing_in_a_make_variable_is_executed(attack: str, tmp_path: Path) -> 
             assert refusal[0].startswith("mnist-exp: ")
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["`id>{}`", ";id>{};", "|id>{}", "$$(id>{})", "'`id>{}`'", "$$(EVIL)", "%", "SHELL", "PATH",
+     ".SHELLFLAGS", "define", "MAKEFLAGS"],
+)  # fmt: skip
+def test_nothing_in_a_name_is_executed(name: str, tmp_path: Path) -> None:
+    target, program = tmp_path / "executed", tmp_path / "sh"
+    program.write_text(f"#!/bin/sh\ntouch {target}\n")
+    program.chmod(0o755)
+    value = program if name == "SHELL" else tmp_path if name == "PATH" else f"touch {target};"
+    for command in ("run", "lint", "setup"):
+        setting = f"{name.format(target)}={value}"
+        done = make(command, "MODEL=six", f"EVIL=$(shell touch {target})", setting)
+        assert done.returncode == 2
+        assert f"make {command} takes no" in done.stderr
+        assert not target.exists()
+
+
+def test_settings_come_from_the_environment_as_well() -> None:
+    assert "SEED=x: a whole number" in make("run", "MODEL=5", SEED="x").stderr
+    assert "SEED=y: a whole number" in make("run", "MODEL=5", "SEED=y", SEED="x").stderr
+    assert "model_99.py" in make("run", "MODEL=99", "SEED=", EPOCHS="", BASELINE="x").stderr
+    secret = "BACKEND=mysql://user:password@host"
+    assert "BACKEND= names the database" in make("server", BACKEND=secret[8:]).stderr
+
+
 @pytest.mark.parametrize("setting", ["EPOCH=1", "model=2", "epochs=1"])
 def test_a_misspelt_setting_is_refused(setting: str) -> None:
     done = make("run", "MODEL=six", setting)
     assert done.returncode == 2
-    assert f"unknown: {setting.partition('=')[0]}; what can be set is MODEL " in done.stderr
+    name = setting.partition("=")[0]
+    assert f"make run takes no {name}; it takes MODEL SEED EPOCHS " in done.stderr
 
 
 @pytest.mark.parametrize(
     ("command", "setting", "takes"),
     [
-        ("check", "SEED=50", "MODEL SEEDS BASELINE"), ("check", "MODELS=6", "MODEL SEEDS BASELINE"),
+        ("check", "SEED=50", "MODEL SEEDS BASELINE JSON"),
+        ("check", "MODELS=6", "MODEL SEEDS BASELINE JSON"),
         ("report", "SEEDS=3", "MODELS"), ("import", "BACKUP=x", ""), ("lint", "MODEL=2", ""),
         ("run", "SEEDS=7", "MODEL SEED EPOCHS DEVICE SPLIT RESUME"),
     ],

@@ -151,7 +151,7 @@ def test_the_ui_of_a_moved_store_serves_its_artifacts(
     port = free_port()
     environment["MLFLOW_TRACKING_URI"] = address(folder)
     process = subprocess.Popen(
-        [sys.executable, "-m", "mnist_exp", "ui", f"--port={port}"],
+        [sys.executable, "-m", "mnist_exp", "ui", f"PORT={port}"],
         env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:

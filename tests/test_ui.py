@@ -95,7 +95,7 @@ def served(tmp_path: Path) -> Iterator[tuple[int, int]]:
     """`make ui`; its port and process id."""
     port = free_port()
     process = subprocess.Popen(
-        [sys.executable, "-m", "mnist_exp", "ui", f"--port={port}"],
+        [sys.executable, "-m", "mnist_exp", "ui", f"PORT={port}"],
         cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         env={key: value for key, value in os.environ.items() if "MLFLOW_DISABLE" not in key},
     )  # fmt: skip

@@ -7,18 +7,26 @@ imported by the commands that need them, so that `--help` is quick.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
+import inspect
 import json
 import logging
 import os
 import sys
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from mnist_exp import ExpectedError, collect_rarely
-from mnist_exp.commands.arguments import parse
+from mnist_exp.commands import arguments
+from mnist_exp.commands.arguments import (
+    Command,
+    IterationOrHash,
+    On,
+    SeedRanges,
+    Text,
+    WholeNumber,
+    WholeNumbers,
+)
 from mnist_exp.common import interrupts
 from mnist_exp.common.words import counted
 
@@ -29,16 +37,48 @@ if TYPE_CHECKING:
     from mnist_exp.evidence.verdict import RunVerdict
     from mnist_exp.runs.plan import Plan
 
+# What can be set.
+Model = Annotated[int, WholeNumber(1, 9999, "5")]
+Baseline = Annotated[int, WholeNumber(1, 9999, "4")]
+NewModel = Annotated[int, WholeNumber(1, 9999, "30")]
+Source = Annotated[int | str, IterationOrHash("12")]
+Models = Annotated[list[int], WholeNumbers(WholeNumber(1, 9999, '"3 6"'))]
+Seed = Annotated[int, WholeNumber(0, 2**32 - 1, "3")]
+Seeds = Annotated[list[int], SeedRanges("5")]
+SeedCount = Annotated[int, WholeNumber(1, 10_000, "5")]
+Epochs = Annotated[int, WholeNumber(1, 10_000, "2")]
+Device = Annotated[str, Text("cuda")]
+Split = Annotated[Literal["test", "validation"], Text("validation")]  # data refuses other words
+RunId = Annotated[str, Text("<id of the run, as the UI shows it>")]
+Count = Annotated[int, WholeNumber(1, 1024, "2")]
+Scheduler = Annotated[str, Text("tcp://host:8786")]
+Database = Annotated[str, Text("postgresql://user:password@host/mlflow")]
+Artifacts = Annotated[str, Text("s3://bucket/path")]
+Host = Annotated[str, Text("192.0.2.1")]
+Port = Annotated[int, WholeNumber(1, 65535, "5001")]
+Backup = Annotated[str, Text("backups/now.tar.gz")]
+Switch = Annotated[bool, On()]
 
-def main(arguments: list[str] | None = None) -> int:
+HELP = {"-h", "--help"}
+COMMANDS: dict[str, Command] = {}
+"""By name, in the order in which they are listed."""
+
+
+def command(function: Command) -> Command:
+    """Make `_run(model: Model, seed: Seed = 1)` the command `run MODEL=5 SEED=3`."""
+    COMMANDS[function.__name__.strip("_")] = function
+    return function
+
+
+def main(words: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     collect_rarely()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("mnist_exp").setLevel(logging.INFO)
-    options = parse(arguments)
+    words = sys.argv[1:] if words is None else words
     interrupts.listen()
     try:
-        return COMMANDS[options.command](options)
+        return _obey(words)
     except ExpectedError as error:
         print(_with_notes(f"mnist-exp: {error}", error), file=sys.stderr)
         return 2
@@ -51,43 +91,86 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
+def _obey(words: list[str]) -> int:
+    name, *settings = words or [""]
+    asked = COMMANDS.get(name)
+    if not HELP.isdisjoint(words):
+        print(_help(name, asked) if asked else listing("mnist-exp"))
+        return 0
+    if asked is None:
+        raise ExpectedError(f"a command is needed, not {name[:40]!r}: {', '.join(COMMANDS)}")
+    return asked(**arguments.read(name, asked, settings))
+
+
+def _help(name: str, asked: Command) -> str:
+    return f"mnist-exp {name} {arguments.usage(asked)}\n\n{inspect.getdoc(asked)}"
+
+
+def listing(program: str) -> str:
+    """A line for each command: what it takes and does."""
+    lines = []
+    for name, listed in COMMANDS.items():
+        summary = str(inspect.getdoc(listed)).partition("\n")[0].rstrip(".")
+        does = summary[0].lower() + summary[1:]
+        takes = arguments.usage(listed)
+        lines.append(f"{program} {name:12} {takes}{': ' if takes else ''}{does}")
+    return "\n".join(lines)
+
+
 def _with_notes(message: str, error: BaseException) -> str:
     return "; ".join([message, *getattr(error, "__notes__", [])])
 
 
-def _run(options: argparse.Namespace) -> int:
+@command
+def _run(
+    model: Model,
+    seed: Seed = 1,
+    epochs: Epochs | None = None,
+    device: Device = "auto",
+    split: Split = "test",
+    resume: Switch = False,
+) -> int:
+    """Train an iteration and record it.
+
+    DEVICE is auto, cpu, cuda or mps; SPLIT is test or validation. RESUME goes on with the newest
+    unfinished run of these settings.
+    """
     from mnist_exp import tracking
 
     tracking.check_answers()  # before torch takes its seconds
-    from mnist_exp.runs import resume
+    from mnist_exp.runs import resume as resuming
     from mnist_exp.runs.plan import settle
 
-    plan = settle(
-        options.model, seed=options.seed, epochs=options.epochs, device=options.device,
-        split=options.split,
-    )  # fmt: skip
-    if options.resume:
-        begun = resume.unfinished(plan)
+    plan = settle(model, seed=seed, epochs=epochs, device=device, split=split)
+    if resume:
+        begun = resuming.unfinished(plan)
         if begun is None:
             raise ExpectedError(
-                f"there is no unfinished run of model {options.model} to resume with this code, "
-                "seed, split, number of epochs, versions and threads: leave RESUME out"
+                f"there is no unfinished run of model {model} to resume with this code, seed, "
+                "split, number of epochs, versions and threads: leave RESUME out"
             )
         plan = begun
     return _carry_out(plan)
 
 
-def _resume(options: argparse.Namespace) -> int:
+@command
+def _resume(run_: RunId) -> int:
+    """Go on with a run that ended early."""
     from mnist_exp.runs import resume
 
-    return _carry_out(resume.resume(options.run))
+    return _carry_out(resume.resume(run_))
 
 
-def _reproduce(options: argparse.Namespace) -> int:
+@command
+def _reproduce(run_: RunId) -> int:
+    """Train a recorded run again, and compare every epoch.
+
+    Exits with 0 for the same numbers, and with 1 for others.
+    """
     from mnist_exp.common.words import percent
     from mnist_exp.runs import reproduce
 
-    plan = reproduce.plan(options.run)
+    plan = reproduce.plan(run_)
     epochs = counted(len(plan.history), "epoch")
     print(f"{plan.name} (run {plan.run_id}) is trained again: {epochs}")
     for name, was, now in plan.differences:
@@ -121,16 +204,28 @@ def _carry_out(plan: Plan) -> int:
     return 0
 
 
-def _check(options: argparse.Namespace) -> int:
+@command
+def _check(
+    model: Model | None = None,
+    seeds: SeedCount | None = None,
+    baseline: Baseline | None = None,
+    json_: Switch = False,
+) -> int:
+    """Is the target met on every seed? Or: is MODEL no worse than BASELINE?
+
+    Judges all iterations in the store where MODEL is left out, and demands SEEDS seeds of each.
+    Exits with 0 for yes, with 1 for no, and with 2 where nothing can be judged. JSON prints the
+    verdicts for other programs.
+    """
     from mnist_exp.evidence import comparison
 
-    if options.baseline is not None:
-        return _check_baseline(options)
-    found = comparison.compare([options.model] if options.model else ())
+    if baseline is not None:
+        return _check_baseline(model, baseline, seeds or 0, json_)
+    found = comparison.compare([model] if model else ())
     if found.verdicts.empty:
         raise ExpectedError(_uncounted(found))
-    verdicts = comparison.verdicts(found, options.seeds)
-    if options.json:
+    verdicts = comparison.verdicts(found, seeds)
+    if json_:
         print(json.dumps(verdicts, indent=2))
     else:
         for verdict in verdicts:
@@ -146,39 +241,52 @@ def _check(options: argparse.Namespace) -> int:
     return 1 if False in met else 2 if None in met else 0
 
 
-def _check_baseline(options: argparse.Namespace) -> int:
+def _check_baseline(model: int | None, baseline: int, seeds: int, as_json: bool) -> int:
     from mnist_exp.evidence import comparison, effect
 
-    if options.model is None or options.model == options.baseline:
+    if model is None or model == baseline:
         raise ExpectedError("BASELINE= compares MODEL= with another, as in MODEL=8 BASELINE=6")
-    found = comparison.compare([options.model, options.baseline])
-    for number in (options.model, options.baseline):
+    found = comparison.compare([model, baseline])
+    for number in (model, baseline):
         if number in found.uncounted:
             raise ExpectedError(_uncounted(found, number))
-    difference = effect.effect(found.counting, options.model, options.baseline)
-    needed = max(effect.FEWEST_PAIRS, options.seeds or 0)
+    difference = effect.effect(found.counting, model, baseline)
+    needed = max(effect.FEWEST_PAIRS, seeds)
     if len(difference.seeds) < needed:
         raise ExpectedError(
-            f"models {options.model} and {options.baseline} have {len(difference.seeds)} seeds in "
-            f"common, and {needed} are needed: make run MODEL={options.model} SEED=..."
+            f"models {model} and {baseline} have {len(difference.seeds)} seeds in common, and "
+            f"{needed} are needed: make run MODEL={model} SEED=..."
         )
-    if options.json:
+    if as_json:
         print(json.dumps(dataclasses.asdict(difference) | {"worse": difference.worse}, indent=2))
     else:
         judged = "is not shown to be worse than"
         if difference.worse or difference.better:
             judged = "is worse than" if difference.worse else "is better than"
-        print(f"Model {options.model} {judged} model {options.baseline}:")
+        print(f"Model {model} {judged} model {baseline}:")
         print(f"  final test accuracy {difference}")
     return 1 if difference.worse else 0
 
 
-def _sweep(options: argparse.Namespace) -> int:
+@command
+def _sweep(
+    models: Models,
+    seeds: Seeds,
+    epochs: Epochs | None = None,
+    split: Split = "test",
+    workers: Count | None = None,
+    threads: Count = 1,
+    scheduler: Scheduler = "",
+) -> int:
+    """Train what the store lacks of iterations and seeds.
+
+    SEEDS=5 is the seeds 1 to 5, SEEDS=101-110 are those. SCHEDULER is that of a cluster.
+    """
     from mnist_exp.commands.display import SweepDisplay
     from mnist_exp.evidence import comparison
     from mnist_exp.runs import sweep
 
-    plan = sweep.plan(options.models, options.seeds, split=options.split, epochs=options.epochs)
+    plan = sweep.plan(models, seeds, split=split, epochs=epochs)
     count = len(plan.held) + len(plan.missing)
     print(f"A {plan.name}: {count} runs, {len(plan.held)} in the store")
     runs = list(plan.held.values())
@@ -186,8 +294,8 @@ def _sweep(options: argparse.Namespace) -> int:
     if plan.missing:
         with SweepDisplay(plan) as display:
             results = sweep.carry_out(
-                plan, workers=options.workers, threads=options.threads,
-                scheduler=options.scheduler, on_start=display.start, on_result=display.result,
+                plan, workers=workers, threads=threads, scheduler=scheduler,
+                on_start=display.start, on_result=display.result,
             )  # fmt: skip
         failed = [result for result in results if result.failure]
         runs += [result.run_id for result in results if not result.failure]
@@ -200,10 +308,12 @@ def _sweep(options: argparse.Namespace) -> int:
     return 0
 
 
-def _compare(options: argparse.Namespace) -> int:
+@command
+def _compare(models: Models | None = None) -> int:
+    """Print a table of the iterations in the store."""
     from mnist_exp.evidence import comparison
 
-    found = comparison.compare(options.models)
+    found = comparison.compare(models or ())
     if found.verdicts.empty:
         raise ExpectedError(_uncounted(found))
     _print_verdicts(found.verdicts)
@@ -226,19 +336,23 @@ def _print_verdicts(verdicts: pd.DataFrame, split: str = "test") -> None:
             print(f"Model {row.model}: {row.verdict}; {row.reason}")
 
 
-def _report(options: argparse.Namespace) -> int:
+@command
+def _report(models: Models | None = None) -> int:
+    """Write the comparison as a page, figures and tables to reports/."""
     from mnist_exp import ROOT, report
     from mnist_exp.evidence import comparison
     from mnist_exp.tracking import ui
 
-    found = comparison.compare(options.models)
+    found = comparison.compare(models or ())
     page = report.write(found, ROOT / "reports")
     ui.prepare(found.target.last_epochs, page)
     print(f"Written: {page.relative_to(ROOT)}; open it in a browser")
     return 0
 
 
-def _results(_: argparse.Namespace) -> int:
+@command
+def _results() -> int:
+    """Write experiments/RESULTS.md, results/ and the table in README.md from the store."""
     from mnist_exp import ROOT, results
     from mnist_exp.evidence import comparison
 
@@ -249,7 +363,9 @@ def _results(_: argparse.Namespace) -> int:
     return 0
 
 
-def _import(_: argparse.Namespace) -> int:
+@command
+def _import() -> int:
+    """Enter the published runs of experiments/results/ into the store."""
     from mnist_exp import results
 
     done = results.enter()
@@ -268,67 +384,87 @@ def _uncounted(found: Comparison, number: int | None = None) -> str:
     return f"model {number}: {found.uncounted[number]}{todo}"
 
 
-def _ui(options: argparse.Namespace) -> int:
+@command
+def _ui(port: Port = 5000) -> int:
+    """Browse the recorded runs."""
     from mnist_exp import tracking
     from mnist_exp.notebook import loading
     from mnist_exp.tracking import server, ui
 
     last_epochs = loading.load_target().last_epochs
     if not tracking.is_served():
-        server.check_port(options.port)
-    print(f"The runs: {ui.address(options.port)}{ui.prepare(last_epochs)}", flush=True)
-    return 0 if tracking.is_served() else server.serve(options.port)
+        server.check_port(port)
+    print(f"The runs: {ui.address(port)}{ui.prepare(last_epochs)}", flush=True)
+    return 0 if tracking.is_served() else server.serve(port)
 
 
-def _server(options: argparse.Namespace) -> int:
+@command
+def _server(
+    backend: Database, artifacts: Artifacts = "", host: Host = "127.0.0.1", port: Port = 5000
+) -> int:
+    """Keep a store for several machines.
+
+    Set BACKEND in the environment, where nobody else sees its password. ARTIFACTS is a folder or a
+    bucket.
+    """
     from mnist_exp import ROOT
     from mnist_exp.tracking import server
 
-    server.check_server(options.backend, options.artifacts, options.host)
-    server.check_port(options.port, options.host)
-    artifacts = options.artifacts or str(ROOT / "mlruns" / "served")
-    print(f"Serving at http://{options.host}:{options.port}, artifacts in {artifacts}")
-    if options.host != server.LOOPBACK:
+    server.check_server(backend, artifacts, host)
+    server.check_port(port, host)
+    artifacts = artifacts or str(ROOT / "mlruns" / "served")
+    print(f"Serving at http://{host}:{port}, artifacts in {artifacts}")
+    if host != server.LOOPBACK:
         print(
             "Log in as admin, with what MLFLOW_AUTH_ADMIN_PASSWORD was when the database was first "
             "served. HTTP\nsends passwords as they are: use a network that you trust. More users: "
             "https://mlflow.org/docs/latest/self-hosting/security/basic-http-auth/"
         )
     print("Clients: export MLFLOW_TRACKING_URI=<this address>", flush=True)
-    return server.serve(options.port, artifacts=artifacts, host=options.host)
+    return server.serve(port, artifacts=artifacts, host=host)
 
 
-def _backup(options: argparse.Namespace) -> int:
+@command
+def _backup(backup: Backup = "") -> int:
+    """Write the whole local store to one file.
+
+    By default backups/<date and time>.tar.gz.
+    """
     from pathlib import Path
 
     from mnist_exp import ROOT, tracking
 
     name = time.strftime("%Y%m%d-%H%M%S.tar.gz")
-    file = Path(options.file) if options.file else ROOT / "backups" / name
+    file = Path(backup) if backup else ROOT / "backups" / name
     tracking.back_up(file)
     shown = file.relative_to(ROOT) if file.is_relative_to(ROOT) else file
     print(f"Written: {shown}; make restore BACKUP={shown} puts it back")
     return 0
 
 
-def _restore(options: argparse.Namespace) -> int:
+@command
+def _restore(backup: Backup) -> int:
+    """Put a backup in the place of the local store, which is kept."""
     from pathlib import Path
 
     from mnist_exp import tracking
 
-    kept = tracking.restore(Path(options.file))
+    kept = tracking.restore(Path(backup))
     print(f"Restored; what was there before is in {kept}" if kept else "Restored")
     return 0
 
 
-def _new(options: argparse.Namespace) -> int:
+@command
+def _new(model: NewModel, from_: Source) -> int:
+    """Start an iteration from a copy of another, or of a candidate.
+
+    FROM is the number of the iteration, or 7 or more digits of the candidate's hash.
+    """
     from mnist_exp.notebook import entries
 
-    file = entries.create(options.model, options.source)
-    print(
-        f"{file} is a copy of model {options.source}: "
-        "change one thing, and say what in its docstring"
-    )
+    file = entries.create(model, from_)
+    origin = f"model {from_}" if isinstance(from_, int) else f"candidate {from_}"
+    print(f"{file} is a copy of {origin}: change one thing, and say what in its docstring")
     return 0
 
 
@@ -346,21 +482,3 @@ def _print_verdict(judged: RunVerdict) -> None:
     print(f"{str(judged).capitalize()}:")
     for condition in judged.conditions:
         print(f"  {'yes' if condition.met else 'NO ':3}  {condition.name}: {condition.measured}")
-
-
-COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
-    "run": _run,
-    "resume": _resume,
-    "reproduce": _reproduce,
-    "check": _check,
-    "sweep": _sweep,
-    "compare": _compare,
-    "report": _report,
-    "results": _results,
-    "import": _import,
-    "ui": _ui,
-    "server": _server,
-    "backup": _backup,
-    "restore": _restore,
-    "new": _new,
-}

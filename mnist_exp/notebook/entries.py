@@ -86,10 +86,10 @@ def parse(source: str, number: int, folder: Path = EXPERIMENTS) -> Entry:
     return Entry(number=number, source=source, title=title, sections=sections, folder=folder)
 
 
-def create(number: int, source: int, folder: Path = EXPERIMENTS) -> Path:
+def create(number: int, source: int | str, folder: Path = EXPERIMENTS) -> Path:
     """Start iteration `number` as a copy of iteration `source`, whose Analysis is not taken over;
     never overwrites."""
-    if source not in numbers(folder):
+    if not isinstance(source, int) or source not in numbers(folder):
         there = ", ".join(map(str, numbers(folder))) or "none"
         raise ExpectedError(f"FROM={source}: the iterations to copy from are {there}")
     text = re.sub(rf"\bModel {source}\b", f"Model {number}", read_source(source, folder), count=1)

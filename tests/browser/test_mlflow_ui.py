@@ -33,7 +33,7 @@ def address(report_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> It
         record_run(10, tags={"code_sha256": "gone"})  # to be sorted after 4, 5 and 6
     with log.open("wb") as errors:
         server = subprocess.Popen(
-            [sys.executable, "-m", "mnist_exp", "ui", f"--port={port}"],
+            [sys.executable, "-m", "mnist_exp", "ui", f"PORT={port}"],
             env=os.environ | {"MLFLOW_TRACKING_URI": uri}, stdout=subprocess.PIPE, text=True,
             stderr=errors,
         )  # fmt: skip
