@@ -60,8 +60,11 @@ PARAMETERS = {
     "batch_size": Meaning("training images per step", "images"),
     "epochs": Meaning("how many epochs are trained", "epochs"),
     "learning_rate": Meaning("the optimizer's `lr`, with which the first epoch begins"),
-    **{owner: Meaning(text) for owner, text in OWNERS.items()},
-    **{f"{owner}.<argument>": Meaning(f"an argument of the {owner}") for owner in OWNERS},
+    **{
+        name: Meaning(meaning)
+        for owner, text in OWNERS.items()
+        for name, meaning in ((owner, text), (f"{owner}.<argument>", "each argument of that class"))
+    },
     "seed": Meaning("seed of weights, order, augmentation and dropout"),
     "split": Meaning("which digits are evaluated: `test` or `validation`"),
     images("<split>"): Meaning("how many digits are evaluated", "images"),
