@@ -32,8 +32,8 @@ MOST_TIMES, MOST_MEMORY, MOST_PAGE, MOST_GROWN = 5, 1000, 10, 1.5
 COMPARE = "from mnist_exp.evidence import comparison; comparison.compare()"
 REPORT = """
 from mnist_exp.evidence import comparison
-from mnist_exp import report
-report.write(comparison.compare(), Path(sys.argv[1]))
+from mnist_exp.reporting.page import write_page
+write_page(comparison.compare(), Path(sys.argv[1]))
 """
 MEASURE = """
 import json, re, sys, time

@@ -10,13 +10,14 @@ import pytest
 import torch
 from handmade import GOOD, SCRIPT, add_evidence, record_run
 
-from mnist_exp import ROOT, data, report, tracking
+from mnist_exp import ROOT, data, tracking
 from mnist_exp.commands import arguments
 from mnist_exp.commands.cli import COMMANDS
 from mnist_exp.data import Digits
 from mnist_exp.evidence import comparison
 from mnist_exp.notebook import entries
 from mnist_exp.notebook.entries import Entry
+from mnist_exp.reporting.page import write_page
 from mnist_exp.tracking import ui
 
 # `make test` runs these tests, and they run make, which is to behave as it does for a user.
@@ -78,7 +79,7 @@ def report_folder(fresh_store: Path, tmp_path_factory: pytest.TempPathFactory) -
         record_run(4, tags={"code_sha256": f"{SCRIPT} changed", "git_commit": SCRIPT})
         record_run(6, seed=9, tags={"overrides": SCRIPT})
         patch.setattr(entries, "read", hostile)
-        page = report.write(comparison.compare(), folder / "reports")
+        page = write_page(comparison.compare(), folder / "reports")
         ui.prepare(5, page)
     assert page == folder / "reports" / "comparison.html"
     return page.parent

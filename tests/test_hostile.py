@@ -20,11 +20,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mnist_exp import ROOT, ExpectedError, report, results, tracking
+from mnist_exp import ROOT, ExpectedError, tracking
 from mnist_exp.commands.cli import main
 from mnist_exp.data import obtain
 from mnist_exp.evidence import comparison
 from mnist_exp.notebook import entries, loading
+from mnist_exp.reporting.contents import contents_of
+from mnist_exp.reporting.enter import enter_runs
+from mnist_exp.reporting.page import write_page
 from mnist_exp.showing import description
 
 often = settings(derandomize=True, max_examples=60, deadline=None)
@@ -342,10 +345,10 @@ def test_evidence_that_someone_changed_is_one_line(tmp_path: Path) -> None:
         for content in contents:
             (folder / file).write_text(content)
             with pytest.raises(ExpectedError, match=f"run {run_id}") as refused:
-                report.contents(found)
+                contents_of(found)
             assert is_one_line(refused.value)
         (folder / file).write_text(before)
-    assert report.write(found, tmp_path / "written").is_file()
+    assert write_page(found, tmp_path / "written").is_file()
 
 
 def test_words_of_an_iteration_cannot_write_to_a_terminal(tmp_path: Path) -> None:
@@ -387,7 +390,7 @@ def test_a_cell_of_the_results_that_is_wrong_enters_nothing(
     table.loc[len(table) - 1, column] = value
     table.to_csv(tmp_path / "results" / file, index=False)
     with pytest.raises(ExpectedError, match="cannot be imported") as refused:
-        results.enter(tmp_path)
+        enter_runs(tmp_path)
     assert is_one_line(refused.value)
     assert tracking.runs().empty
 
@@ -412,7 +415,7 @@ def test_results_that_are_damaged_enter_nothing(tmp_path: Path) -> None:
         before = file.read_bytes()
         file.write_bytes(content)
         with pytest.raises(ExpectedError, match="cannot be imported") as refused:
-            results.enter(tmp_path)
+            enter_runs(tmp_path)
         assert is_one_line(refused.value), name
         file.write_bytes(before)
     assert tracking.runs().empty
@@ -424,5 +427,5 @@ def test_text_in_results_stays_text(tmp_path: Path) -> None:
     runs = pd.read_csv(tmp_path / "results" / "runs.csv", dtype=str).head(2)
     runs["tags.note"] = ["=HYPERLINK(1)", "<script>alert(1)</script>\n" + "x" * 4000]
     runs.to_csv(tmp_path / "results" / "runs.csv", index=False)
-    assert results.enter(tmp_path).entered == 2
+    assert enter_runs(tmp_path).entered == 2
     assert sorted(tracking.runs()["note"]) == sorted(runs["tags.note"])

@@ -11,9 +11,11 @@ import pytest
 from handmade import SCRIPT, add_field, record_run
 from torch import nn
 
-from mnist_exp import report
 from mnist_exp.evidence import comparison
 from mnist_exp.notebook import loading
+from mnist_exp.reporting import contents
+from mnist_exp.reporting.contents import Step
+from mnist_exp.reporting.page import write_page
 
 
 class Page(HTMLParser):
@@ -51,7 +53,7 @@ def test_a_row_says_what_makes_it_again(report_folder: Path) -> None:
     assert 'make sweep MODELS=5 SEEDS="1-3"' in text
     for seeds in ("4-4", "1 4 9"):
         row = SimpleNamespace(model=6, which_seeds=seeds.removesuffix("-4"))
-        assert report._command(row) == f'make sweep MODELS=6 SEEDS="{seeds}"'
+        assert contents._command(row) == f'make sweep MODELS=6 SEEDS="{seeds}"'
 
 
 def test_the_page_can_be_read_by_those_who_cannot_see_it(report_folder: Path) -> None:
@@ -127,14 +129,14 @@ def test_the_tables_are_tidy(report_folder: Path) -> None:
 
 
 def test_a_fence_is_longer_than_the_backticks_in_it() -> None:
-    step = report.Step(loading.load_iteration(6), None, (("plus", '+    x = "````"'),))
+    step = Step(loading.load_iteration(6), None, (("plus", '+    x = "````"'),))
     assert step.fence == "`````"
 
 
 @pytest.mark.usefixtures("store")
 def test_a_store_without_a_run_that_counts_still_has_its_page(tmp_path: Path) -> None:
     record_run(6, status="KILLED")
-    text = Page(report.write(comparison.compare(), tmp_path).read_text()).text
+    text = Page(write_page(comparison.compare(), tmp_path).read_text()).text
     assert "No run counts yet" in text
     assert "no run counts (1 not finished)" in text
     assert "No run that counts holds its misclassified digits." in text
@@ -143,7 +145,7 @@ def test_a_store_without_a_run_that_counts_still_has_its_page(tmp_path: Path) ->
 @pytest.mark.usefixtures("store")
 def test_a_field_that_is_no_square_is_shown_along_both_sides(tmp_path: Path) -> None:
     add_field(record_run(6), nn.Sequential(nn.Conv2d(1, 2, (3, 5)), nn.MaxPool2d(2)))
-    report.write(comparison.compare(), tmp_path)
+    write_page(comparison.compare(), tmp_path)
     text = (tmp_path / "comparison.md").read_text().replace("\\_", "_")
     # 3 of 28 leave 26, 5 leave 24; the pooling halves both, and sees one jump more.
     heading = "| layer | kernel | r_in | n_in | j_in | stride | padding | r_out | n_out | j_out |"

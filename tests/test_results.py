@@ -9,11 +9,13 @@ from handmade import GOOD, add_evidence, add_field, record_run
 from mlflow import MlflowClient
 from torch import nn
 
-from mnist_exp import ExpectedError, recipe, results, tracking
+from mnist_exp import ExpectedError, recipe, tracking
 from mnist_exp.commands.cli import main
 from mnist_exp.evidence import comparison
 from mnist_exp.notebook import code_hash, entries
-from mnist_exp.results import Imported
+from mnist_exp.reporting import enter
+from mnist_exp.reporting.enter import Imported, enter_runs
+from mnist_exp.reporting.publish import END, MARK, publish, write_summary
 from mnist_exp.training.receptive_field import receptive_field_table
 
 CANDIDATE = entries.read(4).source.replace("batch_size=128", "batch_size=64")
@@ -33,7 +35,7 @@ def published(fresh_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
         candidate = {"code_sha256": code_hash.code_sha256(CANDIDATE)}
         chosen = record_run(4, split="validation", tags=candidate)
         MlflowClient().log_text(chosen, CANDIDATE, "source/model_4.py")
-        assert results.write(comparison.compare(), folder) == folder / "RESULTS.md"
+        assert publish(comparison.compare(), folder) == folder / "RESULTS.md"
         comparison.compare().history.to_csv(folder / "history.csv", index=False)
         tracking.runs().to_csv(folder / "runs.csv", index=False)
     return folder
@@ -60,21 +62,21 @@ def test_the_source_of_a_candidate_travels_along(published: Path, tmp_path: Path
     (file,) = (published / "results" / "sources").iterdir()
     assert file.read_text() == CANDIDATE
     assert file.stem in (published / "RESULTS.md").read_text()
-    results.enter(published)
+    enter_runs(published)
     (entered,) = tracking.runs().query("split == 'validation'")["run_id"]
     assert tracking.source(entered, 4) == CANDIDATE
 
     MlflowClient().log_text(entered, "not (Python", "source/model_4.py")
     shutil.copytree(published / "results", tmp_path / "results")
-    results.write(comparison.compare(), tmp_path)  # keeps what is published
+    publish(comparison.compare(), tmp_path)  # keeps what is published
     assert (tmp_path / "results" / "sources" / file.name).read_text() == CANDIDATE
-    results.write(comparison.compare(), tmp_path / "new")
+    publish(comparison.compare(), tmp_path / "new")
     assert not list((tmp_path / "new" / "results" / "sources").iterdir())
 
 
 @pytest.mark.usefixtures("store")
 def test_an_import_gives_the_runs_back_as_they_were(published: Path) -> None:
-    assert results.enter(published) == Imported(entered=4, present=0)
+    assert enter_runs(published) == Imported(entered=4, present=0)
     runs = tracking.runs().set_index("imported_from")
     before = pd.read_csv(published / "runs.csv").set_index("run_id").loc[runs.index]
     assert runs["status"].tolist() == ["FINISHED"] * 4
@@ -115,11 +117,11 @@ def test_an_import_gives_the_runs_back_as_they_were(published: Path) -> None:
 def test_imported_runs_are_judged_like_others_and_published_again(
     published: Path, tmp_path: Path
 ) -> None:
-    results.enter(published)
+    enter_runs(published)
     found = comparison.compare()
     assert found.verdicts["verdict"].tolist() == ["not met", "met on every seed"]
     assert found.candidates["model"].tolist() == [4]
-    results.write(found, tmp_path / "again")
+    publish(found, tmp_path / "again")
     for file in ("runs.csv", "history.csv", "receptive_field.csv", "best_run/run_id"):
         again = (tmp_path / "again" / "results" / file).read_text()
         assert again == (published / "results" / file).read_text()
@@ -134,10 +136,10 @@ def test_receptive_fields_of_every_form_come_back(tmp_path: Path) -> None:
     }
     for number, network in networks.items():
         add_field(record_run(number), network)
-    results.write(comparison.compare(), tmp_path)
+    publish(comparison.compare(), tmp_path)
     for run_id in tracking.runs()["run_id"]:
         tracking.remove_run(run_id)
-    results.enter(tmp_path)
+    enter_runs(tmp_path)
     for run in tracking.runs().itertuples():
         table = receptive_field_table(networks[run.model], recipe.PIXELS)
         entered = tracking.table(run.run_id, "receptive_field")
@@ -148,8 +150,8 @@ def test_receptive_fields_of_every_form_come_back(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("store")
 def test_a_run_is_entered_once(published: Path) -> None:
     record_run(3)
-    assert results.enter(published) == Imported(entered=4, present=0)
-    assert results.enter(published) == Imported(entered=0, present=4)
+    assert enter_runs(published) == Imported(entered=4, present=0)
+    assert enter_runs(published) == Imported(entered=0, present=4)
     assert len(tracking.runs()) == 5
 
 
@@ -157,12 +159,12 @@ def test_nothing_is_entered_where_the_runs_are(
     published: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{published}/mlruns/mlflow.db")
-    assert results.enter(published) == Imported(entered=0, present=4)
+    assert enter_runs(published) == Imported(entered=0, present=4)
 
 
 @pytest.mark.usefixtures("store")
 def test_a_published_run_is_finished(published: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    results.enter(published)
+    enter_runs(published)
     original = pd.read_csv(published / "runs.csv")["run_id"].iloc[0]
     assert main(["resume", f"RUN={original}"]) == 2
     assert f"run {original} is finished" in capsys.readouterr().err
@@ -176,18 +178,18 @@ def test_an_interrupted_import_is_completed(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(results, "_enter_tables", interrupted)
+        patch.setattr(enter, "_enter_evidence", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            results.enter(published)
+            enter_runs(published)
     assert tracking.runs()["status"].tolist() == ["RUNNING"]
-    assert results.enter(published) == Imported(entered=4, present=0)
+    assert enter_runs(published) == Imported(entered=4, present=0)
     assert tracking.runs()["status"].tolist() == ["FINISHED"] * 4
 
 
 @pytest.mark.usefixtures("store")
 def test_results_that_cannot_be_read_are_one_line(published: Path, tmp_path: Path) -> None:
     with pytest.raises(ExpectedError, match="cannot be imported") as raised:
-        results.enter(tmp_path)
+        enter_runs(tmp_path)
     assert "\n" not in str(raised.value)
     for file, content in (
         ("runs.csv", b"\xff\xfe\x00"), ("runs.csv", b"run_id,run_name\na,b\n"),
@@ -197,7 +199,7 @@ def test_results_that_cannot_be_read_are_one_line(published: Path, tmp_path: Pat
         shutil.copytree(published / "results", folder / "results")
         (folder / "results" / file).write_bytes(content)
         with pytest.raises(ExpectedError, match="cannot be imported"):
-            results.enter(folder)
+            enter_runs(folder)
     assert tracking.runs().empty
 
 
@@ -206,9 +208,9 @@ def test_published_runs_are_not_lost(published: Path, tmp_path: Path) -> None:
     shutil.copytree(published / "results", tmp_path / "results")
     record_run(6, seed=1)
     with pytest.raises(ExpectedError, match=r"3 published runs .* make import first"):
-        results.write(comparison.compare(), tmp_path)
-    results.enter(tmp_path)
-    assert results.write(comparison.compare(), tmp_path).is_file()
+        publish(comparison.compare(), tmp_path)
+    enter_runs(tmp_path)
+    assert publish(comparison.compare(), tmp_path).is_file()
 
 
 @pytest.mark.usefixtures("store")
@@ -218,9 +220,9 @@ def test_the_readme_says_what_came_of_each_iteration(tmp_path: Path) -> None:
     record_run(5, tags={"code_sha256": "before the change"})
     found = comparison.compare()
     readme = tmp_path / "README.md"
-    text = f"before\n{results.MARK}\nold\n{results.END}\nafter\n"
+    text = f"before\n{MARK}\nold\n{END}\nafter\n"
     readme.write_text(text)
-    results.write_summary(found, readme)
+    write_summary(found, readme)
     written = readme.read_text()
     title = "regularise less, and lower the learning rate"
     row = f"| [6](experiments/model_6.py) | {title} | 7,416 | 1 of 2 | 99.39 % |\n"
@@ -228,17 +230,17 @@ def test_the_readme_says_what_came_of_each_iteration(tmp_path: Path) -> None:
     assert "| [2](experiments/model_2.py) " in written
     assert "| 6,379,786 | not run | – |" in written
     assert "| 7,448 | no run counts | – |" in written
-    assert written.startswith(f"before\n{results.MARK}\n")
-    assert written.endswith(f"{results.END}\nafter\n")
+    assert written.startswith(f"before\n{MARK}\n")
+    assert written.endswith(f"{END}\nafter\n")
     assert "old" not in written
     readme.write_text("")
     with pytest.raises(ExpectedError, match="no place for the results"):
-        results.write_summary(found, readme)
+        write_summary(found, readme)
 
 
 @pytest.mark.usefixtures("store")
 def test_links_in_a_description_lead_to_the_run_that_was_entered(published: Path) -> None:
-    results.enter(published)
+    enter_runs(published)
     client, experiment = tracking.open_store()
     for run_id in tracking.runs()["run_id"]:
         text = client.get_run(run_id).data.tags["mlflow.note.content"]
@@ -250,5 +252,5 @@ def test_links_in_a_description_lead_to_the_run_that_was_entered(published: Path
 def test_without_a_run_that_counts_there_is_no_result(tmp_path: Path) -> None:
     record_run(6, status="FAILED")
     with pytest.raises(ExpectedError, match="no run in the store counts"):
-        results.write(comparison.compare(), tmp_path)
+        publish(comparison.compare(), tmp_path)
     assert not (tmp_path / "RESULTS.md").exists()

@@ -62,12 +62,3 @@ def test_a_sheet_shows_each_digit_under_its_label() -> None:
         x, y = map(int, text.get_position())
         assert np.ma.is_masked(sheet[y - 2, x])
         assert np.array_equal(sheet[y + 2 : y + 30, x - 14 : x + 14], image)
-
-
-def test_digits_lie_ten_in_a_row() -> None:
-    images = np.arange(1, 14, dtype=np.uint8)[:, None, None] * np.ones((28, 28), np.uint8)
-    sheet = one_run.rows_of_ten(images)
-    assert sheet.shape == (56, 280)
-    assert (sheet[28:, 56:84] == 13).all()
-    assert (sheet[28:, 84:] == 0).all()
-    assert (one_run.from_rows(sheet, 13) == images).all()

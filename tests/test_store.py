@@ -23,9 +23,10 @@ from mlflow.store.tracking.dbmodels.initial_models import Base as InitialBase
 from servers import free_port, wait_until_healthy
 from test_run import carry_out, short
 
-from mnist_exp import ExpectedError, data, report, tracking
+from mnist_exp import ExpectedError, data, tracking
 from mnist_exp.data import Digits
 from mnist_exp.evidence import comparison
+from mnist_exp.reporting.page import write_page
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +105,7 @@ def test_a_store_that_was_moved_works_where_it_is(
     old.rename(folder)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address(folder))
     check_everything_is_read(run_id, folder)
-    page = report.write(comparison.compare(), tmp_path / "reports")
+    page = write_page(comparison.compare(), tmp_path / "reports")
     assert "data:image/png" in page.read_text()
     tracking.keep_page("comparison report", page)
     assert len(list((folder / "artifacts").rglob("comparison.html"))) == 1

@@ -339,12 +339,13 @@ def _print_verdicts(verdicts: pd.DataFrame, split: str = "test") -> None:
 @command
 def _report(models: Models | None = None) -> int:
     """Write the comparison as a page, figures and tables to reports/."""
-    from mnist_exp import ROOT, report
+    from mnist_exp import ROOT
     from mnist_exp.evidence import comparison
+    from mnist_exp.reporting.page import write_page
     from mnist_exp.tracking import ui
 
     found = comparison.compare(models or ())
-    page = report.write(found, ROOT / "reports")
+    page = write_page(found, ROOT / "reports")
     ui.prepare(found.target.last_epochs, page)
     print(f"Written: {page.relative_to(ROOT)}; open it in a browser")
     return 0
@@ -353,12 +354,13 @@ def _report(models: Models | None = None) -> int:
 @command
 def _results() -> int:
     """Write experiments/RESULTS.md, results/ and the table in README.md from the store."""
-    from mnist_exp import ROOT, results
+    from mnist_exp import ROOT
     from mnist_exp.evidence import comparison
+    from mnist_exp.reporting.publish import publish, write_summary
 
     found = comparison.compare()
-    page = results.write(found)
-    results.write_summary(found)
+    page = publish(found)
+    write_summary(found)
     print(f"Written: {page.relative_to(ROOT)}, results/ beside it, and the table in README.md")
     return 0
 
@@ -366,9 +368,9 @@ def _results() -> int:
 @command
 def _import() -> int:
     """Enter the published runs of experiments/results/ into the store."""
-    from mnist_exp import results
+    from mnist_exp.reporting.enter import enter_runs
 
-    done = results.enter()
+    done = enter_runs()
     print(f"Imported {done.entered} runs; {done.present} were there already")
     return 0
 

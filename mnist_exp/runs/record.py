@@ -8,7 +8,7 @@ import torch
 
 from mnist_exp import data, markdown, tracking
 from mnist_exp.common.words import percent
-from mnist_exp.evidence import scores, verdict
+from mnist_exp.evidence import mistakes, scores, verdict
 from mnist_exp.evidence.verdict import RunVerdict
 from mnist_exp.runs import provenance
 from mnist_exp.runs.plan import Plan
@@ -141,22 +141,11 @@ def end(run: tracking.RunWriter, plan: Plan, job: Training) -> RunVerdict | None
 
 def _mistakes(run: tracking.RunWriter, plan: Plan, job: Training) -> None:
     """What the trained network takes for which, and each digit that it gets wrong."""
-    digits, output = job.evaluation.to(torch.device("cpu")), job.output.cpu()
-    truth, guess = digits.labels, output.argmax(dim=1)
-    counts = pd.crosstab(pd.Series(truth, name="truth"), pd.Series(guess, name="guess"))
-    counts = counts.reindex(index=range(10), columns=range(10), fill_value=0)
-    run.log_table(counts.rename(columns=str).reset_index(), Table.CONFUSION_MATRIX)
-
-    wrong = (truth != guess).nonzero()[:, 0]
-    probability = output.softmax(dim=1).gather(1, guess[:, None])[:, 0]
-    mistakes = {"index": wrong, "truth": truth[wrong], "guess": guess[wrong]}
-    mistakes["probability"] = probability[wrong]
-    run.log_table(pd.DataFrame(mistakes), Table.MISCLASSIFIED)
-    if len(wrong):
-        sheet = one_run.rows_of_ten(digits.images[wrong, 0].numpy())
-        run.log_image(sheet, names.Image.MISCLASSIFIED)
-    title = f"{plan.name}: {len(wrong)} of {len(digits):,} {plan.split} digits wrong at the end"
-    run.log_figure(one_run.confusion_matrix(counts, title), Figure.CONFUSION_MATRIX)
+    wrong = mistakes.of_output(job.evaluation, job.output)
+    wrong.record(run)
+    count = f"{len(wrong.images)} of {len(job.evaluation):,}"
+    title = f"{plan.name}: {count} {plan.split} digits wrong at the end"
+    run.log_figure(one_run.confusion_matrix(wrong.counts, title), Figure.CONFUSION_MATRIX)
 
 
 def metrics(result: EpochResult, split: str) -> dict[str, float]:

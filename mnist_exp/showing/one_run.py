@@ -83,19 +83,6 @@ def digit_sheet(images: np.ndarray, labels: np.ndarray, title: str) -> Figure:
     return figure
 
 
-def rows_of_ten(images: np.ndarray) -> np.ndarray:
-    """Digits (N, 28, 28) as one image, ten in a row; black where there are no more."""
-    full = np.pad(images, [(0, -len(images) % 10), (0, 0), (0, 0)])
-    return full.reshape(-1, 10, 28, 28).swapaxes(1, 2).reshape(-1, 280)
-
-
-def from_rows(sheet: np.ndarray, count: int) -> np.ndarray:
-    """The first `count` digits, (N, 28, 28), of an image in which they lie row by row."""
-    rows, columns = (size // 28 for size in sheet.shape)
-    tiles = sheet.reshape(rows, 28, columns, 28).swapaxes(1, 2)
-    return tiles.reshape(-1, 28, 28)[:count]
-
-
 @mpl.rc_context(STYLE)
 def misclassified(images: np.ndarray, mistakes: pd.DataFrame) -> Figure:
     """Digits that were misclassified, (N, 28, 28), with truth, guess and probability in percent, as

@@ -7,9 +7,9 @@ import pytest
 from matplotlib.axes import Axes
 from torch import nn
 
-from mnist_exp import figures
 from mnist_exp.evidence.effect import Effect
 from mnist_exp.notebook import loading
+from mnist_exp.showing import iterations
 from mnist_exp.training.receptive_field import receptive_field_table
 
 TARGET = loading.load_target()
@@ -29,7 +29,7 @@ def runs_and_history(seeds: int) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def test_a_line_per_seed_and_their_mean_around_the_target() -> None:
-    figure = figures.accuracy_by_seed(*runs_and_history(3), TARGET)
+    figure = iterations.accuracy_by_seed(*runs_and_history(3), TARGET)
     three, six = (axes for axes in figure.axes if axes.get_title())
     assert [axes.get_title() for axes in (three, six)] == ["model 3, 3 seeds", "model 6, 3 seeds"]
     lines = [list(line.get_ydata()) for line in six.get_lines()]
@@ -41,7 +41,7 @@ def test_a_line_per_seed_and_their_mean_around_the_target() -> None:
 
 
 def test_many_seeds_become_a_band() -> None:
-    figure = figures.accuracy_by_seed(*runs_and_history(11), TARGET)
+    figure = iterations.accuracy_by_seed(*runs_and_history(11), TARGET)
     axes = figure.axes[0]
     assert len(axes.get_lines()) == 3  # two means and the target
     band = axes.collections[1].get_paths()[0].vertices[:, 1]
@@ -58,11 +58,11 @@ def test_the_frontier_is_what_no_other_beats_in_both() -> None:
         (1, 6_000_000, 0.995), (2, 7_000, 0.98), (3, 7_500, 0.991), (4, 7_500, 0.99),
         (5, 7_000, 0.97),
     )  # fmt: skip
-    assert figures.frontier(table)["model"].tolist() == [2, 3, 1]
+    assert iterations.frontier(table)["model"].tolist() == [2, 3, 1]
 
 
 def test_the_price_is_on_a_log_scale_with_the_limit_and_the_bar() -> None:
-    figure = figures.price(verdicts((6, 7_416, 0.9941), (1, 6_379_786, 0.9921)), TARGET, PUBLIC)
+    figure = iterations.price(verdicts((6, 7_416, 0.9941), (1, 6_379_786, 0.9921)), TARGET, PUBLIC)
     axes = figure.axes[0]
     assert axes.get_xscale() == "log"
     vertical, horizontal = ([line for line in axes.get_lines() if test(line)] for test in (
@@ -79,7 +79,7 @@ def test_the_price_is_on_a_log_scale_with_the_limit_and_the_bar() -> None:
 
 
 def test_where_all_are_far_from_the_target_they_are_on_the_scale() -> None:
-    axes = figures.price(verdicts((1, 6_379_786, 0.98)), TARGET, PUBLIC).axes[0]
+    axes = iterations.price(verdicts((1, 6_379_786, 0.98)), TARGET, PUBLIC).axes[0]
     assert axes.get_xlim()[1] > 6_379_786
     assert axes.get_ylim()[0] < 0.98
     assert not any("off the scale" in text.get_text() for text in axes.texts)
@@ -87,11 +87,11 @@ def test_where_all_are_far_from_the_target_they_are_on_the_scale() -> None:
 
 def test_an_effect_without_an_interval_is_hollow() -> None:
     told = Effect(6, 5, (1, 2, 3), 0.002, (0.001, 0.003))
-    figure = figures.effects([told, Effect(7, 6, (1,), -0.001, None)])
+    figure = iterations.effects([told, Effect(7, 6, (1,), -0.001, None)])
     lines = figure.axes[0].get_lines()
     points = [line for line in lines if line.get_marker() == "o"]
     assert [line.get_xdata()[0] for line in points] == pytest.approx([0.2, -0.1])
-    assert [line.get_markerfacecolor() for line in points] == [figures.HELD_OUT, "none"]
+    assert [line.get_markerfacecolor() for line in points] == [iterations.HELD_OUT, "none"]
     assert any(list(line.get_xdata()) == pytest.approx([0.1, 0.3]) for line in lines)
 
 
@@ -103,7 +103,7 @@ def bars(axes: Axes) -> list[tuple[float, float]]:
 def test_a_receptive_field_is_a_bar_as_wide_as_what_is_seen() -> None:
     network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 5))
     table = receptive_field_table(network, (1, 28, 28))  # 1, 3 and 3 + 4 pixels
-    (axes,) = figures.receptive_field_growth(table).axes
+    (axes,) = iterations.receptive_field_growth(table).axes
     assert bars(axes) == [(-0.5, 1), (-1.5, 3), (-3.5, 7)]
     assert axes.get_xlabel() == "pixels seen; the shaded band is the input, 28 pixels wide"
 
@@ -111,7 +111,7 @@ def test_a_receptive_field_is_a_bar_as_wide_as_what_is_seen() -> None:
 def test_a_receptive_field_that_is_no_square_has_a_panel_for_each_side() -> None:
     network = nn.Sequential(nn.Conv2d(1, 2, (3, 5)), nn.Conv2d(2, 2, 3))
     table = receptive_field_table(network, (1, 28, 28))
-    high, wide = figures.receptive_field_growth(table).axes
+    high, wide = iterations.receptive_field_growth(table).axes
     assert bars(high) == [(-0.5, 1), (-1.5, 3), (-2.5, 5)]
     assert bars(wide) == [(-0.5, 1), (-2.5, 5), (-3.5, 7)]
     assert high.get_xlabel() == "pixels of the height seen, of 28"
@@ -122,5 +122,5 @@ def test_a_receptive_field_that_is_no_square_has_a_panel_for_each_side() -> None
 
 def test_no_verdict_and_no_run_still_draw() -> None:
     runs, history = runs_and_history(1)
-    figures.accuracy_by_seed(runs.head(0), history.head(0), TARGET).savefig(io.BytesIO())
-    figures.price(verdicts(), TARGET, PUBLIC).savefig(io.BytesIO())
+    iterations.accuracy_by_seed(runs.head(0), history.head(0), TARGET).savefig(io.BytesIO())
+    iterations.price(verdicts(), TARGET, PUBLIC).savefig(io.BytesIO())

@@ -1,0 +1,152 @@
+"""The pictures of a report, with the words that go with them."""
+
+import io
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from mnist_exp.common.words import percent
+from mnist_exp.evidence.comparison import Comparison
+from mnist_exp.evidence.effect import Effect
+from mnist_exp.evidence.mistakes import Mistakes
+from mnist_exp.evidence.references import public_results
+from mnist_exp.showing import iterations, one_run
+from mnist_exp.showing.style import INK, PAPER
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure with the words that go with it; `alt` says what it shows to those who can't see."""
+
+    name: str
+    figure: Figure
+    alt: str
+    caption: str
+
+    @property
+    def svg(self) -> Markup:
+        """The figure as part of a page: in the page's ink, without a background."""
+        text = svg(self.figure, self.name)
+        text = text[text.index("<svg") :]
+        text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
+        text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
+        # Ids are a figure's own; on a page they would meet those of the others.
+        text = re.sub(r'(\bid="|="#|url\(#)', rf"\1{self.name}-", text)
+        label = Markup('<svg role="img" aria-label="{}"').format(self.alt)
+        text = text.replace("<svg", label, 1)
+        text = text.replace(INK, "currentColor").replace(PAPER, "none")
+        return Markup(text)
+
+
+def svg(figure: Figure, name: str) -> str:
+    """A figure as SVG, always the same for the same figure; `name` sets its ids apart on a page."""
+    file = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    return file.getvalue()
+
+
+def write_figures(pictures: Iterable[Picture], folder: Path, formats: Iterable[str]) -> None:
+    """Write each picture to `folder` in each of `formats`, "svg" or "png"."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for picture in pictures:
+        if "svg" in formats:
+            text = svg(picture.figure, picture.name).replace(PAPER, "#ffffff")
+            (folder / f"{picture.name}.svg").write_text(text, encoding="utf-8")
+        if "png" in formats:
+            picture.figure.savefig(folder / f"{picture.name}.png", dpi=130)
+
+
+def accuracy(comparison: Comparison, counting: pd.DataFrame) -> Picture:
+    """How the iterations trained; `counting` are the runs that count."""
+    target = comparison.target
+    return Picture(
+        "accuracy",
+        iterations.accuracy_by_seed(counting, comparison.history, target),
+        "Train and test accuracy per epoch, one panel per iteration. The figures are in "
+        "history.csv; the table above has the best, final and worst.",
+        "Train and test accuracy per epoch: a thin line per seed (a band where there are many), "
+        f"and the mean. The dashed line is the {percent(target.test_accuracy)} of the target; what "
+        f"is below {percent(iterations.SHOWN[0])} is cut off.",
+    )
+
+
+def price(comparison: Comparison) -> Picture:
+    """What accuracy costs in parameters."""
+    verdicts, target, public = comparison.verdicts, comparison.target, public_results()
+    rows: Any = verdicts.itertuples()
+    worst = "; ".join(
+        f"model {row.model}: {row.parameters:,} parameters, {percent(row.worst_accuracy)}"
+        for row in rows
+    )
+    rows = public.itertuples()
+    reference = "; ".join(
+        f"{row.source}: {row.parameters:,} parameters, {percent(row.lowest)}" for row in rows
+    )
+    return Picture(
+        "price",
+        iterations.price(verdicts, target, public),
+        f"Parameters against the worst test accuracy. {worst}. Public results: {reference}.",
+        f"Parameters against the worst test accuracy in the last {target.last_epochs} epochs over "
+        "all seeds. No iteration is smaller and better than those on the frontier; the target is "
+        "to the left of the dotted and above the dashed line. What is far from it is off the "
+        "scale. Diamonds are the best public results under the same rules, of one seed each "
+        "(experiments/public.csv).",
+    )
+
+
+def effects(steps: list[Effect]) -> Picture:
+    """What each step did to the accuracy."""
+    words = "; ".join(f"model {step.model} against {step.baseline}: {step}" for step in steps)
+    return Picture(
+        "effects",
+        iterations.effects(steps),
+        f"The effect of each step on final test accuracy. {words}.",
+        "The difference of final test accuracy to the iteration that each was made from (of those "
+        "before it, the one whose code is nearest), mean over the seeds that both have run. The "
+        "bars are bootstrap 95 % intervals, which are too narrow with few pairs "
+        "(of three: the range of the differences); a hollow point has too few seeds for one.",
+    )
+
+
+def growth(name: str, models: str, table: pd.DataFrame, seen: str) -> Picture:
+    """How much each layer of `models` sees, from their receptive-field table; `seen` says it in
+    words."""
+    return Picture(
+        name,
+        iterations.receptive_field_growth(table),
+        f"Pixels that each layer sees: {seen}.",
+        f"{models}: how much of the input each layer sees. The shaded band is the input.",
+    )
+
+
+def confusion_matrix(run_name: str, mistakes: Mistakes) -> Picture:
+    """What a run takes for what."""
+    pairs = mistakes.counts.melt(value_name="digits", ignore_index=False).reset_index()
+    pairs = pairs[(pairs["truth"] != pairs["guess"]) & (pairs["digits"] > 0)]
+    rows: Any = pairs.nlargest(3, "digits", keep="all").itertuples()
+    most = ", ".join(f"{row.truth} for {row.guess} ({row.digits})" for row in rows) or "none"
+    return Picture(
+        "confusion_matrix",
+        one_run.confusion_matrix(mistakes.counts, run_name),
+        f"Confusion matrix of {run_name}. Most often taken: {most}.",
+        f"How often each digit was taken for which. Most often: {most}.",
+    )
+
+
+def misclassified(mistakes: Mistakes) -> Picture:
+    """Each digit that is wrong."""
+    return Picture(
+        "misclassified",
+        one_run.misclassified(mistakes.images, mistakes.misclassified),
+        f"The {len(mistakes.images)} misclassified digits.",
+        "The misclassified digits, the most certain mistakes first: truth → guess, and the "
+        "probability that the network gives its guess, in percent.",
+    )

@@ -1,0 +1,151 @@
+"""The record in the repository: the evidence that travels with git.
+
+`experiments/results/` holds the runs that count, and those by which candidates were chosen, as
+CSV, with the figures and the source of each candidate; `experiments/RESULTS.md` and a table in the
+README show them. Written from a store; `enter` enters them into another.
+"""
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mnist_exp import ROOT, ExpectedError, markdown, tracking
+from mnist_exp.common.words import percent
+from mnist_exp.evidence.comparison import Comparison
+from mnist_exp.notebook import entries
+from mnist_exp.notebook.code_hash import has_code
+from mnist_exp.notebook.entries import EXPERIMENTS
+from mnist_exp.notebook.loading import load_iteration
+from mnist_exp.reporting.contents import BestRun, Field, contents_of, summary
+from mnist_exp.reporting.page import as_markdown
+from mnist_exp.reporting.pictures import write_figures
+from mnist_exp.showing.tables import short
+
+MARK, END = "<!-- made by make results -->", "<!-- end of what make results made -->"
+"""Between these the README has its table."""
+
+
+def publish(comparison: Comparison, folder: Path = EXPERIMENTS) -> Path:
+    """Write `RESULTS.md` and `results/` to `folder` from the runs that count, and those by which
+    candidates were chosen; returns the page.
+
+    Raises ExpectedError when none counts, or when the store lacks published runs that still count
+    or served to choose: they would be lost.
+    """
+    counting, trials = comparison.counting, comparison.trials
+    if counting.empty:
+        raise ExpectedError("no run in the store counts, so there is no result: make compare")
+    archive = tracking.archive([*counting["run_id"], *trials["run_id"]])
+    lost = _lost(archive, folder / "results" / "runs.csv")
+    if lost:
+        raise ExpectedError(
+            f"{lost} published runs are not in the store, and would be lost: make import first"
+        )
+    contents = dataclasses.replace(contents_of(comparison), title="Results")
+    # Beside the old results, which stay until the new ones are complete.
+    new, results = folder / "results.new", folder / "results"
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    archive.to_csv(new / "runs.csv", index=False)
+    _write_history(comparison, archive, new)
+    _write_fields(contents.fields, new)
+    if contents.best_run:
+        _write_mistakes(contents.best_run, new / "best_run")
+    _write_sources(trials, results / "sources", new / "sources")
+    write_figures(contents.pictures, new / "figures", ("png",))
+    text = as_markdown("comparison.md.j2", contents, "results/figures")
+    shutil.rmtree(results, ignore_errors=True)
+    new.rename(results)
+    page = folder / "RESULTS.md"
+    page.write_text(text, encoding="utf-8")
+    return page
+
+
+def write_summary(comparison: Comparison, readme: Path = ROOT / "README.md") -> None:
+    """Put the table of iterations between the marks of the README."""
+    text = readme.read_text(encoding="utf-8")
+    before, _, rest = text.partition(MARK)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise ExpectedError(f"README.md has no place for the results: restore {MARK} and {END}")
+    table = _summary(comparison)
+    readme.write_text(f"{before}{MARK}\n{table}\n{END}{after}", encoding="utf-8")
+
+
+def _summary(comparison: Comparison) -> str:
+    """How many iterations meet the target, and what came of each, as a Markdown table."""
+    from mnist_exp.training.classifier import count_parameters  # with torch, only where it is used
+
+    rows: Any = comparison.verdicts.itertuples()
+    verdicts = {row.model: row for row in rows}
+    last = f"worst of the last {comparison.target.last_epochs} epochs"
+    names = ["model", "idea", "parameters", "seeds that meet the target", last]
+    lines = [names, ["---"] * len(names)]
+    for number in entries.numbers():
+        cells = ["not run" if number in comparison.unrun else "no run counts", "–"]
+        if verdict := verdicts.get(number):
+            cells = [f"{verdict.passing} of {verdict.seeds}", percent(verdict.worst_accuracy)]
+        iteration = load_iteration(number)
+        parameters = count_parameters(iteration.recipe.network())
+        link = f"[{number}](experiments/model_{number}.py)"
+        lines.append([link, markdown.escape(iteration.title), f"{parameters:,}", *cells])
+    table = "\n".join(f"| {' | '.join(row)} |" for row in lines)
+    return f"**{summary(comparison.verdicts)}**\n\n{table}"
+
+
+def _lost(archive: pd.DataFrame, published: Path) -> int:
+    """How many of the published runs were made with the code as it is, or served to choose, and are
+    not in `archive`."""
+    if not published.is_file():
+        return 0
+    before = pd.read_csv(published, dtype=str)
+    on_test = before["params.split"] == "test"
+    current = {entries.read(number).code_sha256 for number in entries.numbers()}
+    counting = before[on_test & before["tags.code_sha256"].isin(current)]
+    lost_trials = ~before.loc[~on_test, "run_id"].isin(archive["run_id"])
+    settings = ["params.model", "params.seed"]  # a newer run of a seed takes the place of another
+    tested = archive.loc[archive["params.split"] == "test", settings]
+    in_store = set(tested.itertuples(index=False, name=None))
+    keys = counting[settings].itertuples(index=False, name=None)
+    return sum(key not in in_store for key in keys) + int(lost_trials.sum())
+
+
+def _write_history(comparison: Comparison, archive: pd.DataFrame, folder: Path) -> None:
+    # The runs' own ids may be those of an import.
+    entered = comparison.runs.set_index("run_id")["imported_from"].dropna()
+    originals = comparison.history["run_id"].replace(entered.to_dict())
+    history = comparison.history.assign(run_id=originals)
+    history = history[history["run_id"].isin(archive["run_id"])]
+    history.to_csv(folder / "history.csv", index=False)
+
+
+def _write_fields(fields: tuple[Field, ...], folder: Path) -> None:
+    tables = {number: field.table for field in fields for number in field.numbers}
+    empty = pd.DataFrame(columns=["model", "layer"])
+    ordered = dict(sorted(tables.items()))
+    table = pd.concat(ordered, names=["model"]).reset_index("model") if ordered else empty
+    table.to_csv(folder / "receptive_field.csv", index=False)
+
+
+def _write_mistakes(best_run: BestRun, folder: Path) -> None:
+    folder.mkdir()
+    (original,) = tracking.archive([best_run.run_id])["run_id"]
+    (folder / "run_id").write_text(f"{original}\n")
+    best_run.mistakes.write(folder)
+
+
+def _write_sources(trials: pd.DataFrame, published: Path, folder: Path) -> None:
+    """Candidates have no file in the notebook: without its source, none could be trained again.
+    What is `published` stays."""
+    folder.mkdir()
+    for file in published.glob("*.py"):
+        shutil.copy(file, folder)
+    rows: Any = trials.itertuples()
+    for run in rows:
+        file = folder / f"{short(run.code_sha256)}.py"
+        source = None if file.exists() else tracking.source(run.run_id, int(run.model))
+        if source is not None and has_code(source, run.code_sha256):
+            file.write_text(source, "utf-8")
