@@ -44,6 +44,18 @@ def test_what_is_saved_is_loaded(kept: Checkpoint) -> None:
         kept.load()
 
 
+def test_a_system_that_opens_no_folder_keeps_checkpoints(
+    kept: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> int:
+        raise PermissionError("this is a folder")
+
+    monkeypatch.delattr(os, "O_DIRECTORY")  # Windows
+    monkeypatch.setattr(os, "open", refuse)
+    kept.save(content())
+    assert kept.load()["run_id"] == RUN
+
+
 def test_a_file_that_is_cut_off_anywhere_is_refused_by_name(kept: Checkpoint) -> None:
     kept.save(content())
     whole = kept.path.read_bytes()

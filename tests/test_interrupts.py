@@ -71,6 +71,14 @@ def test_an_interrupt_waits_for_the_end_of_a_transaction(store: Path) -> None:
         os.kill(os.getpid(), signal.SIGTERM)  # which are heard at once again
 
 
+def test_a_system_without_hangups_hears_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(signal, "SIGHUP")  # Windows
+    interrupts.listen()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+
+
 def test_what_is_ignored_stays_ignored() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
     interrupts.listen()

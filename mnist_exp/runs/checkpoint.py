@@ -40,9 +40,10 @@ class Checkpoint:
                 file.flush()
                 os.fsync(file.fileno())
             part.replace(self.path)
-            folder = os.open(self.path.parent, os.O_RDONLY)
-            os.fsync(folder)  # of the name, which a power cut could take back
-            os.close(folder)
+            if hasattr(os, "O_DIRECTORY"):  # Windows opens no folder
+                folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
+                os.fsync(folder)  # of the name, which a power cut could take back
+                os.close(folder)
         except OSError as error:
             part.unlink(missing_ok=True)
             raise ExpectedError(

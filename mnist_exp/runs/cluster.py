@@ -52,7 +52,7 @@ def check_workers(client: Client) -> int:
     """How many trainings the workers take at once; ExpectedError when they are not like us."""
     workers = client.run(_version, on_error="return")
     if not workers:
-        raise ExpectedError("SCHEDULER= has no worker: start one, as the README says")
+        raise ExpectedError("SCHEDULER= has no worker: start one, as docs/machines.md says")
     found = {f"worker {address}": version for address, version in workers.items()}
     try:
         found["the scheduler"] = client.run_on_scheduler(_version)  # it reads the jobs, too
@@ -62,7 +62,7 @@ def check_workers(client: Client) -> int:
         if isinstance(version, Exception):
             raise ExpectedError(
                 f"{place} cannot use mnist-exp ({version}): start it in the environment and the "
-                "checkout of this project, as the README says"
+                "checkout of this project, as docs/machines.md says"
             )
         if version != __version__:
             raise ExpectedError(

@@ -52,7 +52,8 @@ def serve(port: int, *, artifacts: str = "", host: str = LOOPBACK) -> int:
         try:
             return server.wait()
         except KeyboardInterrupt:
-            os.killpg(server.pid, signal.SIGTERM)
+            end = getattr(os, "killpg", os.kill)  # Windows has no groups of processes
+            end(server.pid, signal.SIGTERM)
             server.wait()
             return 0
 
