@@ -274,3 +274,25 @@ def test_a_server_that_cannot_be_is_one_line(
     assert says in said
     assert said.count("\n") == 1
     assert ":b@" not in said
+
+
+@pytest.mark.parametrize(
+    ("module", "command"),
+    [
+        ("psycopg2", ["server", "BACKEND=postgresql://a:b@127.0.0.1:1/x"]),
+        ("psycopg2", ["compare"]),
+        ("flask_wtf", ["server", "BACKEND=postgresql://a:b@127.0.0.1:1/x", "HOST=127.0.0.2"]),
+    ],
+)
+def test_what_only_a_cluster_needs_is_asked_for(
+    module: str, command: list[str], capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://a:b@127.0.0.1:1/x")
+    monkeypatch.setenv("MLFLOW_AUTH_ADMIN_PASSWORD", "correct horse battery")
+    assert main(command) == 2
+    said = capsys.readouterr().err
+    install = f"{sys.executable} -m pip install --editable '.[cluster]'"
+    assert said.endswith(f" needs {module}, which is not installed: {install}\n")
+    assert said.count("\n") == 1

@@ -26,7 +26,10 @@ CONDA_NAMES = {
 
 
 def test_conda_and_pip_list_the_same_dependencies_with_the_same_bounds() -> None:
-    pip = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
+    extras = PROJECT["optional-dependencies"]
+    assert "mnist-exp[cluster]" in extras["dev"]
+    pip = [*PROJECT["dependencies"], *extras["cluster"], *extras["dev"]]
+    pip.remove("mnist-exp[cluster]")
     pip.append(f"python{PROJECT['requires-python']}")
     conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     *lines, from_pip = conda  # the last are those that conda-forge does not have

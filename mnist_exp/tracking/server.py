@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from mnist_exp import ExpectedError
-from mnist_exp.tracking.store import make_tables, tracking_uri
+from mnist_exp.tracking.store import make_tables, need, tracking_uri
 
 LOOPBACK = "127.0.0.1"
 
@@ -91,5 +91,7 @@ def check_server(backend: str, artifacts: str, host: str) -> None:
             "a server that others can reach asks for a login: set MLFLOW_AUTH_ADMIN_PASSWORD to 12 "
             "characters or more, which become the password of its first user, admin"
         )
+    if host != LOOPBACK:
+        need("flask_wtf", "the login of MLflow's server")
     os.environ["MLFLOW_TRACKING_URI"] = backend
     make_tables()

@@ -8,8 +8,10 @@ import logging
 import os
 import re
 import sqlite3
+import sys
 from collections.abc import Iterator
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -281,6 +283,13 @@ def sqlite_file(uri: str) -> Path | None:
     return Path(unquote(uri.removeprefix(prefix))).absolute()  # as SQLAlchemy does
 
 
+def need(module: str, who: str) -> None:
+    """Raise ExpectedError when a module that only `who` needs is not installed."""
+    if find_spec(module) is None:
+        install = f"{sys.executable} -m pip install --editable '.[cluster]'"
+        raise ExpectedError(f"{who} needs {module}, which is not installed: {install}")
+
+
 @contextlib.contextmanager
 def only_one() -> Iterator[None]:
     """A block that one process at a time enters: on this machine for SQLite, anywhere for
@@ -293,6 +302,7 @@ def only_one() -> Iterator[None]:
         with FileLock(database.parent / ".lock", is_singleton=True):
             yield
     elif uri.startswith("postgresql"):
+        need("psycopg2", "a store on PostgreSQL")
         with create_engine(uri, poolclass=NullPool).connect() as connection:
             connection.execute(text("SELECT pg_advisory_lock(hashtext('mnist_exp'))"))
             yield
