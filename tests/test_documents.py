@@ -339,6 +339,14 @@ def test_the_rooms_are_those_of_the_package() -> None:
     assert set(re.findall(r"^  (\S+)", tree, re.MULTILINE)) == here
 
 
+def test_the_places_that_are_named_exist() -> None:
+    places = re.findall(r"`(\w+/\w+)`", (ROOT / "docs" / "how-it-works.md").read_text())
+    assert len(places) > 8
+    for place in places:
+        path = ROOT / "mnist_exp" / place
+        assert path.is_dir() or path.with_suffix(".py").is_file(), place
+
+
 def test_every_candidate_in_the_log_is_in_the_record() -> None:
     log = (ROOT / "experiments" / "LOG.md").read_text()
     record = (ROOT / "experiments" / "results" / "runs.csv").read_text()
