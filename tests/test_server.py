@@ -21,8 +21,8 @@ from test_tracking import RECORD
 from mnist_exp import ROOT, ExpectedError, __version__, tracking
 from mnist_exp.commands.cli import main
 from mnist_exp.runs import sweep
-from mnist_exp.runs.sweep import Plan
-from mnist_exp.runs.worker import Result
+from mnist_exp.runs.sweep import Sweep
+from mnist_exp.runs.worker import JobResult
 
 
 @pytest.fixture(scope="module")
@@ -149,9 +149,9 @@ def cluster(
             process.wait(60)
 
 
-def carry_out(plan: Plan, address: str) -> list[Result]:
-    return sweep.carry_out(
-        plan, workers=None, threads=1, scheduler=address, on_start=lambda _: None,
+def train_missing(wanted: Sweep, address: str) -> list[JobResult]:
+    return sweep.train_missing(
+        wanted, workers=None, threads=1, scheduler=address, on_start=lambda _: None,
         on_result=lambda _: None,
     )  # fmt: skip
 
@@ -160,14 +160,14 @@ def carry_out(plan: Plan, address: str) -> list[Result]:
 @pytest.mark.usefixtures("quick")
 def test_a_sweep_on_workers_started_by_hand_with_a_server_on_postgresql(tmp_path: Path) -> None:
     with cluster(tmp_path) as (address, _):
-        results = carry_out(sweep.plan([2], [1, 2], epochs=1), address)
+        results = train_missing(sweep.settle_sweep([2], [1, 2], epochs=1), address)
     assert [result.failure for result in results] == ["", ""]
     runs = tracking.runs()
     assert runs["status"].tolist() == ["FINISHED"] * 2
     table = tracking.table(runs["run_id"][0], "receptive_field")
     assert table["r_out"].iloc[-1] == 28
     assert list((tmp_path / "served").rglob("receptive_field.csv"))
-    assert sweep.plan([2], [1, 2], epochs=1).missing == ()
+    assert sweep.settle_sweep([2], [1, 2], epochs=1).missing == ()
 
 
 SWEEP = """
@@ -223,12 +223,12 @@ def test_a_worker_with_another_version_is_refused(tmp_path: Path) -> None:
     package = shutil.copytree(ROOT / "mnist_exp", tmp_path / "other" / "mnist_exp")
     init = (package / "__init__.py").read_text()
     (package / "__init__.py").write_text(init.replace(__version__, "9.8.7"))
-    plan = sweep.plan([2], [1], epochs=1)
+    wanted = sweep.settle_sweep([2], [1], epochs=1)
     with (
         cluster(tmp_path, PYTHONPATH=str(package.parent)) as (address, _),
         pytest.raises(ExpectedError, match=rf"has mnist-exp 9\.8\.7, and this is {__version__}"),
     ):
-        carry_out(plan, address)
+        train_missing(wanted, address)
     assert nothing_is_recorded()
 
 
@@ -241,7 +241,7 @@ def test_a_cluster_without_the_package_is_refused(bare: str, tmp_path: Path) -> 
         cluster(tmp_path, bare=bare, PYTHONPATH=installed) as (address, _),
         pytest.raises(ExpectedError, match=rf"{bare}.* cannot use mnist-exp .*No module named"),
     ):
-        carry_out(sweep.plan([2], [1], epochs=1), address)
+        train_missing(sweep.settle_sweep([2], [1], epochs=1), address)
     assert nothing_is_recorded()
 
 

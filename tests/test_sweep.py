@@ -18,8 +18,8 @@ from mlflow import MlflowClient
 
 from mnist_exp import ROOT, ExpectedError, tracking
 from mnist_exp.runs import sweep
-from mnist_exp.runs.sweep import Plan
-from mnist_exp.runs.worker import Result
+from mnist_exp.runs.sweep import Sweep
+from mnist_exp.runs.worker import JobResult
 
 pytestmark = pytest.mark.usefixtures("store", "quick")
 
@@ -31,15 +31,20 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))
 
 
-def plan(models: list[int], seeds: list[int], *, epochs: int = 1, split: str = "test") -> Plan:
-    return sweep.plan(models, seeds, epochs=epochs, split=split)
+def settle(models: list[int], seeds: list[int], *, epochs: int = 1, split: str = "test") -> Sweep:
+    return sweep.settle_sweep(models, seeds, epochs=epochs, split=split)
 
 
-def carry_out(
-    plan: Plan, *, on_start: Callable[[int], None] = lambda _: None, workers: int = 2
-) -> list[Result]:
-    return sweep.carry_out(
-        plan, workers=workers, threads=1, scheduler="", on_start=on_start, on_result=lambda _: None
+def train_missing(
+    wanted: Sweep, *, on_start: Callable[[int], None] = lambda _: None, workers: int = 2
+) -> list[JobResult]:
+    return sweep.train_missing(
+        wanted,
+        workers=workers,
+        threads=1,
+        scheduler="",
+        on_start=on_start,
+        on_result=lambda _: None,
     )
 
 
@@ -70,17 +75,17 @@ def finished() -> list[tuple[int, int]]:
 
 
 def test_a_sweep_trains_what_is_missing_and_gathers_all_below_one_run() -> None:
-    first = plan([2, 3], [1])
+    first = settle([2, 3], [1])
     assert (len(first.held), len(first.missing)) == (0, 2)
-    results = carry_out(first)
+    results = train_missing(first)
     assert [result.failure for result in results] == ["", ""]
     assert finished() == [(2, 1), (3, 1)]
-    again = plan([2, 3], [1])
+    again = settle([2, 3], [1])
     assert again.missing == ()
 
-    larger = plan([2, 3], [1, 2])
+    larger = settle([2, 3], [1, 2])
     assert [(job.model, job.seed) for job in larger.missing] == [(2, 2), (3, 2)]
-    carry_out(larger)
+    train_missing(larger)
     assert finished() == [(2, 1), (2, 2), (3, 1), (3, 2)]
     runs = tracking.runs()
     (parent,) = set(runs["parent"])  # that of the larger one
@@ -97,16 +102,16 @@ def test_a_sweep_trains_what_is_missing_and_gathers_all_below_one_run() -> None:
 def test_what_counts_as_held(monkeypatch: pytest.MonkeyPatch) -> None:
     hashes = {f"sha256.{name}": value for name, value in sweep.data.SHA256.items()}
     record_run(2, errors=[900], tags={"overrides": "epochs=1"} | hashes, epochs=1)
-    assert plan([2], [1]).missing == ()
-    assert len(sweep.plan([2], [1], epochs=2).missing) == 1
-    assert len(sweep.plan([2], [1]).missing) == 1
+    assert settle([2], [1]).missing == ()
+    assert len(sweep.settle_sweep([2], [1], epochs=2).missing) == 1
+    assert len(sweep.settle_sweep([2], [1]).missing) == 1
     record_run(3, tags=hashes, epochs=15)
-    assert sweep.plan([3], [1]).missing == ()
-    assert sweep.plan([3], [1], epochs=15).missing == ()  # the recipe's own
-    assert len(plan([3], [1]).missing) == 1
-    assert len(plan([2], [1], split="validation").missing) == 1
+    assert sweep.settle_sweep([3], [1]).missing == ()
+    assert sweep.settle_sweep([3], [1], epochs=15).missing == ()  # the recipe's own
+    assert len(settle([3], [1]).missing) == 1
+    assert len(settle([2], [1], split="validation").missing) == 1
     monkeypatch.setitem(sweep.data.SHA256, "t10k-images-idx3-ubyte", "other digits")
-    assert len(plan([2], [1]).missing) == 1
+    assert len(settle([2], [1]).missing) == 1
 
 
 @pytest.mark.slow
@@ -119,7 +124,7 @@ def test_a_training_that_is_killed_ends_one_run_and_not_the_sweep() -> None:
         os.kill(json.loads(MlflowClient().get_run(victim).data.tags["process"])["id"], 9)
 
     killer = threading.Thread(target=kill)
-    results = carry_out(plan([2], [1, 2], epochs=10), on_start=lambda _: killer.start())
+    results = train_missing(settle([2], [1, 2], epochs=10), on_start=lambda _: killer.start())
     killer.join()
     (failed,) = [result for result in results if result.failure]
     assert failed.failure == "its process was ended by signal 9"
@@ -128,9 +133,9 @@ def test_a_training_that_is_killed_ends_one_run_and_not_the_sweep() -> None:
     # Its worker says so, or whoever looks at the store first: a worker may not know the run yet.
     assert runs.loc[killed, "status"].item() in ("FAILED", "KILLED")
     assert runs.drop(killed)["status"].tolist() == ["FINISHED"]
-    again = plan([2], [1, 2], epochs=10)
+    again = settle([2], [1, 2], epochs=10)
     assert again.missing == (failed.job,)
-    carry_out(again)
+    train_missing(again)
     assert finished() == [(2, 1), (2, 2)]
 
 
@@ -141,7 +146,7 @@ def test_a_worker_that_is_killed_loses_its_run_and_nothing_else() -> None:
         psutil.Process(when(trainings)[0].pid).parent().kill()
 
     killer = threading.Thread(target=kill)
-    results = carry_out(plan([2], [1, 2, 3], epochs=10), on_start=lambda _: killer.start())
+    results = train_missing(settle([2], [1, 2, 3], epochs=10), on_start=lambda _: killer.start())
     killer.join()
     assert [result.failure for result in results] == ["", "", ""]
     assert finished() == [(2, 1), (2, 2), (2, 3)]  # each once
@@ -180,13 +185,13 @@ def test_ctrl_c_ends_the_runs_as_killed(store: Path) -> None:
 def test_a_client_that_is_killed_takes_its_trainings_with_it() -> None:
     interrupted(0.5, signal.SIGKILL)
     when(lambda: [1] if set(tracking.runs()["status"]) == {"KILLED"} else [], 30)
-    carry_out(plan([2], [1, 2]))
+    train_missing(settle([2], [1, 2]))
     assert finished() == [(2, 1), (2, 2)]
 
 
 def test_a_cluster_needs_a_tracking_server() -> None:
     with pytest.raises(ExpectedError, match="cannot reach a local SQLite file"):
-        sweep.carry_out(
-            plan([2], [1]), workers=None, threads=1, scheduler="tcp://127.0.0.1:1",
+        sweep.train_missing(
+            settle([2], [1]), workers=None, threads=1, scheduler="tcp://127.0.0.1:1",
             on_start=lambda _: None, on_result=lambda _: None,
         )  # fmt: skip

@@ -33,9 +33,9 @@ def results(
 ) -> list[EpochResult]:
     """Two epochs of an iteration on so many digits, without their times."""
     short = dataclasses.replace(loading.load_iteration(number).recipe, epochs=2)
-    job = Training(short, mnist[0][:digits], mnist[1][:500], seed=seed, device=CPU)
+    training = Training(short, mnist[0][:digits], mnist[1][:500], seed=seed, device=CPU)
     found = []
-    for result in job.epochs():
+    for result in training.epochs():
         found.append(timeless(result))
         if draw:
             torch.rand(3)  # somebody else draws from torch's global state between epochs
@@ -100,10 +100,10 @@ def test_a_state_holds_numbers_of_python_only(mnist: Mnist) -> None:
         epochs=2,
         schedule=partial(LambdaLR, lr_lambda=lambda epoch: np.cos(epoch / 10)),
     )
-    job = Training(own, mnist[0][:200], mnist[1][:100], seed=1, device=CPU)
-    list(job.epochs())
+    training = Training(own, mnist[0][:200], mnist[1][:100], seed=1, device=CPU)
+    list(training.epochs())
     file = io.BytesIO()
-    torch.save(job.state(), file)
+    torch.save(training.state(), file)
     file.seek(0)
     assert torch.load(file, weights_only=True)["schedule"]["last_epoch"] == 2
 
@@ -111,8 +111,8 @@ def test_a_state_holds_numbers_of_python_only(mnist: Mnist) -> None:
 def test_every_digit_is_trained_on_and_scored(mnist: Mnist) -> None:
     seen: list[Progress] = []
     odd = dataclasses.replace(loading.load_iteration(2).recipe, batch_size=300, epochs=1)
-    job = Training(odd, mnist[0][:1001], mnist[1][:1234], seed=1, device=CPU)
-    (result,) = job.epochs(seen.append)
+    training = Training(odd, mnist[0][:1001], mnist[1][:1234], seed=1, device=CPU)
+    (result,) = training.epochs(seen.append)
     assert result.train.total == 1001
     assert result.evaluation.total == 1234
     assert [progress.batch for progress in seen] == [1, 2, 3, 4]
@@ -131,8 +131,8 @@ def test_the_schedule_is_stepped_once_an_epoch(mnist: Mnist) -> None:
     stepped = dataclasses.replace(
         loading.load_iteration(2).recipe, epochs=5, schedule=partial(StepLR, step_size=2, gamma=0.1)
     )
-    job = Training(stepped, mnist[0][:200], mnist[1][:100], seed=1, device=CPU)
-    rates = [result.learning_rate for result in job.epochs()]
+    training = Training(stepped, mnist[0][:200], mnist[1][:100], seed=1, device=CPU)
+    rates = [result.learning_rate for result in training.epochs()]
     assert rates == pytest.approx([0.01, 0.01, 0.001, 0.001, 0.0001])
 
 
@@ -140,9 +140,11 @@ def test_a_schedule_of_batches_has_a_step_for_each(mnist: Mnist) -> None:
     own = dataclasses.replace(
         loading.load_iteration(2).recipe, batch_size=100, epochs=4, batch_schedule=ONE_CYCLE
     )
-    job = Training(own, mnist[0][:450], mnist[1][:100], seed=1, device=CPU)
-    rates = [job.optimizer.param_groups[0]["lr"]]
-    results = list(job.epochs(lambda _: rates.append(job.optimizer.param_groups[0]["lr"])))
+    training = Training(own, mnist[0][:450], mnist[1][:100], seed=1, device=CPU)
+    rates = [training.optimizer.param_groups[0]["lr"]]
+    results = list(
+        training.epochs(lambda _: rates.append(training.optimizer.param_groups[0]["lr"]))
+    )
     assert len(rates) == 21  # the last one is not used
     assert rates[0] == pytest.approx(0.05 / 25)
     assert rates[3] == pytest.approx(0.05)  # a fifth of the steps rises
@@ -156,19 +158,19 @@ def test_the_average_is_what_is_evaluated(mnist: Mnist) -> None:
     own = dataclasses.replace(
         loading.load_iteration(3).recipe, batch_size=50, epochs=1, averaging=averaging
     )
-    job = Training(own, mnist[0][:500], mnist[1][:500], seed=1, device=CPU)
+    training = Training(own, mnist[0][:500], mnist[1][:500], seed=1, device=CPU)
     seen: list[dict[str, Tensor]] = []
-    (result,) = job.epochs(lambda _: seen.append(copy.deepcopy(job.network.state_dict())))
-    average = job.classifier.network.state_dict()
+    (result,) = training.epochs(lambda _: seen.append(copy.deepcopy(training.network.state_dict())))
+    average = training.classifier.network.state_dict()
     for name in ("conv1.weight", "norm2.bias", "norm2.running_var"):
         expected = seen[1][name]
         for step, decay in ((3, 2 / 11), (5, 3 / 12), (7, 0.28), (9, 0.28)):
             expected = decay * expected + (1 - decay) * seen[step][name]
         assert torch.allclose(average[name], expected, atol=1e-6), name
         assert not torch.allclose(average[name], seen[-1][name], atol=1e-6)
-    output = classifier.predict(job.classifier, mnist[1].images[:500])
+    output = classifier.predict(training.classifier, mnist[1].images[:500])
     assert loop.score(output, mnist[1][:500]) == result.evaluation
-    assert torch.equal(job.output, output)
+    assert torch.equal(training.output, output)
 
 
 def test_a_score_counts(mnist: Mnist) -> None:
@@ -203,16 +205,16 @@ def test_evaluation_draws_nothing_and_leaves_the_network_as_it_is(mnist: Mnist) 
 
 def test_a_non_finite_loss_ends_training(mnist: Mnist) -> None:
     wild = dataclasses.replace(loading.load_iteration(2).recipe, optimizer=partial(SGD, lr=1e20))
-    job = Training(wild, mnist[0][:2000], mnist[1][:100], seed=1, device=CPU)
+    training = Training(wild, mnist[0][:2000], mnist[1][:100], seed=1, device=CPU)
     with pytest.raises(NonFiniteLossError, match=r"became (nan|inf) in epoch 1, batch \d+ of 16"):
-        list(job.epochs())
+        list(training.epochs())
 
 
 def test_a_non_finite_evaluation_ends_training(mnist: Mnist) -> None:
     wild = dataclasses.replace(loading.load_iteration(2).recipe, optimizer=partial(SGD, lr=1e30))
-    job = Training(wild, mnist[0][:100], mnist[1][:100], seed=1, device=CPU)  # a single step
+    training = Training(wild, mnist[0][:100], mnist[1][:100], seed=1, device=CPU)  # a single step
     with pytest.raises(NonFiniteLossError, match=r"the evaluation of epoch 1 gave (nan|inf)"):
-        list(job.epochs())
+        list(training.epochs())
 
 
 def test_the_classifier_takes_pixels(mnist: Mnist) -> None:
@@ -255,9 +257,9 @@ def test_preprocessing_comes_after_augmentation_and_in_evaluation(mnist: Mnist) 
     own = dataclasses.replace(loading.load_iteration(5).recipe, epochs=1, preprocess=Deslant())
     seen = classifier.network_input(own, mnist[0].images[:64], torch.Generator().manual_seed(1))
     assert slant(seen - seen.min()).abs().mean() < 0.01
-    job = Training(own, mnist[0][:200], mnist[1][:500], seed=1, device=CPU)
-    (result,) = job.epochs()
-    output = classifier.predict(Classifier(job.network, Deslant()), mnist[1].images[:500])
+    training = Training(own, mnist[0][:200], mnist[1][:500], seed=1, device=CPU)
+    (result,) = training.epochs()
+    output = classifier.predict(Classifier(training.network, Deslant()), mnist[1].images[:500])
     assert loop.score(output, mnist[1][:500]) == result.evaluation
 
 
@@ -267,20 +269,20 @@ def test_an_evaluated_image_is_seen_from_each_view(mnist: Mnist) -> None:
         loading.load_iteration(3).recipe, epochs=1, preprocess=Deslant(), views=views
     )
     train, test = mnist[0][:2000], mnist[1][:500]
-    job, plain = (
+    training, plain = (
         Training(recipe, train, test, seed=1, device=CPU)
         for recipe in (own, dataclasses.replace(own, views=None))
     )
-    (result,), (without,) = job.epochs(), plain.epochs()
+    (result,), (without,) = training.epochs(), plain.epochs()
     assert result.train == without.train
-    alone = Classifier(job.network, Deslant())
+    alone = Classifier(training.network, Deslant())
     probabilities = [
         classifier.predict(alone, view).softmax(1) for view in views(test.images.float())
     ]
     mean = torch.stack(probabilities).mean(dim=0)
-    assert torch.allclose(job.output.exp(), mean, atol=1e-5)
+    assert torch.allclose(training.output.exp(), mean, atol=1e-5)
     assert loop.score(mean.log(), test).correct == result.evaluation.correct
-    assert not torch.allclose(job.output.softmax(1), plain.output.softmax(1), atol=1e-3)
+    assert not torch.allclose(training.output.softmax(1), plain.output.softmax(1), atol=1e-3)
 
 
 def test_devices() -> None:
@@ -300,6 +302,6 @@ def test_a_recipe_of_ones_own(mnist: Mnist) -> None:
         epochs=2,
         optimizer=partial(torch.optim.Adam, lr=1e-3),
     )
-    job = Training(own, mnist[0][:3000], mnist[1][:1000], seed=1, device=CPU)
-    *_, last = job.epochs()
+    training = Training(own, mnist[0][:3000], mnist[1][:1000], seed=1, device=CPU)
+    *_, last = training.epochs()
     assert last.evaluation.accuracy > 0.75

@@ -170,19 +170,22 @@ def _reproduce(run_: RunId) -> int:
     from mnist_exp.common.words import percent
     from mnist_exp.runs import reproduce
 
-    plan = reproduce.plan(run_)
-    epochs = counted(len(plan.history), "epoch")
-    print(f"{plan.name} (run {plan.run_id}) is trained again: {epochs}")
-    for name, was, now in plan.differences:
+    reproduction = reproduce.prepare(run_)
+    epochs = counted(len(reproduction.history), "epoch")
+    print(f"{reproduction.name} (run {reproduction.run_id}) is trained again: {epochs}")
+    for name, was, now in reproduction.differences:
         print(f"  {name} was {was}, and is {now} here")
     pairs = []
-    for pair in reproduce.carry_out(plan):
+    for pair in reproduce.repeat(reproduction):
         pairs.append(pair)
         same = "the same" if pair.identical else f"recorded {percent(pair.recorded_accuracy)}"
-        print(f"epoch {pair.epoch:2}  {plan.split} {percent(pair.accuracy)}, {same}", flush=True)
-    outcome = reproduce.judge(pairs)
-    print(outcome)
-    return 0 if outcome.reproduced else 1
+        print(
+            f"epoch {pair.epoch:2}  {reproduction.split} {percent(pair.accuracy)}, {same}",
+            flush=True,
+        )
+    agreement = reproduce.agree(pairs)
+    print(agreement)
+    return 0 if agreement.reproduced else 1
 
 
 def _carry_out(plan: Plan) -> int:
@@ -286,15 +289,15 @@ def _sweep(
     from mnist_exp.evidence import comparison
     from mnist_exp.runs import sweep
 
-    plan = sweep.plan(models, seeds, split=split, epochs=epochs)
-    count = len(plan.held) + len(plan.missing)
-    print(f"A {plan.name}: {count} runs, {len(plan.held)} in the store")
-    runs = list(plan.held.values())
+    asked = sweep.settle_sweep(models, seeds, split=split, epochs=epochs)
+    count = len(asked.held) + len(asked.missing)
+    print(f"A {asked.name}: {count} runs, {len(asked.held)} in the store")
+    runs = list(asked.held.values())
     failed = []
-    if plan.missing:
-        with SweepDisplay(plan) as display:
-            results = sweep.carry_out(
-                plan, workers=workers, threads=threads, scheduler=scheduler,
+    if asked.missing:
+        with SweepDisplay(asked) as display:
+            results = sweep.train_missing(
+                asked, workers=workers, threads=threads, scheduler=scheduler,
                 on_start=display.start, on_result=display.result,
             )  # fmt: skip
         failed = [result for result in results if result.failure]
@@ -302,7 +305,7 @@ def _sweep(
     else:
         print("Nothing is missing, so nothing was trained.")
     if runs:
-        _print_verdicts(comparison.of_runs(runs, plan.split), plan.split)
+        _print_verdicts(comparison.of_runs(runs, asked.split), asked.split)
     if failed:
         raise ExpectedError(f"{len(failed)} of {count} runs failed; the same command tries again")
     return 0

@@ -12,8 +12,8 @@ from tqdm import tqdm
 from mnist_exp.common.words import percent
 
 if TYPE_CHECKING:
-    from mnist_exp.runs.sweep import Plan
-    from mnist_exp.runs.worker import Result
+    from mnist_exp.runs.sweep import Sweep
+    from mnist_exp.runs.worker import JobResult
     from mnist_exp.training.loop import EpochResult, Progress
 
 
@@ -56,11 +56,11 @@ class ProgressDisplay:
 class SweepDisplay:
     """A bar over the sweep on a terminal, and a line per training that ends, everywhere."""
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan, self.at_once = plan, 1
+    def __init__(self, sweep: Sweep) -> None:
+        self.sweep, self.at_once = sweep, 1
         self.seconds: list[float] = []
         self.bar = tqdm(
-            total=len(plan.missing), disable=not sys.stderr.isatty(), leave=False,
+            total=len(sweep.missing), disable=not sys.stderr.isatty(), leave=False,
             bar_format="{desc}{bar} {n}/{total}",
         )  # fmt: skip
 
@@ -72,13 +72,13 @@ class SweepDisplay:
 
     def start(self, at_once: int) -> None:
         self.at_once = at_once
-        _write(self.bar, f"{len(self.plan.missing)} to train, {at_once} at once")
+        _write(self.bar, f"{len(self.sweep.missing)} to train, {at_once} at once")
 
-    def result(self, result: Result) -> None:
+    def result(self, result: JobResult) -> None:
         self.seconds.append(result.seconds)
-        left = len(self.plan.missing) - len(self.seconds)
+        left = len(self.sweep.missing) - len(self.seconds)
         expected = sum(self.seconds) / len(self.seconds) * math.ceil(left / self.at_once)
-        ended = result.failure or f"{self.plan.split} {percent(result.accuracy)}, {result.verdict}"
+        ended = result.failure or f"{self.sweep.split} {percent(result.accuracy)}, {result.verdict}"
         line = f"{result.job.name}: {ended} ({_duration(result.seconds)})"
         self.bar.update()
         _write(self.bar, f"{line}; {left} left, about {_duration(expected)}" if left else line)

@@ -93,7 +93,7 @@ class Epochs:
             self.waiting.popleft()
 
 
-def end(run: tracking.RunWriter, plan: Plan, job: Training) -> RunVerdict | None:
+def end(run: tracking.RunWriter, plan: Plan, training: Training) -> RunVerdict | None:
     """What the epochs came to: summaries, mistakes, figures, the network and the verdict, which is
     returned (None on the validation split)."""
     split, target = plan.split, plan.target
@@ -108,7 +108,7 @@ def end(run: tracking.RunWriter, plan: Plan, job: Training) -> RunVerdict | None
         summary[worst] = accuracy.tail(target.last_epochs).min()
     run.log_metrics({key: round(100 * value, 4) for key, value in summary.items()})
 
-    _mistakes(run, plan, job)
+    _mistakes(run, plan, training)
     run.log_figure(one_run.curves(history, split, target), Figure.CURVES)
 
     outcome = None
@@ -116,7 +116,7 @@ def end(run: tracking.RunWriter, plan: Plan, job: Training) -> RunVerdict | None
     details = ""
     if split == "test":
         own = {"run_id": run.run_id, "parameters": plan.parameters}
-        kept = pd.DataFrame([own | {"test_images": len(job.evaluation)}])
+        kept = pd.DataFrame([own | {"test_images": len(training.evaluation)}])
         outcome = verdict.judge_run(kept.join(scores.scores(kept, history, target)).iloc[0], target)
         result = f"{str(outcome).capitalize()}. {result}"
         details = description.verdict_table(outcome)
@@ -129,7 +129,7 @@ def end(run: tracking.RunWriter, plan: Plan, job: Training) -> RunVerdict | None
     meets_target = outcome is not None and outcome.met and plan.overrides == "none"
     register = plan.iteration.name if meets_target else None
     try:
-        run.log_network(job.classifier, job.evaluation.images[:2], register_as=register)
+        run.log_network(training.classifier, training.evaluation.images[:2], register_as=register)
     except tracking.ExportError as error:
         log.warning("the network is not kept: %s", error)
         result += f" The network could not be exported: {markdown.escape(str(error))}"
@@ -139,11 +139,11 @@ def end(run: tracking.RunWriter, plan: Plan, job: Training) -> RunVerdict | None
     return outcome
 
 
-def _mistakes(run: tracking.RunWriter, plan: Plan, job: Training) -> None:
+def _mistakes(run: tracking.RunWriter, plan: Plan, training: Training) -> None:
     """What the trained network takes for which, and each digit that it gets wrong."""
-    wrong = mistakes.of_output(job.evaluation, job.output)
+    wrong = mistakes.of_output(training.evaluation, training.output)
     wrong.record(run)
-    count = f"{len(wrong.images)} of {len(job.evaluation):,}"
+    count = f"{len(wrong.images)} of {len(training.evaluation):,}"
     title = f"{plan.name}: {count} {plan.split} digits wrong at the end"
     run.log_figure(one_run.confusion_matrix(wrong.counts, title), Figure.CONFUSION_MATRIX)
 

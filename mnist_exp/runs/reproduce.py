@@ -15,8 +15,11 @@ from mnist_exp.common.words import counted
 from mnist_exp.notebook import code_hash, entries, loading
 from mnist_exp.recipe import Recipe
 from mnist_exp.runs import environment, record
+from mnist_exp.tracking import names
+from mnist_exp.tracking.names import column_name
 from mnist_exp.training.loop import Training
 
+NOT_RECORDED = "not recorded"
 LAST_EPOCHS = 5
 TOLERANCE = 0.005
 """Where rounding differs, trainings drift apart: accuracy in the last five epochs may then differ
@@ -24,9 +27,10 @@ by this fraction, about what another seed changes."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A recorded run: what to train, its `history` (a row per epoch, as `tracking.history` gives),
-    and the `differences` between its environment and this one: name, recorded, here."""
+class Reproduction:
+    """What it takes to train a recorded run again, and to compare: its `history` (a row per epoch,
+    as `tracking.history` gives), and the `differences` between its environment and this one, each
+    with the name, what was recorded, and what is here."""
 
     run_id: str
     name: str
@@ -50,13 +54,13 @@ class EpochPair:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """Whether a run was reproduced, in words as text."""
+class Agreement:
+    """How well a run was reproduced: the accuracies of the last epochs differ by `largest` at most
+    (a fraction). As text, it says so in words."""
 
     epochs: int
     identical: bool
     largest: float
-    """Difference in accuracy over the last five epochs, as a fraction."""
 
     @property
     def reproduced(self) -> bool:
@@ -72,71 +76,79 @@ class Outcome:
         )
 
 
-def plan(run_id: str) -> Plan:
-    """What it takes to train a run again, which was made with that id here or where it was imported
+def prepare(run_id: str) -> Reproduction:
+    """Prepare to train the run again that was made with that id, here or where it was imported
     from. The number of threads of this process becomes that of the run.
 
     Raises ExpectedError when the store does not hold it, or its data were others.
     """
-    found = tracking.find_run(run_id)
-    row: Any = found.astype(object).where(found.notna(), "not recorded").iloc[0]
-    run_id = row["run_id"]
+    row = tracking.find_run(run_id)
+    run: Any = row.astype(object).where(row.notna(), NOT_RECORDED).iloc[0]
+    run_id = run["run_id"]
     history = tracking.history([run_id])
     if history.empty or history["epoch"].tolist() != list(range(1, len(history) + 1)):
         raise ExpectedError(f"run {run_id} has recorded no epoch, or not each of them once")
     for name, expected in data.SHA256.items():
-        if row.get(f"sha256.{name}") != expected:
+        if run.get(f"sha256.{name}") != expected:
             raise ExpectedError(f"run {run_id} was trained on another {name}")
-    torch.set_num_threads(int(row["threads"]))
+    torch.set_num_threads(int(run["threads"]))
     try:
-        device = environment.choose_device(row["device"])
+        device = environment.choose_device(run["device"])
     except ExpectedError:  # another machine: a difference like others
         device = environment.choose_device("auto")
     here = environment.settings(device) | {"training_sha256": environment.training_sha256()}
-    differences = [
-        (name, row.get(name, "not recorded"), value)
-        for name, value in here.items()
-        if str(row.get(name, "not recorded")) != str(value)
-    ]
-    own = dataclasses.replace(_recipe(run_id, row), epochs=len(history))
-    return Plan(
-        run_id, row["run_name"], own, int(row["seed"]), row["split"], device, history, differences
+    recorded = {name: run.get(name, NOT_RECORDED) for name in here}
+    return Reproduction(
+        run_id=run_id,
+        name=run["run_name"],
+        recipe=dataclasses.replace(_recipe(run), epochs=len(history)),
+        seed=int(run["seed"]),
+        split=run["split"],
+        device=device,
+        history=history,
+        differences=[
+            (name, recorded[name], value)
+            for name, value in here.items()
+            if str(recorded[name]) != str(value)
+        ],
     )
 
 
-def _recipe(run_id: str, row: Any) -> Recipe:
-    """From the source that the run kept; from the file of the iteration where it kept none, as a
-    run that was imported."""
-    number = int(row["model"])
+def _recipe(run: Any) -> Recipe:
+    """The recipe of a run from the source that it kept. A run that was imported may have kept none:
+    its recipe comes from the file of the iteration."""
+    run_id, number = run["run_id"], int(run["model"])
     source = tracking.source(run_id, number)
     if source is None:
         source = entries.read(number).source
-    if not code_hash.has_code(source, row["code_sha256"]):
+    if not code_hash.has_code(source, run["code_sha256"]):
         raise ExpectedError(
             f"the code of run {run_id} is neither with it nor in {entries.path(number).name}: "
-            f"check out commit {row['git_commit']}"
+            f"check out commit {run['git_commit']}"
         )
     return loading.execute(source, entries.path(number))
 
 
-def carry_out(plan: Plan) -> Iterator[EpochPair]:
+def repeat(reproduction: Reproduction) -> Iterator[EpochPair]:
     """Train again; yields each epoch beside the recorded one. Nothing is recorded."""
-    train, held_out = data.load(plan.split)
-    job = Training(plan.recipe, train, held_out, seed=plan.seed, device=plan.device)
-    for result, recorded in zip(job.epochs(), plan.history.to_dict("records"), strict=True):
-        metrics = record.metrics(result, plan.split)
-        timing = {"epoch_seconds"}
+    train, held_out = data.load(reproduction.split)
+    training = Training(
+        reproduction.recipe, train, held_out, seed=reproduction.seed, device=reproduction.device
+    )
+    for result, recorded in zip(
+        training.epochs(), reproduction.history.to_dict("records"), strict=True
+    ):
         identical = all(
-            recorded[name.replace("/", "_")] == value
-            for name, value in metrics.items()
-            if name not in timing
+            recorded[column_name(name)] == value
+            for name, value in record.metrics(result, reproduction.split).items()
+            if name != names.EPOCH_SECONDS
         )
-        accuracy = recorded[f"{plan.split}_accuracy"]
+        accuracy = recorded[column_name(names.accuracy(reproduction.split))]
         yield EpochPair(result.epoch, accuracy, result.evaluation.accuracy, identical)
 
 
-def judge(pairs: Sequence[EpochPair]) -> Outcome:
-    """What the epochs come to."""
+def agree(pairs: Sequence[EpochPair]) -> Agreement:
+    """Compare the recorded epochs with those that were trained again."""
     last = pairs[-LAST_EPOCHS:]
     largest = max(abs(pair.accuracy - pair.recorded_accuracy) for pair in last)
-    return Outcome(len(pairs), all(pair.identical for pair in pairs), largest)
+    return Agreement(len(pairs), all(pair.identical for pair in pairs), largest)

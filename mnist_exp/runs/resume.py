@@ -71,11 +71,11 @@ def _changes(content: dict[str, Any], plan: Plan) -> list[str]:
     ]  # fmt: skip
 
 
-def save(kept: Checkpoint, plan: Plan, job: Training) -> None:
+def save(kept: Checkpoint, plan: Plan, training: Training) -> None:
     """Replace the checkpoint of a run by one of its training as it stands."""
     request = {
         "number": plan.iteration.number, "seed": plan.seed, "epochs": plan.recipe.epochs,
         "device": plan.device.type, "split": plan.split,
     }  # fmt: skip
     content = {"run_id": kept.path.stem, "request": request, "identity": plan.identity()}
-    kept.save(content | {"state": job.state()})
+    kept.save(content | {"state": training.state()})

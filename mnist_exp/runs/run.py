@@ -53,36 +53,36 @@ def carry_out(
 
     train, held_out = data.load(plan.split)
     tracking.open_store()
-    job = Training(plan.recipe, train, held_out, seed=plan.seed, device=plan.device)
+    training = Training(plan.recipe, train, held_out, seed=plan.seed, device=plan.device)
     settings = plan.settings() | {names.images(plan.split): len(held_out)}
     with ExitStack() as stack:
         if plan.run_id:
             kept = stack.enter_context(checkpoint.hold(plan.run_id, resume.checkpoints()))
-            job.restore(kept.load()["state"])
+            training.restore(kept.load()["state"])
             # What else it has recorded stands: versions that decide nothing may be others now.
-            again = {} if job.results else settings
+            again = {} if training.results else settings
             run = stack.enter_context(tracking.resume_run(plan.run_id, again))
             tracking.adopt([plan.run_id] if parent else [], parent)
-            run.set_tags({"resumed": f"after epoch {len(job.results)}"})
+            run.set_tags({"resumed": f"after epoch {len(training.results)}"})
         else:
             begun = tracking.start_run(
                 plan.name, settings, plan.tags(), source=plan.iteration.file, parent=parent
             )
             run = stack.enter_context(begun)
             kept = stack.enter_context(checkpoint.hold(run.run_id, resume.checkpoints()))
-            resume.save(kept, plan, job)
+            resume.save(kept, plan, training)
         try:
             on_start(run.run_id)
-            if not job.results:
+            if not training.results:
                 record.beginning(run, plan, train, held_out)
-            epochs = Epochs(run, plan.split, deque(job.results), bool(plan.run_id))
+            epochs = Epochs(run, plan.split, deque(training.results), bool(plan.run_id))
             epochs.write()
-            for result in job.epochs(watch):
-                resume.save(kept, plan, job)  # first, so that the store is never ahead of it
+            for result in training.epochs(watch):
+                resume.save(kept, plan, training)  # first, so that the store is never ahead of it
                 epochs.add(result)
                 on_epoch(result)
             epochs.write()
-            judged = record.end(run, plan, job)
+            judged = record.end(run, plan, training)
             run.end("FINISHED")
         except (ExpectedError, KeyboardInterrupt) as error:
             if isinstance(error, NonFiniteLossError):
@@ -92,4 +92,4 @@ def carry_out(
             raise
         kept.remove()
     address = ui.run_address(run.experiment_id, run.run_id)
-    return Outcome(run.run_id, address, job.results[-1].evaluation.accuracy, judged)
+    return Outcome(run.run_id, address, training.results[-1].evaluation.accuracy, judged)

@@ -24,7 +24,7 @@ from mnist_exp.evidence import comparison
 from mnist_exp.notebook import entries, loading
 from mnist_exp.runs import cluster, worker
 from mnist_exp.runs.job import Job
-from mnist_exp.runs.worker import PATIENCE, Result
+from mnist_exp.runs.worker import PATIENCE, JobResult
 from mnist_exp.showing import tables
 
 logging.getLogger("distributed").setLevel(logging.ERROR)
@@ -34,7 +34,7 @@ JOB = "mnist_exp.runs.job"
 
 
 @dataclass(frozen=True)
-class Plan:
+class Sweep:
     """What a sweep asks for, what of it the store holds already, and what is left to train."""
 
     models: tuple[int, ...]
@@ -54,10 +54,10 @@ class Plan:
         return f"sweep of models {models}, seeds {seeds}, {self.split} split{epochs}"
 
 
-def plan(
+def settle_sweep(
     models: Iterable[int], seeds: Iterable[int], *, split: data.Split = "test",
     epochs: int | None = None,
-) -> Plan:  # fmt: skip
+) -> Sweep:  # fmt: skip
     """Settle which trainings the store lacks: those without a finished run of the same code, data,
     seed, split and epochs. Raises ExpectedError for what cannot be run."""
     data.check_split(split)
@@ -73,7 +73,7 @@ def plan(
         loading.load_iteration(
             number
         )  # one that cannot be run is refused before anything is trained
-    return Plan(tuple(codes), chosen, split, epochs, held, missing)
+    return Sweep(tuple(codes), chosen, split, epochs, held, missing)
 
 
 def _held(jobs: Iterable[Job], runs: pd.DataFrame) -> dict[Job, str]:
@@ -93,11 +93,11 @@ def _held(jobs: Iterable[Job], runs: pd.DataFrame) -> dict[Job, str]:
     return {job: newest[job] for job in jobs if job in newest}
 
 
-def carry_out(
-    plan: Plan, *, workers: int | None, threads: int, scheduler: str,
-    on_start: Callable[[int], None], on_result: Callable[[Result], None],
-) -> list[Result]:  # fmt: skip
-    """Train what is missing, and gather all runs of the plan below one parent run.
+def train_missing(
+    sweep: Sweep, *, workers: int | None, threads: int, scheduler: str,
+    on_start: Callable[[int], None], on_result: Callable[[JobResult], None],
+) -> list[JobResult]:  # fmt: skip
+    """Train what is missing, and gather all runs of the sweep below one parent run.
 
     On `workers` processes of this machine (one per core if None), or on the cluster of `scheduler`.
     `on_start` hears how many trainings go on at once, `on_result` each that ends. An interrupt
@@ -105,18 +105,18 @@ def carry_out(
     """
     with cluster.connect(scheduler, workers) as client:
         places = cluster.check_workers(client)  # a refused sweep leaves no run behind
-        with tracking.continue_run(plan.name) as parent:
-            tracking.adopt(plan.held.values(), parent.run_id)
+        with tracking.continue_run(sweep.name) as parent:
+            tracking.adopt(sweep.held.values(), parent.run_id)
             on_start(places)
-            results = _train_all(client, plan, parent, threads, on_result)
-            _summarise(parent, plan, results)
+            results = _train_all(client, sweep, parent, threads, on_result)
+            _summarise(parent, sweep, results)
     return results
 
 
 def _train_all(
-    client: Client, plan: Plan, parent: tracking.RunWriter, threads: int,
-    on_result: Callable[[Result], None],
-) -> list[Result]:  # fmt: skip
+    client: Client, sweep: Sweep, parent: tracking.RunWriter, threads: int,
+    on_result: Callable[[JobResult], None],
+) -> list[JobResult]:  # fmt: skip
     results = []
     stop = Event(f"stop-{parent.run_id}", client=client)
     stop.clear()
@@ -125,7 +125,7 @@ def _train_all(
     }  # fmt: skip
     futures = {
         client.submit(worker.train, job, request, key=job.key, pure=False): job
-        for job in plan.missing
+        for job in sweep.missing
     }
     try:
         for future in as_completed(futures):
@@ -133,7 +133,7 @@ def _train_all(
                 results.append(future.result())
             except KilledWorker:
                 lost = "its worker was lost again and again"
-                results.append(Result(futures[future], "", 0, failure=lost))
+                results.append(JobResult(futures[future], "", 0, failure=lost))
             on_result(results[-1])
             interrupts.check()
     except BaseException as error:  # whatever it is, no training goes on by itself
@@ -147,10 +147,10 @@ def _train_all(
     return results
 
 
-def _summarise(parent: tracking.RunWriter, plan: Plan, results: list[Result]) -> None:
+def _summarise(parent: tracking.RunWriter, sweep: Sweep, results: list[JobResult]) -> None:
     """Give the parent run what its runs come to, per iteration."""
     trained = [result.run_id for result in results if not result.failure]
-    table = comparison.of_runs([*plan.held.values(), *trained], plan.split)
+    table = comparison.of_runs([*sweep.held.values(), *trained], sweep.split)
     rows: Any = table.itertuples()
     for row in rows:
         figures = {
@@ -165,8 +165,8 @@ def _summarise(parent: tracking.RunWriter, plan: Plan, results: list[Result]) ->
         parent.log_metrics(known, time=time.time())  # an earlier sweep of this name gave others
         low, high = 100 * row.pass_low, 100 * row.pass_high
         interval = f"{row.passing} of {row.seeds} seeds ({low:.0f} to {high:.0f} %)"
-        if plan.split == "test":
+        if sweep.split == "test":
             parent.set_tags({f"model-{row.model}.verdict": f"{row.verdict}, {interval}"})
-    shown = tables.shown(table, loading.load_target(), plan.split)
+    shown = tables.shown(table, loading.load_target(), sweep.split)
     failed = [f"- {result.job.name}: {result.failure}" for result in results if result.failure]
-    parent.describe("\n".join([f"A {plan.name}.", "", markdown.table(shown), "", *failed]))
+    parent.describe("\n".join([f"A {sweep.name}.", "", markdown.table(shown), "", *failed]))

@@ -21,7 +21,7 @@ PATIENCE = 10
 
 
 @dataclass(frozen=True)
-class Result:
+class JobResult:
     """How a training ended: `accuracy` (fraction) and `verdict`, or the `failure` in words."""
 
     job: Job
@@ -32,7 +32,7 @@ class Result:
     failure: str = ""
 
 
-def train(job: Job, request: dict[str, Any]) -> Result:
+def train(job: Job, request: dict[str, Any]) -> JobResult:
     """Run on a worker: train one job in a process of its own, which ends when this worker does."""
     begun = time.monotonic()
     os.environ["MLFLOW_TRACKING_URI"] = request["uri"]
@@ -40,7 +40,7 @@ def train(job: Job, request: dict[str, Any]) -> Result:
     own = {"job": dataclasses.asdict(job), "parent": request["parent"]}
     stop = Event(f"stop-{request['parent']}")
     if stop.is_set():
-        return Result(job, "", 0, failure="not begun")
+        return JobResult(job, "", 0, failure="not begun")
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
         # A session of its own: Ctrl-C in the terminal reaches the sweep, which stops the trainings.
         process = subprocess.Popen(
@@ -61,7 +61,7 @@ def train(job: Job, request: dict[str, Any]) -> Result:
     seconds = time.monotonic() - begun
     run_id = said[0] if said else ""
     if process.returncode == 0:
-        return Result(job, run_id, seconds, **json.loads(said[-1]))
+        return JobResult(job, run_id, seconds, **json.loads(said[-1]))
     if process.returncode < 0:
         failure = f"its process was ended by signal {-process.returncode}"
         if run_id:
@@ -69,7 +69,7 @@ def train(job: Job, request: dict[str, Any]) -> Result:
                 tracking.end_run(run_id, "FAILED", failure)
     else:
         failure = complained[-1] if complained else f"exit code {process.returncode}"
-    return Result(job, run_id, seconds, failure=failure)
+    return JobResult(job, run_id, seconds, failure=failure)
 
 
 def _end(process: subprocess.Popen[str]) -> None:
