@@ -80,10 +80,10 @@ def imported(run_id: str) -> None:
 
 def swept() -> None:
     """The run above those of two seeds of model 6."""
-    plan = sweep.plan([6], [1, 2], epochs=2)
-    assert plan.missing == ()
-    sweep.carry_out(
-        plan, workers=1, threads=1, scheduler="", on_start=lambda _: None, on_result=lambda _: None
+    asked = sweep.settle_sweep([6], [1, 2], epochs=2)
+    assert asked.missing == ()
+    sweep.train_missing(
+        asked, workers=1, threads=1, scheduler="", on_start=lambda _: None, on_result=lambda _: None
     )
 
 
