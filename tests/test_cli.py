@@ -381,6 +381,42 @@ def test_help_is_quick() -> None:
     assert "train an iteration" in done.stdout
 
 
+def test_help_of_one_command_says_what_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ui", "--help"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "mnist-exp ui [PORT=5000]", "", "Browse the recorded runs.",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "source"),
+    [
+        ("12", 12), ("0012", 12), ("9999", 9999), ("1234567", "1234567"), ("1a2b3c4", "1a2b3c4"),
+        ("ABCDEF0", "abcdef0"), ("0" * 64, "0" * 64),
+    ],
+)  # fmt: skip
+def test_from_is_a_number_or_a_hash(
+    text: str, source: int | str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int | str]] = []
+
+    def create(number: int, source: int | str) -> Path:
+        asked.append((number, source))
+        return Path("experiments/model_30.py")
+
+    monkeypatch.setattr(entries, "create", create)
+    assert main(["new", "MODEL=30", f"FROM={text}"]) == 0
+    assert asked == [(30, source)]
+
+
+@pytest.mark.parametrize(
+    "text", ["0", "12345", "123456", "abcdef", "12x", "٥", "1a2b3c4g", "0" * 65]
+)
+def test_from_is_nothing_else(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(["new", "MODEL=30", f"FROM={text}"], capsys)
+    assert "a whole number from 1 to 9999 is needed, as in FROM=12, or 7 or more digits" in said
+
+
 def test_a_command_looks_for_garbage_rarely_and_not_at_its_end() -> None:
     code = """
 import atexit, gc

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from mnist_exp.evidence.verdict import RunVerdict
     from mnist_exp.runs.plan import Plan
 
-# What can be set.
+# What can be set: the type of a value, and how its text is read, with an example of one.
 Model = Annotated[int, WholeNumber(1, 9999, "5")]
 Baseline = Annotated[int, WholeNumber(1, 9999, "4")]
 NewModel = Annotated[int, WholeNumber(1, 9999, "30")]
@@ -94,7 +94,7 @@ def main(words: list[str] | None = None) -> int:
 def _obey(words: list[str]) -> int:
     name, *settings = words or [""]
     asked = COMMANDS.get(name)
-    if not HELP.isdisjoint(words):
+    if HELP & set(words):
         print(_help(name, asked) if asked else listing("mnist-exp"))
         return 0
     if asked is None:
@@ -143,13 +143,13 @@ def _run(
 
     plan = settle(model, seed=seed, epochs=epochs, device=device, split=split)
     if resume:
-        begun = resuming.unfinished(plan)
-        if begun is None:
+        unfinished = resuming.unfinished(plan)
+        if unfinished is None:
             raise ExpectedError(
                 f"there is no unfinished run of model {model} to resume with this code, seed, "
                 "split, number of epochs, versions and threads: leave RESUME out"
             )
-        plan = begun
+        plan = unfinished
     return _carry_out(plan)
 
 
@@ -224,10 +224,10 @@ def _check(
 
     if baseline is not None:
         return _check_baseline(model, baseline, seeds or 0, json_)
-    found = comparison.compare([model] if model else ())
-    if found.verdicts.empty:
-        raise ExpectedError(_uncounted(found))
-    verdicts = comparison.verdicts(found, seeds)
+    compared = comparison.compare([model] if model else ())
+    if compared.verdicts.empty:
+        raise ExpectedError(_uncounted(compared))
+    verdicts = comparison.verdicts(compared, seeds)
     if json_:
         print(json.dumps(verdicts, indent=2))
     else:
@@ -249,11 +249,11 @@ def _check_baseline(model: int | None, baseline: int, seeds: int, as_json: bool)
 
     if model is None or model == baseline:
         raise ExpectedError("BASELINE= compares MODEL= with another, as in MODEL=8 BASELINE=6")
-    found = comparison.compare([model, baseline])
+    compared = comparison.compare([model, baseline])
     for number in (model, baseline):
-        if number in found.uncounted:
-            raise ExpectedError(_uncounted(found, number))
-    difference = effect.effect(found.counting, model, baseline)
+        if number in compared.uncounted:
+            raise ExpectedError(_uncounted(compared, number))
+    difference = effect.effect(compared.counting, model, baseline)
     needed = max(effect.FEWEST_PAIRS, seeds)
     if len(difference.seeds) < needed:
         raise ExpectedError(
@@ -316,11 +316,11 @@ def _compare(models: Models | None = None) -> int:
     """Print a table of the iterations in the store."""
     from mnist_exp.evidence import comparison
 
-    found = comparison.compare(models or ())
-    if found.verdicts.empty:
-        raise ExpectedError(_uncounted(found))
-    _print_verdicts(found.verdicts)
-    for number, why in found.uncounted.items():
+    compared = comparison.compare(models or ())
+    if compared.verdicts.empty:
+        raise ExpectedError(_uncounted(compared))
+    _print_verdicts(compared.verdicts)
+    for number, why in compared.uncounted.items():
         print(f"Model {number}: {why}")
     return 0
 
@@ -347,9 +347,9 @@ def _report(models: Models | None = None) -> int:
     from mnist_exp.reporting.page import write_page
     from mnist_exp.tracking import ui
 
-    found = comparison.compare(models or ())
-    page = write_page(found, ROOT / "reports")
-    ui.prepare(found.target.last_epochs, page)
+    compared = comparison.compare(models or ())
+    page = write_page(compared, ROOT / "reports")
+    ui.prepare(compared.target.last_epochs, page)
     print(f"Written: {page.relative_to(ROOT)}; open it in a browser")
     return 0
 
@@ -361,9 +361,9 @@ def _results() -> int:
     from mnist_exp.evidence import comparison
     from mnist_exp.reporting.publish import publish, write_summary
 
-    found = comparison.compare()
-    page = publish(found)
-    write_summary(found)
+    compared = comparison.compare()
+    page = publish(compared)
+    write_summary(compared)
     print(f"Written: {page.relative_to(ROOT)}, results/ beside it, and the table in README.md")
     return 0
 
@@ -373,20 +373,20 @@ def _import() -> int:
     """Enter the published runs of experiments/results/ into the store."""
     from mnist_exp.reporting.enter import enter_runs
 
-    done = enter_runs()
-    print(f"Imported {done.entered} runs; {done.present} were there already")
+    imported = enter_runs()
+    print(f"Imported {imported.entered} runs; {imported.present} were there already")
     return 0
 
 
-def _uncounted(found: Comparison, number: int | None = None) -> str:
+def _uncounted(compared: Comparison, number: int | None = None) -> str:
     """Why nothing can be judged, and what to do about it."""
     if number is None:
-        run = set(found.uncounted) - set(found.unrun)
+        run = set(compared.uncounted) - set(compared.unrun)
         if not run:
             return "the store holds only candidates that are not in the notebook: make run MODEL=6"
         number = min(run)
-    todo = f": make run MODEL={number}" if number in found.iterations else ""
-    return f"model {number}: {found.uncounted[number]}{todo}"
+    todo = f": make run MODEL={number}" if number in compared.iterations else ""
+    return f"model {number}: {compared.uncounted[number]}{todo}"
 
 
 @command
@@ -454,8 +454,8 @@ def _restore(backup: Backup) -> int:
 
     from mnist_exp import tracking
 
-    kept = tracking.restore(Path(backup))
-    print(f"Restored; what was there before is in {kept}" if kept else "Restored")
+    former = tracking.restore(Path(backup))
+    print(f"Restored; what was there before is in {former}" if former else "Restored")
     return 0
 
 
