@@ -418,6 +418,10 @@ def test_results_that_are_damaged_enter_nothing(tmp_path: Path) -> None:
             enter_runs(tmp_path)
         assert is_one_line(refused.value), name
         file.write_bytes(before)
+    (own / "candidates.jsonl").write_text("{}\n")
+    with pytest.raises(ExpectedError, match=r"candidates\.jsonl, line 1") as refused:
+        enter_runs(tmp_path)
+    assert is_one_line(refused.value)
     assert tracking.runs().empty
 
 

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import StepLR
 from mnist_exp import ExpectedError
 from mnist_exp.augment import RandomRotation
 from mnist_exp.notebook import code_hash, entries, loading
-from mnist_exp.notebook.entries import UNWRITTEN
+from mnist_exp.notebook.new import UNWRITTEN, create
 from mnist_exp.preprocess import Deslant
 from mnist_exp.recipe import ExponentialAverage, Recipe
 from mnist_exp.views import Rotations
@@ -154,7 +154,7 @@ def test_a_string_that_is_no_docstring_counts() -> None:
 
 def test_a_new_iteration_is_a_copy_under_its_own_number(tmp_path: Path) -> None:
     (tmp_path / "model_5.py").write_text(FIVE)
-    created = entries.create(7, 5, tmp_path)
+    created = create(7, 5, tmp_path)
     head, analysis, rest = re.split(r"(Analysis: .*?\n)(?=\"\"\")", VALID, flags=re.DOTALL)
     assert analysis != UNWRITTEN
     assert created.read_text() == head + UNWRITTEN + rest
@@ -168,18 +168,18 @@ def test_a_new_iteration_never_overwrites(tmp_path: Path) -> None:
     (tmp_path / "model_5.py").write_text(FIVE)
     (tmp_path / "model_7.py").write_text("precious")
     with pytest.raises(ExpectedError, match="is there already"):
-        entries.create(7, 5, tmp_path)
+        create(7, 5, tmp_path)
     assert (tmp_path / "model_7.py").read_text() == "precious"
 
 
 def test_a_copy_of_what_is_no_text_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "model_5.py").write_bytes(b"\xff\xfe")
     with pytest.raises(ExpectedError, match="cannot be read"):
-        entries.create(7, 5, tmp_path)
+        create(7, 5, tmp_path)
     assert not (tmp_path / "model_7.py").exists()
 
 
 def test_a_copy_needs_an_original(tmp_path: Path) -> None:
     with pytest.raises(ExpectedError, match=r"FROM=5: the iterations to copy from are none"):
-        entries.create(7, 5, tmp_path)
+        create(7, 5, tmp_path)
     assert not list(tmp_path.iterdir())

@@ -1,5 +1,6 @@
 """The record in the repository: written from a store, entered into another."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from torch import nn
 from mnist_exp import ExpectedError, recipe, tracking
 from mnist_exp.commands.cli import main
 from mnist_exp.evidence import comparison
-from mnist_exp.notebook import code_hash, entries
+from mnist_exp.notebook import candidates, code_hash, entries
 from mnist_exp.reporting import enter
 from mnist_exp.reporting.enter import Imported, enter_runs
 from mnist_exp.reporting.publish import END, MARK, publish, write_summary
@@ -59,19 +60,22 @@ def test_what_travels_with_git(published: Path) -> None:
 
 @pytest.mark.usefixtures("store")
 def test_the_source_of_a_candidate_travels_along(published: Path, tmp_path: Path) -> None:
-    (file,) = (published / "results" / "sources").iterdir()
-    assert file.read_text() == CANDIDATE
-    assert file.stem in (published / "RESULTS.md").read_text()
+    (candidate,) = candidates.read(published / "results" / "candidates.jsonl")
+    assert candidate.source == CANDIDATE
+    assert (candidate.idea, candidate.nearest) == ("idea 4", 4)
+    assert candidate.code_sha256[:7] in (published / "RESULTS.md").read_text()
     enter_runs(published)
     (entered,) = tracking.runs().query("split == 'validation'")["run_id"]
     assert tracking.source(entered, 4) == CANDIDATE
 
     MlflowClient().log_text(entered, "not (Python", "source/model_4.py")
     shutil.copytree(published / "results", tmp_path / "results")
+    lost = dataclasses.replace(candidate, does_not_run="a class is gone")
+    candidates.write([lost], tmp_path / "results" / "candidates.jsonl")
     publish(comparison.compare(), tmp_path)  # keeps what is published
-    assert (tmp_path / "results" / "sources" / file.name).read_text() == CANDIDATE
+    assert candidates.read(tmp_path / "results" / "candidates.jsonl") == [lost]
     publish(comparison.compare(), tmp_path / "new")
-    assert not list((tmp_path / "new" / "results" / "sources").iterdir())
+    assert candidates.read(tmp_path / "new" / "results" / "candidates.jsonl") == []
 
 
 @pytest.mark.usefixtures("store")

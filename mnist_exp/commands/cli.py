@@ -465,9 +465,9 @@ def _new(model: NewModel, from_: Source) -> int:
 
     FROM is the number of the iteration, or 7 or more digits of the candidate's hash.
     """
-    from mnist_exp.notebook import entries
+    from mnist_exp.notebook.new import create
 
-    file = entries.create(model, from_)
+    file = create(model, from_)
     origin = f"model {from_}" if isinstance(from_, int) else f"candidate {from_}"
     print(f"{file} is a copy of {origin}: change one thing, and say what in its docstring")
     return 0

@@ -120,12 +120,9 @@ class Comparison:
         numbers = list(self.iterations)
         effects = []
         for place, model in enumerate(numbers[1:], start=1):
-            changes = {
-                before: len(changed_lines(self.iterations[before], self.iterations[model]))
-                for before in reversed(numbers[:place])
-            }
-            nearest = min(changes, key=changes.__getitem__)
-            effects.append(effect.effect(self.counting, model, nearest))
+            before = {number: self.iterations[number] for number in numbers[:place]}
+            baseline = nearest(self.iterations[model], before)
+            effects.append(effect.effect(self.counting, model, baseline))
         return effects
 
     def best_run(self) -> pd.Series | None:
@@ -175,6 +172,15 @@ def changed_lines(before: Entry, after: Entry) -> tuple[tuple[str, str], ...]:
     lines = difflib.unified_diff(before.code.splitlines(), after.code.splitlines(), n=0)
     kinds = {"-": "minus", "+": "plus"}
     return tuple((kinds[line[0]], line) for line in list(lines)[2:] if line[0] in kinds)
+
+
+def nearest(entry: Entry, others: Mapping[int, Entry]) -> int:
+    """The number of the one among `others` from which the fewest lines of code were changed, or the
+    last such."""
+    changes = {
+        number: len(changed_lines(others[number], entry)) for number in reversed(list(others))
+    }
+    return min(changes, key=changes.__getitem__)
 
 
 def of_runs(run_ids: Collection[str], split: str) -> pd.DataFrame:

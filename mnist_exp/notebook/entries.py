@@ -1,4 +1,4 @@
-"""The files of the notebook as they read: found, taken apart, begun; nothing in them is run."""
+"""The files of the notebook as they read: found and taken apart; nothing in them is run."""
 
 import ast
 import inspect
@@ -12,7 +12,6 @@ from mnist_exp.notebook import code_hash
 
 EXPERIMENTS = ROOT / "experiments"
 SECTIONS = ("Target", "Change", "Expect", "Analysis")
-UNWRITTEN = "Analysis: not written yet: it takes runs on several seeds.\n"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,23 +83,6 @@ def parse(source: str, number: int, folder: Path = EXPERIMENTS) -> Entry:
         raise ExpectedError(f"{shown(file)}: the code is nested too deeply") from None
     title, sections = docstring_sections(docstring or "", number, file)
     return Entry(number=number, source=source, title=title, sections=sections, folder=folder)
-
-
-def create(number: int, source: int | str, folder: Path = EXPERIMENTS) -> Path:
-    """Start iteration `number` as a copy of iteration `source`, whose Analysis is not taken over;
-    never overwrites."""
-    if not isinstance(source, int) or source not in numbers(folder):
-        there = ", ".join(map(str, numbers(folder))) or "none"
-        raise ExpectedError(f"FROM={source}: the iterations to copy from are {there}")
-    text = re.sub(rf"\bModel {source}\b", f"Model {number}", read_source(source, folder), count=1)
-    text = re.sub(r'^Analysis:.*?(?="""|^\w+:)', UNWRITTEN, text, count=1, flags=re.DOTALL | re.M)
-    new = path(number, folder)
-    try:
-        with new.open("x", encoding="utf-8") as target:
-            target.write(text)
-    except FileExistsError:
-        raise ExpectedError(f"{shown(new)} is there already; choose another MODEL") from None
-    return new
 
 
 def docstring_sections(docstring: str, number: int, file: Path) -> tuple[str, dict[str, str]]:

@@ -8,8 +8,8 @@ import pandas as pd
 from mnist_exp import ExpectedError, tracking
 from mnist_exp.evidence import mistakes
 from mnist_exp.evidence.mistakes import Mistakes
+from mnist_exp.notebook import candidates
 from mnist_exp.notebook.entries import EXPERIMENTS
-from mnist_exp.showing.tables import short
 from mnist_exp.tracking import RunWriter, names
 from mnist_exp.tracking.archive import ArchivedRun
 from mnist_exp.tracking.names import Table
@@ -67,7 +67,8 @@ def _read(results: Path) -> list[PublishedRun]:
     history = pd.read_csv(results / "history.csv", parse_dates=["time"])
     fields = pd.read_csv(results / "receptive_field.csv").convert_dtypes()
     models = fields["model"].astype(str)
-    sources = {file.stem: file.read_text("utf-8") for file in (results / "sources").glob("*.py")}
+    tried = candidates.read(results / candidates.FILE.name)
+    sources = {candidate.code_sha256: candidate.source for candidate in tried}
     best_run, wrong = "", None
     if (results / "best_run").is_dir():
         best_run = (results / "best_run" / "run_id").read_text().strip()
@@ -83,7 +84,7 @@ def _read(results: Path) -> list[PublishedRun]:
             PublishedRun(
                 tracking.archived_run(row, history[history["run_id"] == row["run_id"]]),
                 _own_columns(fields[own_field].drop(columns="model")),
-                sources.get(short(row.get("tags.code_sha256", ""))),
+                sources.get(row.get("tags.code_sha256", "")),
                 wrong if row["run_id"] == best_run else None,
             )
         )

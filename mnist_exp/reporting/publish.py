@@ -1,7 +1,7 @@
 """The record in the repository: the evidence that travels with git.
 
 `experiments/results/` holds the runs that count, and those by which candidates were chosen, as
-CSV, with the figures and the source of each candidate; `experiments/RESULTS.md` and a table in the
+CSV, with the figures and the candidates themselves; `experiments/RESULTS.md` and a table in the
 README show them. Written from a store; `enter` enters them into another.
 """
 
@@ -14,15 +14,15 @@ import pandas as pd
 
 from mnist_exp import ROOT, ExpectedError, markdown, tracking
 from mnist_exp.common.words import percent
-from mnist_exp.evidence.comparison import Comparison
-from mnist_exp.notebook import entries
+from mnist_exp.evidence.comparison import Comparison, nearest
+from mnist_exp.notebook import candidates, entries
+from mnist_exp.notebook.candidates import Candidate
 from mnist_exp.notebook.code_hash import has_code
 from mnist_exp.notebook.entries import EXPERIMENTS
 from mnist_exp.notebook.loading import load_iteration
 from mnist_exp.reporting.contents import BestRun, Field, contents_of, summary
 from mnist_exp.reporting.page import as_markdown
 from mnist_exp.reporting.pictures import write_figures
-from mnist_exp.showing.tables import short
 
 MARK, END = "<!-- made by make results -->", "<!-- end of what make results made -->"
 """Between these the README has its table."""
@@ -54,7 +54,8 @@ def publish(comparison: Comparison, folder: Path = EXPERIMENTS) -> Path:
     _write_fields(contents.fields, new)
     if contents.best_run:
         _write_mistakes(contents.best_run, new / "best_run")
-    _write_sources(trials, results / "sources", new / "sources")
+    tried = _candidates(comparison, results / candidates.FILE.name)
+    candidates.write(tried, new / candidates.FILE.name)
     write_figures(contents.pictures, new / "figures", ("png",))
     text = as_markdown("comparison.md.j2", contents, "results/figures")
     shutil.rmtree(results, ignore_errors=True)
@@ -137,15 +138,22 @@ def _write_mistakes(best_run: BestRun, folder: Path) -> None:
     best_run.mistakes.write(folder)
 
 
-def _write_sources(trials: pd.DataFrame, published: Path, folder: Path) -> None:
-    """Candidates have no file in the notebook: without its source, none could be trained again.
-    What is `published` stays."""
-    folder.mkdir()
-    for file in published.glob("*.py"):
-        shutil.copy(file, folder)
-    rows: Any = trials.itertuples()
+def _candidates(comparison: Comparison, published: Path) -> list[Candidate]:
+    """The candidates that are published, and those of the store of which a run holds the source:
+    without it none could be trained again."""
+    known = {}
+    if published.is_file():
+        known = {candidate.code_sha256: candidate for candidate in candidates.read(published)}
+    rows: Any = comparison.trials.itertuples()
     for run in rows:
-        file = folder / f"{short(run.code_sha256)}.py"
-        source = None if file.exists() else tracking.source(run.run_id, int(run.model))
-        if source is not None and has_code(source, run.code_sha256):
-            file.write_text(source, "utf-8")
+        if run.code_sha256 not in known:
+            source = tracking.source(run.run_id, int(run.model))
+            if source is not None and has_code(source, run.code_sha256):
+                known[run.code_sha256] = Candidate(
+                    code_sha256=run.code_sha256, idea=run.idea, nearest=0, source=source
+                )
+    iterations = {number: entries.read(number) for number in entries.numbers()}
+    return [
+        dataclasses.replace(candidate, nearest=nearest(candidate.entry, iterations))
+        for candidate in known.values()
+    ]

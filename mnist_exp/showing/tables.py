@@ -40,7 +40,7 @@ def shown(verdicts: pd.DataFrame, target: Target, split: str = "test") -> pd.Dat
 
 
 def short(code_sha256: object) -> str:
-    """What tables call a recipe, and the files of candidates are named after."""
+    """What tables call a recipe; `make new` takes it as the name of a candidate."""
     return str(code_sha256)[:7]
 
 
@@ -50,7 +50,6 @@ def shown_candidates(candidates: pd.DataFrame, target: Target) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "recipe": ordered["code_sha256"].map(short),
-            "as model": ordered["model"].map(str),
             "parameters": ordered["parameters"].map("{:,.0f}".format),
             "epochs": ordered["epochs"].map(str),
             "seeds": ordered["seeds"].map(str),
