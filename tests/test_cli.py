@@ -210,7 +210,7 @@ def test_check_prints_json_for_other_programs(capsys: pytest.CaptureFixture[str]
     assert verdict["verdict"] == "not met"
     assert (verdict["seeds"], verdict["passing"]) == (1, 0)
     assert verdict["worst_accuracy"] == 0.9939
-    assert verdict["final_test_accuracy_std"] is None
+    assert verdict["final_accuracy_std"] is None
 
 
 @pytest.mark.usefixtures("store")

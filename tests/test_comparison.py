@@ -26,17 +26,21 @@ def test_every_kind_of_run_gets_its_verdict() -> None:
     record_run(3, seed=4, errors=[10] * 15, tags={"code_sha256": "before the change"})
     record_run(3, seed=5, split="validation")
     found = comparison.compare()
-    table = found.verdicts.set_index("model")
-    assert table["verdict"].to_dict() == {
+    of_model = {verdict.model: verdict for verdict in found.verdicts}
+    assert {model: verdict.answer for model, verdict in of_model.items()} == {
         3: "met on every seed", 4: "not met", 5: "not met", 6: "met on some seeds",
     }  # fmt: skip
-    assert table["seeds"].to_dict() == {3: 1, 4: 1, 5: 1, 6: 2}
-    assert table["passing"].to_dict() == {3: 1, 4: 0, 5: 0, 6: 1}
-    assert "gaps or doubles" in table["reason"][4]
-    assert "one epoch is no pass" in table["reason"][5]
-    assert table["reason"][6].startswith("lowest of the last 5 epochs 99.39 % (seed 2, epoch 15)")
-    assert table["title"][5] == "rotate the training images"
-    left_out = found.runs.query("excluded != ''").set_index("seed")["excluded"].to_dict()
+    assert {model: len(verdict.seeds) for model, verdict in of_model.items()} == {
+        3: 1, 4: 1, 5: 1, 6: 2,
+    }  # fmt: skip
+    assert {model: verdict.passing for model, verdict in of_model.items()} == {
+        3: 1, 4: 0, 5: 0, 6: 1,
+    }  # fmt: skip
+    assert "gaps or doubles" in of_model[4].reason
+    assert "one epoch is no pass" in of_model[5].reason
+    assert of_model[6].reason.startswith("lowest of the last 5 epochs 99.39 % (seed 2, epoch 15)")
+    assert of_model[5].title == "rotate the training images"
+    left_out = found.runs.dropna(subset="exclusion").set_index("seed")["exclusion"].to_dict()
     assert left_out == {
         2: "not finished",
         3: "overridden",
@@ -49,7 +53,7 @@ def test_9940_of_10000_pass_and_9939_do_not() -> None:
     record_run(5, errors=[60] * 15)
     record_run(6, errors=[61] * 15)
     found = comparison.compare()
-    assert found.verdicts["met"].tolist() == [True, False]
+    assert [verdict.met for verdict in found.verdicts] == [True, False]
     shown = tables.shown(found.verdicts, found.target)
     worst = shown["worst of last 5"].tolist()
     assert worst == ["99.40 % (seed 1, epoch 15)", "99.39 % (seed 1, epoch 15)"]
@@ -60,8 +64,9 @@ def test_a_doubled_epoch_is_no_pass() -> None:
     client, _ = tracking.open_store()
     client.log_metric(run, "test/errors", 10, step=15)
     found = comparison.compare()
-    assert not found.verdicts["met"][0]
-    assert "gaps or doubles" in found.verdicts["reason"][0]
+    (verdict,) = found.verdicts
+    assert not verdict.met
+    assert "gaps or doubles" in verdict.reason
 
 
 def test_chosen_models_are_compared_with_each_other() -> None:
@@ -70,8 +75,8 @@ def test_chosen_models_are_compared_with_each_other() -> None:
             record_run(model, errors=[errors + seed] * 15, seed=seed)
     found = comparison.compare([6, 3])
     assert list(found.iterations) == [3, 6]
-    (step,) = found.steps()
-    assert (step.model, step.baseline, step.mean) == (6, 3, pytest.approx(0.003))
+    (effect,) = found.effects
+    assert (effect.model, effect.baseline, effect.mean) == (6, 3, pytest.approx(0.003))
     assert set(found.history["run_id"]) == set(found.runs["run_id"])
     assert len(found.runs) == 6
 
@@ -79,7 +84,7 @@ def test_chosen_models_are_compared_with_each_other() -> None:
 def test_a_step_is_from_the_nearest_of_the_iterations_before() -> None:
     for model in (11, 15, 16, 17, 18, 21):
         record_run(model)
-    steps = [(step.baseline, step.model) for step in comparison.compare().steps()]
+    steps = [(effect.baseline, effect.model) for effect in comparison.compare().effects]
     assert steps == [(11, 15), (11, 16), (15, 17), (15, 18), (17, 21)]
 
 
@@ -102,7 +107,7 @@ def test_iterations_without_a_run_that_counts_are_named() -> None:
         2: "no run counts (2 not finished, 1 overridden)",
         **dict.fromkeys(sorted({*entries.numbers()} - {1, 2, 6}), "not run"),
     }
-    assert found.verdicts["model"].tolist() == [6]
+    assert [verdict.model for verdict in found.verdicts] == [6]
 
 
 def test_a_run_whose_iteration_is_gone_and_those_of_others_are_left_out() -> None:
@@ -158,13 +163,17 @@ def test_seeds_that_served_to_choose_are_told_from_those_that_confirm() -> None:
 def test_what_was_only_tried_is_not_asked_for_its_verdict() -> None:
     record_run(5, split="validation")
     record_run(6)
-    assert [row["model"] for row in comparison.verdicts(comparison.compare())] == [6]
+    assert [row["model"] for row in comparison.compare().records()] == [6]
 
 
 def test_runs_on_the_validation_split_have_their_table() -> None:
     run = record_run(6, split="validation")
-    (row,) = comparison.of_runs([run], "validation").to_dict("records")
-    assert (row["worst_accuracy"], row["best_test_accuracy"]) == (0.994, 0.994)
+    (verdict,) = comparison.of_runs([run])
+    assert verdict.split == "validation"
+    assert (verdict.worst.accuracy, verdict.best.accuracy) == (0.994, 0.994)
+    shown = tables.shown([verdict], verdict.target)
+    assert {"final validation", "best validation"} <= set(shown.columns)
+    assert not {"verdict", "final test", "best test"} & set(shown.columns)
 
 
 def test_what_was_tried_is_counted_by_recipe() -> None:
@@ -192,7 +201,7 @@ def test_published_figures_stand_beside_the_measured_range() -> None:
     table = references.course_figures(comparison.compare()).set_index("quantity")
     assert table["seeds"].tolist() == [2, 2, 2]
     # Of the published log of model 6: best train 98.93, best test 99.45, worst of the last 99.41.
-    assert table["published"].to_dict() == {
+    assert table["course"].to_dict() == {
         "best train": 0.9893, "best test": 0.9945, "worst of last 5": 0.9941,
     }  # fmt: skip
     assert table.loc["best test", ["low", "high"]].tolist() == [0.994, 0.9945]
@@ -203,7 +212,7 @@ def test_published_figures_stand_beside_the_measured_range() -> None:
 
 
 def test_the_published_log_is_whole() -> None:
-    table = pd.read_csv(references.COURSE, comment="#")
+    table = pd.read_csv(references.COURSE_FIGURES, comment="#")
     assert table.groupby("model")["epoch"].apply(list).tolist() == [list(range(1, 16))] * 6
     last = table[(table["model"] == 6) & (table["epoch"] > 10)]["test_accuracy"]
     assert last.tolist() == [99.43, 99.42, 99.41, 99.42, 99.45]
@@ -222,10 +231,10 @@ def test_what_is_not_there_is_said() -> None:
 def test_verdicts_for_other_programs_are_plain_values() -> None:
     record_run(6)
     record_run(5, status="FAILED")
-    row, unjudged = comparison.verdicts(comparison.compare())
+    row, unjudged = comparison.compare().records()
     reason = "no run counts (1 not finished)"
     assert unjudged == {"model": 5, "met": None, "verdict": "not judged", "reason": reason}
-    assert row["final_test_accuracy_std"] is None
+    assert row["final_accuracy_std"] is None
     assert type(row["seeds"]) is int
     assert type(row["met"]) is bool
     assert not any(isinstance(value, float) and math.isnan(value) for value in row.values())

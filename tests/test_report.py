@@ -51,9 +51,9 @@ def test_the_page_holds_everything_itself_and_nothing_that_runs(report_folder: P
 def test_a_row_says_what_makes_it_again(report_folder: Path) -> None:
     text = (report_folder / "comparison.md").read_text()
     assert 'make sweep MODELS=5 SEEDS="1-3"' in text
-    for seeds in ("4-4", "1 4 9"):
-        row = SimpleNamespace(model=6, which_seeds=seeds.removesuffix("-4"))
-        assert contents._command(row) == f'make sweep MODELS=6 SEEDS="{seeds}"'
+    for seeds, numbers in (("4-4", (4,)), ("1 4 9", (1, 4, 9))):
+        verdict = SimpleNamespace(model=6, seeds=numbers)
+        assert contents._command(verdict) == f'make sweep MODELS=6 SEEDS="{seeds}"'
 
 
 def test_the_page_can_be_read_by_those_who_cannot_see_it(report_folder: Path) -> None:
@@ -122,7 +122,7 @@ def test_the_tables_are_tidy(report_folder: Path) -> None:
     assert [row["model"] for row in rows("verdicts.csv")] == ["5", "6"]
     runs = rows("runs.csv")
     assert len(runs) == 8
-    assert [row["excluded"] for row in runs].count("") == 6
+    assert [row["exclusion"] for row in runs].count("") == 6
     history = rows("history.csv")
     assert len(history) == 8 * 15
     assert {"run_id", "epoch", "train_accuracy", "test_errors"} <= history[0].keys()

@@ -123,7 +123,7 @@ def test_imported_runs_are_judged_like_others_and_published_again(
 ) -> None:
     enter_runs(published)
     found = comparison.compare()
-    assert found.verdicts["verdict"].tolist() == ["not met", "met on every seed"]
+    assert [verdict.answer for verdict in found.verdicts] == ["not met", "met on every seed"]
     assert found.candidates["model"].tolist() == [4]
     publish(found, tmp_path / "again")
     for file in ("runs.csv", "history.csv", "receptive_field.csv", "best_run/run_id"):

@@ -41,6 +41,16 @@ def test_runs_are_tidy() -> None:
     assert runs["test_errors"].tolist() == [98, 98]  # the last
     assert (runs["end_time"] >= runs["start_time"]).all()
     assert pd.api.types.is_numeric_dtype(runs["seed"])
+    assert runs["overrides"].isna().all()
+
+
+def test_what_a_run_overrides_is_missing_only_where_it_says_that_it_overrides_nothing() -> None:
+    for tags in ({"overrides": "none"}, {"overrides": "epochs=2"}, {}):
+        with tracking.start_run("run", {}, tags):
+            pass
+    overrides = tracking.runs()["overrides"]
+    assert overrides.isna().tolist() == [True, False, False]
+    assert overrides.tolist()[1:] == ["epochs=2", "not recorded"]
 
 
 def test_history_has_a_row_per_run_and_epoch() -> None:

@@ -10,7 +10,8 @@ from mnist_exp.common.words import percent, points, ranges
 from mnist_exp.evidence import effect as effects
 from mnist_exp.evidence import scores
 from mnist_exp.evidence import verdict as verdicts
-from mnist_exp.evidence.verdict import RunVerdict
+from mnist_exp.evidence.verdict import Answer, EpochScore, RunVerdict, Verdict
+from mnist_exp.notebook import entries
 from mnist_exp.recipe import Target
 
 TARGET = Target(test_accuracy=0.994, last_epochs=5, max_epochs=15, parameters_below=8_000)
@@ -23,7 +24,9 @@ def history(errors: list[float], run_id: str = "a") -> pd.DataFrame:
 
 
 def judge(rows: pd.DataFrame, *, parameters: int = 7_999, images: int = 10_000) -> RunVerdict:
-    runs = pd.DataFrame([{"run_id": "a", "parameters": parameters, "test_images": images}])
+    runs = pd.DataFrame(
+        [{"run_id": "a", "split": "test", "parameters": parameters, "test_images": images}]
+    )
     return verdicts.judge_run(runs.join(scores.scores(runs, rows, TARGET)).iloc[0], TARGET)
 
 
@@ -48,7 +51,7 @@ def test_9939_of_10000_in_any_of_them_is_not(epoch: int) -> None:
     judged = verdict(errors)
     assert met(judged) == [False, True, True]
     assert judged.conditions[0].measured == f"worst 99.39 %, in epoch {epoch}"
-    assert "99.39 %" in judged.reasons["verdict_reason"]
+    assert "99.39 %" in judged.reason
 
 
 def test_the_epochs_before_the_last_five_do_not_count() -> None:
@@ -104,16 +107,14 @@ def test_rows_in_any_order() -> None:
 
 
 def test_scores_are_what_the_epochs_come_to() -> None:
-    runs = pd.DataFrame(
-        [{"run_id": "b", "test_images": 1_000}, {"run_id": "none", "test_images": 5}]
-    )
+    runs = pd.DataFrame({"run_id": ["b", "none"], "split": "test", "test_images": [1_000, 5]})
     rows = history([300, 20, 40, 30, 40, 25, 35], "b")
     rows["train_accuracy"] = [0.5, 0.9, 0.97, 0.95, 0.96, 0.9, 0.9]
     table = scores.scores(runs, pd.concat([history(GOOD), rows]), TARGET)
     assert table.loc[0].to_dict() == {
-        "epochs_run": 7, "complete": True, "scored": True, "best_train_accuracy": 0.97,
-        "best_epoch": 2, "best_test_accuracy": 0.98, "final_test_accuracy": 0.965,
-        "worst_errors": 40, "worst_epoch": 5, "worst_accuracy": 0.96,
+        "evaluation_images": 1_000, "epochs_run": 7, "complete": True, "scored": True,
+        "best_train_accuracy": 0.97, "best_epoch": 2, "best_accuracy": 0.98,
+        "final_accuracy": 0.965, "worst_errors": 40, "worst_epoch": 5, "worst_accuracy": 0.96,
     }  # fmt: skip
     assert table.loc[1, "epochs_run"] == 0
     assert not table.loc[1, "complete"]
@@ -129,18 +130,18 @@ def test_scores_are_what_the_epochs_come_to() -> None:
     ],
 )
 def test_runs_that_cannot_be_judged_give_no_numbers(errors: list[float], known: set[str]) -> None:
-    runs = pd.DataFrame([{"run_id": "a", "test_images": 1_000}])
+    runs = pd.DataFrame([{"run_id": "a", "split": "test", "test_images": 1_000}])
     row = scores.scores(runs, history(errors), TARGET).iloc[0]
     names = {
-        "best": "best_test_accuracy",
-        "final": "final_test_accuracy",
+        "best": "best_accuracy",
+        "final": "final_accuracy",
         "worst": "worst_accuracy",
     }
     assert {name for name, column in names.items() if not math.isnan(row[column])} == known
 
 
 RUN = {
-    "run_id": "a", "model": 6, "seed": 1, "status": "FINISHED", "overrides": "none",
+    "run_id": "a", "model": 6, "seed": 1, "status": "FINISHED", "overrides": None,
     "split": "test", "code_sha256": "now", "start_time": pd.Timestamp("2026-01-01"),
     "parameters": 7_416, "test_images": 10_000, "receptive_field": 28,
 }  # fmt: skip
@@ -153,11 +154,12 @@ def store(*changes: dict[str, object]) -> pd.DataFrame:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({}, ""),
+        ({}, None),
         ({"status": "FAILED"}, "not finished"),
         ({"status": "KILLED"}, "not finished"),
         ({"status": "RUNNING"}, "not finished"),
         ({"overrides": "epochs=2"}, "overridden"),
+        ({"overrides": "not recorded"}, "overridden"),
         ({"split": "validation"}, "on the validation split"),
         ({"code_sha256": "before"}, "stale: of an earlier version of its file"),
         ({"code_sha256": None}, "stale: of an earlier version of its file"),
@@ -167,7 +169,9 @@ def store(*changes: dict[str, object]) -> pd.DataFrame:
         ({"status": "FAILED", "overrides": "epochs=2"}, "not finished"),
     ],
 )
-def test_which_runs_speak_for_their_iteration(change: dict[str, object], reason: str) -> None:
+def test_which_runs_speak_for_their_iteration(
+    change: dict[str, object], reason: str | None
+) -> None:
     assert scores.exclusions(store(change), {6: "now"}).tolist() == [reason]
 
 
@@ -177,46 +181,44 @@ def test_the_newest_run_of_a_seed_counts() -> None:
     runs = store(later, {}, {"seed": 2}, {"model": 5}, failed)
     old = "superseded by a newer run of its seed"
     counted = scores.exclusions(runs, {5: "now", 6: "now"}).tolist()
-    assert counted == ["", old, "", "", "not finished"]
+    assert counted == [None, old, None, None, "not finished"]
 
 
-def judged(*runs: tuple[int, list[float]], **changes: object) -> pd.Series:
+def judged(*runs: tuple[int, list[float]], demanded: int = 0, **changes: object) -> Verdict:
     """The verdict on model 6 from runs of (seed, errors)."""
     table = store(*({"run_id": f"{seed}", "seed": seed} | changes for seed, _ in runs))
     rows = pd.concat([history(errors, f"{seed}") for seed, errors in runs])
     table = table.join(scores.scores(table, rows, TARGET))
-    (row,) = (row for _, row in verdicts.iterations(table, TARGET).iterrows())
-    return row
+    return verdicts.judge_iteration(entries.read(6), table, TARGET, demanded)
 
 
 LOW = [*GOOD[:12], 61, 60, 60]
 
 
 def test_met_on_every_seed() -> None:
-    row = judged((1, GOOD), (2, [*GOOD[:10], 50, 50, 50, 50, 40]))
-    assert (row["verdict"], row["met"], row["passing"], row["seeds"]) == (
-        "met on every seed", True, 2, 2,
-    )  # fmt: skip
-    assert row["reason"] == "lowest of the last 5 epochs 99.40 % (seed 1, epoch 15)"
-    assert row["best_test_accuracy"] == 0.996
-    assert (row["best_seed"], row["best_epoch"]) == (2, 15)
-    assert row["final_test_accuracy"] == pytest.approx(0.995)
-    assert row["final_test_accuracy_std"] == pytest.approx(0.001 * math.sqrt(2))
-    assert (row["parameters"], row["receptive_field"], row["epochs"]) == (7_416, 28, 15)
+    verdict = judged((1, GOOD), (2, [*GOOD[:10], 50, 50, 50, 50, 40]))
+    assert (verdict.answer, verdict.met, verdict.passing) == (Answer.MET, True, 2)
+    assert verdict.answer == "met on every seed"
+    assert verdict.seeds == (1, 2)
+    assert verdict.reason == "lowest of the last 5 epochs 99.40 % (seed 1, epoch 15)"
+    assert verdict.best == EpochScore(0.996, seed=2, epoch=15)
+    assert verdict.final_accuracy == pytest.approx(0.995)
+    assert verdict.final_accuracy_std == pytest.approx(0.001 * math.sqrt(2))
+    assert (verdict.parameters, verdict.receptive_field, verdict.epochs) == (7_416, 28, 15)
 
 
 def test_met_on_some_seeds_names_those_that_fail() -> None:
     row = judged((1, GOOD), (2, LOW), (3, GOOD))
-    assert (row["verdict"], row["met"], row["passing"]) == ("met on some seeds", False, 2)
-    assert row["reason"] == (
+    assert (row.answer, row.met, row.passing) == ("met on some seeds", False, 2)
+    assert row.reason == (
         "lowest of the last 5 epochs 99.39 % (seed 2, epoch 13); not met by seed 2"
     )
 
 
 def test_a_one_epoch_wonder_is_not_met_and_said_to_be_one() -> None:
     row = judged((1, [80] * 14 + [40]), (2, [80] * 15))
-    assert row["verdict"] == "not met"
-    assert row["reason"] == (
+    assert row.answer == "not met"
+    assert row.reason == (
         "lowest of the last 5 epochs 99.20 % (seed 1, epoch 14); its best epoch, 99.60 % (seed 1, "
         "epoch 15), is at the bar, but one epoch is no pass"
     )
@@ -224,13 +226,14 @@ def test_a_one_epoch_wonder_is_not_met_and_said_to_be_one() -> None:
 
 def test_too_few_epochs() -> None:
     row = judged((1, [10] * 4))
-    assert (row["verdict"], row["reason"]) == ("too few epochs", "epochs run: only 4")
+    assert (row.answer, row.reason) == ("too few epochs", "epochs run: only 4")
+    assert row.worst is None
 
 
 def test_too_large_and_too_long() -> None:
     row = judged((1, [10] * 16), parameters=6_379_786)
-    assert row["verdict"] == "not met"
-    assert row["reason"] == (
+    assert row.answer == "not met"
+    assert row.reason == (
         "at most 15 epochs are asked for, it has 16; "
         "fewer than 8,000 parameters are asked for, it has 6,379,786"
     )
@@ -238,16 +241,64 @@ def test_too_large_and_too_long() -> None:
 
 def test_a_record_with_a_gap_is_named_beside_the_seeds_that_are_sound() -> None:
     row = judged((1, GOOD), (2, [*GOOD[:14], math.nan]), (3, LOW))
-    assert row["passing"] == 1
-    assert row["reason"] == (
+    assert row.passing == 1
+    assert row.reason == (
         "not every epoch was scored on the test set; not met by seed 2; "
         "lowest of the last 5 epochs 99.39 % (seed 3, epoch 13); not met by seed 3"
     )
 
 
-def test_no_run_gives_an_empty_table() -> None:
-    empty = store().reindex(columns=[*RUN, "epochs_run"])
-    assert verdicts.iterations(empty, TARGET).columns.tolist() == list(verdicts.ITERATION_COLUMNS)
+def test_with_fewer_seeds_than_are_asked_for_it_is_not_met() -> None:
+    few = judged((1, GOOD), (2, GOOD), demanded=3)
+    assert (few.answer, few.met, few.passing) == ("too few seeds", False, 2)
+    lowest = "lowest of the last 5 epochs 99.40 % (seed 1, epoch 15)"
+    assert few.reason == f"3 seeds are asked for, 2 were run; {lowest}"
+    assert judged((1, GOOD), (2, GOOD), demanded=2).met
+    assert judged((1, GOOD), (2, LOW), demanded=3).answer == "met on some seeds"
+
+
+def test_verdicts_make_a_table_with_a_row_each() -> None:
+    unscored = judged((7, [10] * 14 + [math.nan]), receptive_field="unknown: a loop")
+    table = verdicts.as_frame([judged((5, LOW), (1, GOOD), (2, GOOD)), unscored])
+    first, second = verdicts.as_records([judged((5, LOW), (1, GOOD), (2, GOOD)), unscored])
+    assert table.columns.tolist() == list(verdicts.COLUMNS) == list(first)
+    assert (first["model"], first["split"], first["title"]) == (6, "test", entries.read(6).title)
+    assert (first["seeds"], first["which_seeds"], first["passing"]) == (3, "1-2 5", 2)
+    assert (first["worst_accuracy"], first["worst_seed"], first["worst_epoch"]) == (0.9939, 5, 13)
+    # Of three, two pass: by the exact interval, from 9.4 to 99.2 %.
+    assert (first["pass_low"], first["pass_high"]) == pytest.approx((0.094, 0.992), abs=5e-4)
+    assert (first["verdict"], first["met"]) == ("met on some seeds", False)
+    assert [second[name] for name in second if name.startswith(("best_", "worst_"))] == [
+        0.9, None, None, None, None, None, None,
+    ]  # fmt: skip
+    assert table["worst_seed"].tolist() == [5, pd.NA]
+
+
+def test_no_verdict_gives_an_empty_table() -> None:
+    assert verdicts.as_frame([]).columns.tolist() == list(verdicts.COLUMNS)
+    assert verdicts.as_records([]) == []
+
+
+def test_the_scores_of_a_run_are_those_of_its_own_split() -> None:
+    runs = pd.DataFrame(
+        {
+            "run_id": ["a", "b", "c"], "split": ["test", "validation", None],
+            "test_images": [10_000, None, 10_000], "validation_images": [None, "5000", None],
+        }
+    )  # fmt: skip
+    # Of "b", the test errors are somebody else's.
+    rows = pd.concat([history([100] * 5, run) for run in "abc"]).reset_index(drop=True)
+    rows["validation_errors"] = [math.nan] * 5 + [50, 40, 30, 20, 25] + [math.nan] * 5
+    table = scores.scores(runs, rows, TARGET)
+    assert table["evaluation_images"].tolist()[:2] == [10_000, 5_000]
+    assert table["final_accuracy"].tolist()[:2] == [0.99, 0.995]
+    assert table["worst_errors"].tolist()[:2] == [100, 50]
+    assert table["scored"].tolist() == [True, True, False]
+    assert table.loc[2, ["evaluation_images", "best_accuracy"]].isna().all()
+    epochs = scores.epochs(runs, rows)
+    assert epochs.loc[epochs["run_id"] == "b", "evaluation_accuracy"].tolist() == [
+        0.99, 0.992, 0.994, 0.996, 0.995,
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -282,7 +333,7 @@ def finals(**models: dict[int, float]) -> pd.DataFrame:
     rows = [
         (int(name[1:]), seed, value) for name, own in models.items() for seed, value in own.items()
     ]
-    return pd.DataFrame(rows, columns=["model", "seed", "final_test_accuracy"])
+    return pd.DataFrame(rows, columns=["model", "seed", "final_accuracy"])
 
 
 def test_an_effect_is_paired_by_seed() -> None:

@@ -14,6 +14,7 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from mnist_exp import ExpectedError, collect_rarely
@@ -31,10 +32,8 @@ from mnist_exp.common import interrupts
 from mnist_exp.common.words import counted
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from mnist_exp.evidence.comparison import Comparison
-    from mnist_exp.evidence.verdict import RunVerdict
+    from mnist_exp.evidence.verdict import RunVerdict, Verdict
     from mnist_exp.runs.plan import Plan
 
 # What can be set: the type of a value, and how its text is read, with an example of one.
@@ -168,6 +167,7 @@ def _reproduce(run_: RunId) -> int:
     Exits with 0 for the same numbers, and with 1 for others.
     """
     from mnist_exp.common.words import percent
+    from mnist_exp.notebook import loading
     from mnist_exp.runs import reproduce
 
     reproduction = reproduce.prepare(run_)
@@ -183,7 +183,7 @@ def _reproduce(run_: RunId) -> int:
             f"epoch {pair.epoch:2}  {reproduction.split} {percent(pair.accuracy)}, {same}",
             flush=True,
         )
-    agreement = reproduce.agree(pairs)
+    agreement = reproduce.agree(pairs, loading.load_target().last_epochs)
     print(agreement)
     return 0 if agreement.reproduced else 1
 
@@ -221,27 +221,26 @@ def _check(
     verdicts for other programs.
     """
     from mnist_exp.evidence import comparison
+    from mnist_exp.evidence.verdict import Answer
 
     if baseline is not None:
         return _check_baseline(model, baseline, seeds or 0, json_)
-    compared = comparison.compare([model] if model else ())
-    if compared.verdicts.empty:
+    compared = comparison.compare([model] if model else (), demanded=seeds or 0)
+    if not compared.verdicts:
         raise ExpectedError(_uncounted(compared))
-    verdicts = comparison.verdicts(compared, seeds)
     if json_:
-        print(json.dumps(verdicts, indent=2))
+        print(json.dumps(compared.records(), indent=2))
     else:
-        for verdict in verdicts:
-            if verdict["met"] is None:
-                print(f"Model {verdict['model']}: {verdict['verdict']}")
-            else:
-                count = f"{verdict['passing']} of {verdict['seeds']}"
-                print(
-                    f"Model {verdict['model']}, {verdict['title']}: {verdict['verdict']}, {count}"
-                )
-            print(f"  {verdict['reason']}")
-    met = [verdict["met"] for verdict in verdicts]
-    return 1 if False in met else 2 if None in met else 0
+        for verdict in compared.verdicts:
+            count = f"{verdict.passing} of {len(verdict.seeds)}"
+            print(f"Model {verdict.model}, {verdict.title}: {verdict.answer}, {count}")
+            print(f"  {verdict.reason}")
+        for number, why in compared.unjudged.items():
+            print(f"Model {number}: {Answer.NOT_JUDGED}")
+            print(f"  {why}")
+    if not all(verdict.met for verdict in compared.verdicts):
+        return 1
+    return 2 if compared.unjudged else 0
 
 
 def _check_baseline(model: int | None, baseline: int, seeds: int, as_json: bool) -> int:
@@ -305,7 +304,7 @@ def _sweep(
     else:
         print("Nothing is missing, so nothing was trained.")
     if runs:
-        _print_verdicts(comparison.of_runs(runs, asked.split), asked.split)
+        _print_verdicts(comparison.of_runs(runs))
     if failed:
         raise ExpectedError(f"{len(failed)} of {count} runs failed; the same command tries again")
     return 0
@@ -317,7 +316,7 @@ def _compare(models: Models | None = None) -> int:
     from mnist_exp.evidence import comparison
 
     compared = comparison.compare(models or ())
-    if compared.verdicts.empty:
+    if not compared.verdicts:
         raise ExpectedError(_uncounted(compared))
     _print_verdicts(compared.verdicts)
     for number, why in compared.uncounted.items():
@@ -325,18 +324,19 @@ def _compare(models: Models | None = None) -> int:
     return 0
 
 
-def _print_verdicts(verdicts: pd.DataFrame, split: str = "test") -> None:
+def _print_verdicts(verdicts: Sequence[Verdict]) -> None:
     from mnist_exp.notebook import loading
     from mnist_exp.showing import tables
 
-    table = tables.shown(verdicts, loading.load_target(), split)
+    table = tables.shown(verdicts, loading.load_target())
     for words in table.columns.intersection(["idea", "verdict"]):
         table[words] = table[words].str.ljust(table[words].str.len().max())
     print(table.to_string(index=False))
-    if split == "test":
+    judged = [verdict for verdict in verdicts if verdict.split == "test"]
+    if judged:
         print()
-        for row in verdicts.itertuples():
-            print(f"Model {row.model}: {row.verdict}; {row.reason}")
+    for verdict in judged:
+        print(f"Model {verdict.model}: {verdict.answer}; {verdict.reason}")
 
 
 @command

@@ -4,18 +4,19 @@ Measured numbers come from the store alone; `experiments/` gives the words, the 
 and tells which runs were made with the recipe as it stands.
 """
 
-import dataclasses
 import difflib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
 
 from mnist_exp import ExpectedError, tracking
 from mnist_exp.common.words import ranges
-from mnist_exp.evidence import effect, scores, verdict
+from mnist_exp.evidence import effect, scores
 from mnist_exp.evidence.effect import Effect
+from mnist_exp.evidence.verdict import Answer, Verdict, as_records, judge_iteration
 from mnist_exp.notebook import entries, loading
 from mnist_exp.notebook.entries import Entry
 from mnist_exp.recipe import Target
@@ -26,51 +27,56 @@ WHOLE: Any = {"seed": int, "parameters": int}
 
 @dataclass(frozen=True)
 class Comparison:
-    """Iterations and their runs."""
+    """Iterations and their runs. What follows from these is worked out once, when it is asked for.
+
+    Tables of runs have the columns of `tracking.runs` and `scores.scores`, and `exclusion`: why a
+    run does not count (an Exclusion, or None where it does).
+    """
 
     target: Target
     iterations: Mapping[int, Entry]
     """Those with runs in the store and a file in the notebook, ascending."""
     runs: pd.DataFrame
-    """Every run of an iteration, with its scores and why it does not count (`excluded`)."""
+    """Every run of an iteration."""
     history: pd.DataFrame
-    verdicts: pd.DataFrame
-    """One row per iteration with runs that count: `verdict.iterations`, and its `title`."""
+    """Their epochs, as `tracking.history` gives them."""
     unrun: tuple[int, ...] = ()
     """Iterations of the notebook of which the store has no run at all."""
+    demanded: int = 0
+    """How many seeds of each iteration are asked for."""
 
-    @property
+    @cached_property
     def counting(self) -> pd.DataFrame:
         """The runs that speak for their iterations."""
-        counting = self.runs[self.runs["excluded"] == ""]
-        return counting.astype(WHOLE | {"test_images": int})
+        counting = self.runs[self.runs["exclusion"].isna()]
+        return counting.astype(WHOLE | {"evaluation_images": int})
 
-    @property
+    @cached_property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """The verdict on each iteration with runs that count, ascending."""
+        return _judge(self.iterations.values(), self.counting, self.target, self.demanded)
+
+    @cached_property
     def trials(self) -> pd.DataFrame:
         """The finished runs of whole recipes on the validation split, by which candidates were
         chosen."""
-        finished = (self.runs["status"] == "FINISHED") & (self.runs["overrides"] == "none")
-        trials = self.runs[finished & (self.runs["split"] == "validation")]
+        whole = (self.runs["status"] == "FINISHED") & self.runs["overrides"].isna()
+        trials = self.runs[whole & (self.runs["split"] == "validation")]
         return trials.dropna(subset=["seed", "code_sha256"])
 
-    @property
+    @cached_property
     def candidates(self) -> pd.DataFrame:
         """What was tried on the validation split: one row per recipe, in the order of trying.
 
         Columns: `code_sha256`, `model`, `idea`, `parameters`, `epochs`, `seeds` (how many, the
         newest run of each), `worst_accuracy` in the last epochs that the target looks at, and
-        `final_accuracy`, the mean over the seeds; both of the validation digits.
+        `final_accuracy`, the mean over the seeds; both are fractions of the validation digits.
         """
-        columns = ["run_id", "model", "idea", "code_sha256", "parameters", "validation_images"]
-        runs = self.trials.drop_duplicates(["code_sha256", "seed"], keep="last")
-        runs = runs.reindex(columns=columns)
-        runs = runs.join(scores.scores(runs, self.history, self.target, "validation"))
-        groups = runs.groupby("code_sha256", sort=False)
-        table = groups.agg(
+        newest = self.trials.drop_duplicates(["code_sha256", "seed"], keep="last")
+        table = newest.groupby("code_sha256", sort=False).agg(
             model=("model", "first"), idea=("idea", "first"), parameters=("parameters", "first"),
             epochs=("epochs_run", "max"), seeds=("run_id", "size"),
-            worst_accuracy=("worst_accuracy", "min"),
-            final_accuracy=("final_test_accuracy", "mean"),
+            worst_accuracy=("worst_accuracy", "min"), final_accuracy=("final_accuracy", "mean"),
         )  # fmt: skip
         return table.reset_index()
 
@@ -82,19 +88,27 @@ class Comparison:
         threads = pd.to_numeric(self.runs.set_index("run_id")["threads"], errors="coerce")
         return float((seconds * threads.fillna(1)).sum() / 3600)
 
-    @property
+    @cached_property
     def uncounted(self) -> dict[int, str]:
         """The iterations without a run that counts, and why. What was only tried on the validation
         split and is not in the notebook is no iteration: `candidates` has it."""
         models = self.runs["model"]
         iteration = models.isin(list(self.iterations)) | (self.runs["split"] != "validation")
-        left = self.runs[iteration & ~models.isin(set(self.verdicts["model"]))]
+        judged = {verdict.model for verdict in self.verdicts}
+        left = self.runs[iteration & ~models.isin(judged)]
         reasons = {
-            int(str(number)): ", ".join(f"{n} {reason}" for reason, n in own.value_counts().items())
-            for number, own in left.groupby("model")["excluded"]
+            int(str(number)): ", ".join(f"{n} {why}" for why, n in own.value_counts().items())
+            for number, own in left.groupby("model")["exclusion"]
         }
-        said = {number: f"no run counts ({why})" for number, why in reasons.items()}
-        return dict(sorted((said | dict.fromkeys(self.unrun, "not run")).items()))
+        texts = {number: f"no run counts ({why})" for number, why in reasons.items()}
+        return dict(sorted((texts | dict.fromkeys(self.unrun, "not run")).items()))
+
+    @property
+    def unjudged(self) -> dict[int, str]:
+        """Those of `uncounted` that were tested, so that a verdict may be asked for, and why there
+        is none."""
+        tested = set(self.runs.loc[self.runs["split"] == "test", "model"])
+        return {number: why for number, why in self.uncounted.items() if number in tested}
 
     @property
     def choices(self) -> dict[int, str]:
@@ -103,7 +117,7 @@ class Comparison:
         hashes = {number: entry.code_sha256 for number, entry in self.iterations.items()}
         trials = self.trials
         choosing = trials[trials["code_sha256"] == trials["model"].map(hashes)]
-        told = {}
+        choices = {}
         for number in sorted(set(choosing["model"])):
             chosen = set(choosing.loc[choosing["model"] == number, "seed"].astype(int))
             tested = set(self.counting.loc[self.counting["model"] == number, "seed"])
@@ -111,10 +125,11 @@ class Comparison:
             words += [f"tested with {_seeds(tested)}" if tested else "not tested yet"]
             if chosen & tested:
                 words += [f"{_seeds(chosen & tested)} served for both"]
-            told[number] = "; ".join(words)
-        return told
+            choices[number] = "; ".join(words)
+        return choices
 
-    def steps(self) -> list[Effect]:
+    @cached_property
+    def effects(self) -> tuple[Effect, ...]:
         """The effect of each iteration against the one it was made from: of those before it, the
         one from which the fewest lines of code were changed, or the last such."""
         numbers = list(self.iterations)
@@ -123,7 +138,7 @@ class Comparison:
             before = {number: self.iterations[number] for number in numbers[:place]}
             baseline = nearest(self.iterations[model], before)
             effects.append(effect.effect(self.counting, model, baseline))
-        return effects
+        return tuple(effects)
 
     def best_run(self) -> pd.Series | None:
         """The run that counts with the highest of the worst of its last epochs; the first such."""
@@ -132,11 +147,21 @@ class Comparison:
             return None
         return ranked.sort_values("worst_accuracy", ascending=False, kind="stable").iloc[0]
 
+    def records(self) -> list[dict[str, object]]:
+        """The verdicts as plain values for other programs, and after them the `unjudged`, with
+        `met` None."""
+        unjudged: list[dict[str, object]] = [
+            {"model": number, "met": None, "verdict": Answer.NOT_JUDGED.value, "reason": why}
+            for number, why in self.unjudged.items()
+        ]
+        return as_records(self.verdicts) + unjudged
 
-def compare(models: Collection[int] = ()) -> Comparison:
-    """Judge what the store holds of `models`, or of every iteration.
 
-    Raises ExpectedError when it holds no run of them.
+def compare(models: Collection[int] = (), demanded: int = 0) -> Comparison:
+    """Judge what the store holds of `models`, or of every iteration; `demanded` is the number of
+    seeds that are asked for.
+
+    Raises ExpectedError when the store holds no run of them.
     """
     target = loading.load_target()
     runs = _ours(tracking.runs())
@@ -153,15 +178,15 @@ def compare(models: Collection[int] = ()) -> Comparison:
             "published runs"
         )
 
-    there = [number for number in entries.numbers() if number in set(runs["model"])]
-    iterations = {number: entries.read(number) for number in there}
+    numbers = entries.numbers()
+    tried = set(runs["model"])
+    iterations = {number: entries.read(number) for number in numbers if number in tried}
     hashes = {number: iteration.code_sha256 for number, iteration in iterations.items()}
-    runs = runs.assign(excluded=scores.exclusions(runs, hashes))
     history = tracking.history(runs["run_id"])
+    runs = runs.assign(exclusion=scores.exclusions(runs, hashes))
     runs = runs.join(scores.scores(runs, history, target))
-    unrun = () if models else tuple(set(entries.numbers()) - set(runs["model"]))
-    found = Comparison(target, iterations, runs, history, pd.DataFrame(), unrun)
-    return dataclasses.replace(found, verdicts=_titled(verdict.iterations(found.counting, target)))
+    unrun = () if models else tuple(number for number in numbers if number not in iterations)
+    return Comparison(target, iterations, runs, history, unrun, demanded)
 
 
 def changed_lines(before: Entry, after: Entry) -> tuple[tuple[str, str], ...]:
@@ -183,15 +208,26 @@ def nearest(entry: Entry, others: Mapping[int, Entry]) -> int:
     return min(changes, key=changes.__getitem__)
 
 
-def of_runs(run_ids: Collection[str], split: str) -> pd.DataFrame:
-    """The verdicts on iterations as far as these runs go, whether they count or not."""
+def of_runs(run_ids: Collection[str]) -> tuple[Verdict, ...]:
+    """The verdicts on iterations as far as these runs go, whether they count or not; all of the
+    runs are on one split."""
     target = loading.load_target()
     runs = _ours(tracking.runs())
-    runs = runs[runs["run_id"].isin(run_ids)].sort_values(["model", "seed"])
-    history = tracking.history(runs["run_id"])
-    runs = runs.join(scores.scores(runs, history, target, split))
-    runs["test_images"] = runs[f"{split}_images"]  # of which its errors are
-    return _titled(verdict.iterations(runs.astype(WHOLE), target))
+    runs = runs[runs["run_id"].isin(run_ids)].sort_values(["model", "seed"]).astype(WHOLE)
+    runs = runs.join(scores.scores(runs, tracking.history(runs["run_id"]), target))
+    return _judge(map(entries.read, sorted(set(runs["model"]))), runs, target)
+
+
+def _judge(
+    iterations: Iterable[Entry], runs: pd.DataFrame, target: Target, demanded: int = 0
+) -> tuple[Verdict, ...]:
+    """The verdicts on those of the iterations that have runs among these."""
+    by_model = runs.groupby("model")
+    return tuple(
+        judge_iteration(iteration, by_model.get_group(iteration.number), target, demanded)
+        for iteration in iterations
+        if iteration.number in by_model.groups
+    )
 
 
 def _ours(runs: pd.DataFrame) -> pd.DataFrame:
@@ -199,34 +235,6 @@ def _ours(runs: pd.DataFrame) -> pd.DataFrame:
     numbers = pd.to_numeric(runs["model"], errors="coerce").dropna()
     numbers = numbers[numbers % 1 == 0]
     return runs.loc[numbers.index].assign(model=numbers.astype(int))
-
-
-def _titled(verdicts: pd.DataFrame) -> pd.DataFrame:
-    titles = [entries.read(number).title for number in verdicts["model"]]
-    verdicts.insert(1, "title", pd.Series(titles, dtype=object))
-    return verdicts
-
-
-def verdicts(comparison: Comparison, seeds: int | None = None) -> list[dict[str, Any]]:
-    """The verdict on each iteration, as plain values for other programs; None where there is none.
-
-    `seeds` is how many are demanded: with fewer, what was met so far is "too few seeds". Iterations
-    that were tested by runs that do not count come last, with `met` None.
-    """
-    rows = comparison.verdicts.astype(object).where(comparison.verdicts.notna(), None)
-    found: list[dict[str, Any]] = rows.to_dict("records")  # type: ignore[assignment]
-    for row in found:
-        if seeds and row["seeds"] < seeds:
-            row["verdict"] = "too few seeds" if row["met"] else row["verdict"]
-            row["met"] = False
-            row["reason"] = f"{seeds} seeds are asked for, {row['seeds']} were run; {row['reason']}"
-    tested = set(comparison.runs.loc[comparison.runs["split"] == "test", "model"])
-    unjudged = [(number, why) for number, why in comparison.uncounted.items() if number in tested]
-    found += [
-        {"model": number, "met": None, "verdict": "not judged", "reason": why}
-        for number, why in unjudged
-    ]
-    return found
 
 
 def _seeds(numbers: Collection[int]) -> str:

@@ -13,7 +13,7 @@ FEWEST_PAIRS = 3
 
 @dataclass(frozen=True)
 class Effect:
-    """How much the final test accuracy of an iteration differs from that of another (fractions),
+    """How much the final accuracy of an iteration differs from that of another (fractions),
     paired by seed: the mean over the seeds they share, with a 95 % interval (None where there are
     too few to tell)."""
 
@@ -51,7 +51,7 @@ def effect(runs: pd.DataFrame, model: int, baseline: int) -> Effect:
     resamples, always the same ones). With few pairs it is too narrow: of three it is the range of
     the differences, which holds the true mean in about three of four cases.
     """
-    final = runs.pivot(index="seed", columns="model", values="final_test_accuracy")
+    final = runs.pivot(index="seed", columns="model", values="final_accuracy")
     pairs = final.reindex(columns=[model, baseline]).dropna()
     differences = (pairs[model] - pairs[baseline]).to_numpy()
     interval = None

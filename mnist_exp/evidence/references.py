@@ -5,7 +5,8 @@ import pandas as pd
 from mnist_exp.evidence.comparison import Comparison
 from mnist_exp.notebook.entries import EXPERIMENTS
 
-COURSE = EXPERIMENTS / "published.csv"
+COURSE_FIGURES = EXPERIMENTS / "published.csv"
+"""The log that a public course published of the first six networks: each epoch of one run."""
 PUBLIC_RESULTS = EXPERIMENTS / "public.csv"
 
 
@@ -16,19 +17,20 @@ def public_results() -> pd.DataFrame:
 
 
 def course_figures(comparison: Comparison) -> pd.DataFrame:
-    """Whether the runs reproduce the published figures, of one seed each (`published.csv`).
+    """Whether the runs reproduce the course's figures, of one seed each (`published.csv`).
 
-    One row per iteration that was published and quantity (best train, best test, and worst of the
-    last epochs): `published`, and `low` and `high` over the seeds that count (fractions, to a
-    hundredth of a percent, as published), and `inside`, whether the published value lies there.
+    One row per iteration that the course had and quantity (best train, best test, and worst of the
+    last epochs). Columns: `model`; `quantity`; `course`, the course's figure; `low` and `high` over
+    the `seeds` that count; `inside`, whether the course's figure lies between. Accuracies are
+    fractions, to a hundredth of a percent as the course gave them.
     """
-    table = pd.read_csv(COURSE, comment="#")
-    last = table.groupby("model").tail(comparison.target.last_epochs)
-    figures = {
-        "best train": (table.groupby("model")["train_accuracy"].max(), "best_train_accuracy"),
-        "best test": (table.groupby("model")["test_accuracy"].max(), "best_test_accuracy"),
+    log = pd.read_csv(COURSE_FIGURES, comment="#")
+    last = log.groupby("model").tail(comparison.target.last_epochs).groupby("model")
+    quantities = {
+        "best train": (log.groupby("model")["train_accuracy"].max(), "best_train_accuracy"),
+        "best test": (log.groupby("model")["test_accuracy"].max(), "best_accuracy"),
         f"worst of last {comparison.target.last_epochs}": (
-            last.groupby("model")["test_accuracy"].min(),
+            last["test_accuracy"].min(),
             "worst_accuracy",
         ),
     }
@@ -37,15 +39,15 @@ def course_figures(comparison: Comparison) -> pd.DataFrame:
         {
             "model": model,
             "quantity": quantity,
-            "published": round(values[model] / 100, 4),
+            "course": round(percents[model] / 100, 4),
             "low": round(measured[column].min()[model], 4),
             "high": round(measured[column].max()[model], 4),
         }
-        for model in comparison.verdicts["model"]
-        for quantity, (values, column) in figures.items()
-        if model in values
+        for model in (verdict.model for verdict in comparison.verdicts)
+        for quantity, (percents, column) in quantities.items()
+        if model in percents
     ]
-    result = pd.DataFrame(rows, columns=["model", "quantity", "published", "low", "high"])
-    result["seeds"] = result["model"].map(measured.size())
-    result["inside"] = result["published"].between(result["low"], result["high"])
-    return result
+    table = pd.DataFrame(rows, columns=["model", "quantity", "course", "low", "high"])
+    table["seeds"] = table["model"].map(measured.size())
+    table["inside"] = table["course"].between(table["low"], table["high"])
+    return table

@@ -1,90 +1,132 @@
 """What the epochs of each run come to, and which runs speak for their iteration.
 
-Tables are those of `tracking.runs` and `tracking.history`; nothing here reads or writes.
+Runs and histories are DataFrames as `tracking.runs` and `tracking.history` give them; nothing here
+reads or writes. The store names a score after the split it was taken on (`test_errors`). Here each
+run is scored on its own split, and the columns are named the same for all: `evaluation_errors`.
 """
 
 from collections.abc import Mapping
+from enum import StrEnum
 
 import pandas as pd
 
 from mnist_exp.recipe import Target
 
 
-def scores(
-    runs: pd.DataFrame, history: pd.DataFrame, target: Target, split: str = "test"
-) -> pd.DataFrame:
+class Exclusion(StrEnum):
+    """Why a run does not speak for its iteration. Of several reasons the first is given."""
+
+    UNFINISHED = "not finished"
+    OVERRIDDEN = "overridden"
+    VALIDATION = "on the validation split"
+    INCOMPLETE = "incomplete: without seed, parameters or test images"
+    GONE = "its iteration's file is gone"
+    STALE = "stale: of an earlier version of its file"
+    SUPERSEDED = "superseded by a newer run of its seed"
+
+
+def scores(runs: pd.DataFrame, history: pd.DataFrame, target: Target) -> pd.DataFrame:
     """What the epochs of each run come to: one row per row of `runs`, on the same index.
 
-    `runs` has `run_id` and `test_images`; `history` has `run_id`, `epoch` (from 1) and
-    `test_errors`: the digits of `test_images` that were misclassified. For another `split` the two
-    are called after it; the columns below are not.
+    `runs` has `run_id`, `split` and the number of digits scored on it, as `test_images`. `history`
+    has `run_id`, `epoch` (from 1), `train_accuracy` and the digits misclassified, as `test_errors`.
 
-    Columns: `epochs_run`; `complete`, whether the epochs are 1, 2, 3, ... each once; `scored`,
-    whether every one has a test score; `best_train_accuracy`; `best_test_accuracy` and its
-    `best_epoch`; `final_test_accuracy`; `worst_errors` in the last epochs that the target looks at,
-    `worst_accuracy` and `worst_epoch` (the latest, when several are as bad). Accuracies are
-    fractions. Missing where the record of the epochs is not complete and scored, or, for the worst,
-    shorter than what the target looks at.
+    Columns: `evaluation_images`; `epochs_run`; `complete`, whether the epochs are 1, 2, 3, ... each
+    once; `scored`, whether every one has a score; `best_train_accuracy`; `best_accuracy` and its
+    `best_epoch` (the first, when several are as good); `final_accuracy`; `worst_errors` in the last
+    epochs that the target looks at, `worst_accuracy` and `worst_epoch` (the latest, when several
+    are as bad). Accuracies are fractions. Those of the run's own split are missing where its epochs
+    are not complete and scored, and the worst also where they are fewer than the target looks at.
     """
-    columns = ["run_id", "epoch", f"{split}_errors", "train_accuracy"]
-    rows = history.reindex(columns=columns).sort_values(["run_id", "epoch"], kind="stable")
-    rows = rows.rename(columns={f"{split}_errors": "test_errors"})
-    own = rows.groupby("run_id")
-    place = own.cumcount()
-    table = pd.DataFrame(
-        {
-            "epochs_run": own.size(),
-            "complete": (rows["epoch"] == place + 1).groupby(rows["run_id"]).all(),
-            "scored": rows["test_errors"].notna().groupby(rows["run_id"]).all(),
-            "best_train_accuracy": own["train_accuracy"].max(),
-            "final_errors": own["test_errors"].last(),
-        }
-    )
-    tested = rows.dropna(subset="test_errors")
-    best = tested.sort_values("test_errors", kind="stable").groupby("run_id").first()
-    last = rows[place >= own["epoch"].transform("size") - target.last_epochs]
-    last = last.dropna(subset="test_errors").sort_values("test_errors", kind="stable")
-    worst = last.groupby("run_id").last()
-    table["best_errors"], table["best_epoch"] = best["test_errors"], best["epoch"]
-    table["worst_errors"], table["worst_epoch"] = worst["test_errors"], worst["epoch"]
+    rows = epochs(runs, history)
+    table = _records(rows)
+    sound = rows[rows["run_id"].isin(table.index[table["complete"] & table["scored"]])]
+    long = sound["run_id"].isin(table.index[table["epochs_run"] >= target.last_epochs])
+    last = sound[long].groupby("run_id").tail(target.last_epochs)
+    # Of epochs with as many errors, a stable sort leaves the earlier one before the later.
+    best = sound.sort_values("evaluation_errors", kind="stable").groupby("run_id").head(1)
+    worst = last.sort_values("evaluation_errors", kind="stable").groupby("run_id").tail(1)
+    final = sound.groupby("run_id").tail(1)
+    best, final, worst = (epoch.set_index("run_id") for epoch in (best, final, worst))
+    table["best_accuracy"], table["best_epoch"] = best["evaluation_accuracy"], best["epoch"]
+    table["final_accuracy"] = final["evaluation_accuracy"]
+    table["worst_accuracy"], table["worst_epoch"] = worst["evaluation_accuracy"], worst["epoch"]
+    table["worst_errors"] = worst["evaluation_errors"]
 
-    table = table.reindex(runs["run_id"]).set_axis(runs.index)
+    table = table.reindex(runs["run_id"]).set_axis(runs.index)  # a run may have no epoch
     table["epochs_run"] = table["epochs_run"].fillna(0).astype(int)
     for column in ("complete", "scored"):
         table[column] = table[column].eq(True)
-    sound = table["complete"] & table["scored"]
-    long = table["epochs_run"] >= target.last_epochs
-    for name, tells in (("best", sound), ("final", sound), ("worst", sound & long)):
-        for column in table.columns.intersection([f"{name}_errors", f"{name}_epoch"]):
-            table[column] = table[column].where(tells)
-    images = pd.to_numeric(runs[f"{split}_images"], errors="coerce")
-    for name in ("best", "final", "worst"):
-        accuracy = "worst_accuracy" if name == "worst" else f"{name}_test_accuracy"
-        table[accuracy] = (images - table[f"{name}_errors"]) / images
-    return table.drop(columns=["best_errors", "final_errors"])
+    table.insert(0, "evaluation_images", evaluation_images(runs))
+    return table
+
+
+def _records(rows: pd.DataFrame) -> pd.DataFrame:
+    """What the epochs of each run are as a record, and the best of what needs no sound one."""
+    of_run = rows.groupby("run_id")
+    return pd.DataFrame(
+        {
+            "epochs_run": of_run.size(),
+            "complete": (rows["epoch"] == of_run.cumcount() + 1).groupby(rows["run_id"]).all(),
+            "scored": rows["evaluation_errors"].notna().groupby(rows["run_id"]).all(),
+            "best_train_accuracy": of_run["train_accuracy"].max(),
+        }
+    )
+
+
+def epochs(runs: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
+    """The epochs of the runs, each scored on the split of its run: one row per row of `history`,
+    ordered by run and epoch.
+
+    Columns: `run_id`, `epoch`, `train_accuracy` (a fraction), `evaluation_errors` (digits
+    misclassified) and `evaluation_accuracy` (the fraction of `evaluation_images` that was not).
+    """
+    run = pd.DataFrame({"split": runs["split"], "images": evaluation_images(runs)})
+    run = run.set_axis(pd.Index(runs["run_id"])).reindex(history["run_id"]).set_axis(history.index)
+    table = history.reindex(columns=["run_id", "epoch", "train_accuracy"])
+    table["evaluation_errors"] = _of_own_split(history, run["split"], "errors")
+    correct = run["images"] - table["evaluation_errors"]
+    table["evaluation_accuracy"] = correct / run["images"]
+    return table.sort_values(["run_id", "epoch"], kind="stable")
+
+
+def evaluation_images(runs: pd.DataFrame) -> pd.Series:
+    """How many digits each run was scored on: `test_images` of a run on the test split."""
+    return _of_own_split(runs, runs["split"], "images")
+
+
+def _of_own_split(table: pd.DataFrame, splits: pd.Series, quantity: str) -> pd.Series:
+    """From each row the column of its split, as `test_errors`; missing where it is no number."""
+    values = pd.Series(index=table.index, dtype=float)
+    for split in splits.dropna().unique():
+        if f"{split}_{quantity}" in table:
+            numbers = pd.to_numeric(table[f"{split}_{quantity}"], errors="coerce")
+            values = values.mask(splits == split, numbers)
+    return values
 
 
 def exclusions(runs: pd.DataFrame, code_sha256: Mapping[int, str]) -> pd.Series:
-    """Why each run does not speak for its iteration; "" where it does.
+    """Why each run does not speak for its iteration: an Exclusion, or None where it does.
 
     `code_sha256` holds the hash of each iteration as it stands now. The runs that count are
     finished, with the recipe as the file has it, scored on the test set, and the newest of their
     iteration and seed.
     """
     now = runs["model"].map(lambda number: code_sha256.get(number, ""))
-    needed = runs[["seed", "parameters", "test_images"]].apply(pd.to_numeric, errors="coerce")
-    reasons = {
-        "not finished": runs["status"] != "FINISHED",
-        "overridden": runs["overrides"] != "none",
-        "on the validation split": runs["split"] != "test",
-        "incomplete: without seed, parameters or test images": needed.isna().any(axis=1),
-        "its iteration's file is gone": now == "",
-        "stale: of an earlier version of its file": runs["code_sha256"] != now,
+    numbers = runs[["seed", "parameters"]].apply(pd.to_numeric, errors="coerce")
+    numbers["images"] = evaluation_images(runs)
+    applies = {
+        Exclusion.UNFINISHED: runs["status"] != "FINISHED",
+        Exclusion.OVERRIDDEN: runs["overrides"].notna(),
+        Exclusion.VALIDATION: runs["split"] != "test",
+        Exclusion.INCOMPLETE: numbers.isna().any(axis=1),
+        Exclusion.GONE: now == "",
+        Exclusion.STALE: runs["code_sha256"] != now,
     }
-    excluded = pd.Series("", index=runs.index, dtype=object)
-    for reason, applies in reasons.items():
-        excluded = excluded.mask(applies & (excluded == ""), reason)
-    counting = runs[excluded == ""].sort_values("start_time", kind="stable")
-    superseded = counting.index[counting.duplicated(["model", "seed"], keep="last")]
-    excluded[superseded] = "superseded by a newer run of its seed"
-    return excluded
+    reasons = pd.Series([None] * len(runs), index=runs.index, dtype=object)
+    for exclusion, where in applies.items():
+        reasons[where & reasons.isna()] = exclusion
+    counting = runs[reasons.isna()].sort_values("start_time", kind="stable")
+    superseded = counting.duplicated(["model", "seed"], keep="last")
+    reasons[superseded.index[superseded]] = Exclusion.SUPERSEDED
+    return reasons

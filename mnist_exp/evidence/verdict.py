@@ -1,12 +1,15 @@
 """Is the target met, and on how many seeds? Judged on counts; nothing here reads or writes."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from enum import StrEnum
 from fractions import Fraction
 
 import pandas as pd
 from scipy.special import betaincinv
 
 from mnist_exp.common.words import percent, ranges
+from mnist_exp.notebook.entries import Entry
 from mnist_exp.recipe import Target
 
 
@@ -30,20 +33,121 @@ class RunVerdict:
         return all(condition.met for condition in self.conditions)
 
     @property
-    def reasons(self) -> dict[str, str]:
-        """What is not met and why, as tags; a condition that is met has none."""
-        failed = [f"{c.name}: {c.measured}" for c in self.conditions if not c.met]
-        return {"verdict_reason": "; ".join(failed)} if failed else {}
+    def reason(self) -> str:
+        """What is not met and why; empty when the target is met."""
+        return "; ".join(f"{c.name}: {c.measured}" for c in self.conditions if not c.met)
 
     def __str__(self) -> str:
         return "target met" if self.met else "target not met"
+
+
+class Answer(StrEnum):
+    """What a verdict says to the question whether an iteration meets the target."""
+
+    MET = "met on every seed"
+    MET_ON_SOME = "met on some seeds"
+    NOT_MET = "not met"
+    TOO_FEW_EPOCHS = "too few epochs"
+    TOO_FEW_SEEDS = "too few seeds"
+    NOT_JUDGED = "not judged"
+    """Of an iteration without a run that counts, on which there is no Verdict."""
+
+
+@dataclass(frozen=True)
+class EpochScore:
+    """The accuracy (a fraction) after one epoch of the run with a seed."""
+
+    accuracy: float
+    seed: int
+    epoch: int
+
+    def __str__(self) -> str:
+        return f"{percent(self.accuracy)} (seed {self.seed}, epoch {self.epoch})"
+
+
+@dataclass(frozen=True)
+class Miss:
+    """What is not as the target asks, in words, and the seeds of the runs of which that is so."""
+
+    what: str
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What all runs of an iteration have in common, and whether they meet the target.
+
+    Accuracies are fractions, on the `split` of the runs. The target is about the test split: of
+    runs on another, only the scores are of use.
+    """
+
+    model: int
+    title: str
+    split: str
+    target: Target
+    parameters: int
+    receptive_field: object
+    """As the runs recorded it: the pixels of a side, or text."""
+    epochs: int
+    """Those of the longest run."""
+    seeds: tuple[int, ...]
+    """Of every run, ascending."""
+    demanded: int
+    """How many seeds are asked for."""
+    passing: int
+    """How many runs meet the target."""
+    misses: tuple[Miss, ...]
+    best_train_accuracy: float
+    best: EpochScore | None
+    """The best epoch of all runs; None where no run is complete and scored."""
+    worst: EpochScore | None
+    """The worst of the last epochs of all runs; None where no run has enough of them."""
+    final_accuracy: float
+    """The mean over the runs after their last epoch."""
+    final_accuracy_std: float
+    """Its sample standard deviation; NaN for one run."""
+
+    @property
+    def answer(self) -> Answer:
+        if self.passing == len(self.seeds):
+            return Answer.MET if self.demanded <= len(self.seeds) else Answer.TOO_FEW_SEEDS
+        if self.passing:
+            return Answer.MET_ON_SOME
+        short = self.epochs < self.target.last_epochs
+        return Answer.TOO_FEW_EPOCHS if short else Answer.NOT_MET
+
+    @property
+    def met(self) -> bool:
+        return self.answer is Answer.MET
+
+    @property
+    def pass_rate(self) -> tuple[float, float]:
+        """The bounds of the 95 % interval of the rate at which seeds pass."""
+        return pass_rate_interval(self.passing, len(self.seeds))
+
+    @property
+    def reason(self) -> str:
+        """What decides the answer, in words, and on which seeds where it is not all of them."""
+        lowest = _lowest(self.worst, self.target)
+        everywhere = {miss.what for miss in self.misses if len(miss.seeds) == len(self.seeds)}
+        reasons = [
+            miss.what if miss.what in everywhere
+            else f"{miss.what}; not met by seed {', '.join(map(str, miss.seeds))}"
+            for miss in self.misses
+        ] or [lowest]  # fmt: skip
+        reached = self.best is not None and self.best.accuracy >= self.target.test_accuracy
+        if lowest in everywhere and reached:
+            reasons.append(f"its best epoch, {self.best}, is at the bar, but one epoch is no pass")
+        if self.demanded > len(self.seeds):
+            reasons.insert(0, f"{self.demanded} seeds are asked for, {len(self.seeds)} were run")
+        return "; ".join(reasons)
 
 
 def judge_run(run: pd.Series, target: Target) -> RunVerdict:
     """Judge one run by its row of `runs` together with its row of `scores`.
 
     Accuracy is compared as a count: 99.4 % of 10,000 is 9,940 correct digits. An epoch that is
-    missing, doubled or without a test score fails the run.
+    missing, doubled or without a score fails the run.
     """
     epochs, parameters = int(run["epochs_run"]), int(run["parameters"])
     return RunVerdict(
@@ -70,9 +174,9 @@ def _accuracy(run: pd.Series, target: Target) -> Condition:
     if unfit:
         return Condition(name, unfit, False)
     measured = f"worst {percent(run['worst_accuracy'])}, in epoch {int(run['worst_epoch'])}"
-    correct = int(run["test_images"]) - int(run["worst_errors"])
+    correct = int(run["evaluation_images"]) - int(run["worst_errors"])
     # As a fraction of the decimal that is written in the target: 0.994 has no exact float.
-    enough = Fraction(str(target.test_accuracy)) * int(run["test_images"])
+    enough = Fraction(str(target.test_accuracy)) * int(run["evaluation_images"])
     return Condition(name, measured, correct >= enough)
 
 
@@ -87,101 +191,118 @@ def _unfit(run: pd.Series, target: Target) -> str:
     return ""
 
 
-def iterations(runs: pd.DataFrame, target: Target) -> pd.DataFrame:
-    """The verdict on each iteration, over all its seeds: one row per `model`, ascending.
+def judge_iteration(
+    iteration: Entry, runs: pd.DataFrame, target: Target, demanded: int = 0
+) -> Verdict:
+    """The verdict on an iteration over all its seeds, of which `demanded` are asked for.
 
-    `runs` are those that count, with their `scores`. Columns: `model`, `parameters`,
-    `receptive_field`, `epochs`, `seeds` (how many), `which_seeds` (as in `1-5`),
-    `best_train_accuracy`, `best_test_accuracy` with `best_seed` and `best_epoch`,
-    `final_test_accuracy` (mean over seeds) and its sample standard deviation
-    `final_test_accuracy_std` (missing for one seed), `worst_accuracy` with `worst_seed` and
-    `worst_epoch`, `passing` (seeds) with the bounds `pass_low` and `pass_high` of the 95 % interval
-    of the pass rate, `met`, `verdict` and `reason` (in words).
+    `runs` are its runs, at least one: all on one split, with their `scores`.
     """
-    rows = [_iteration(own, target) for _, own in runs.groupby("model")]
-    return pd.DataFrame(rows, columns=ITERATION_COLUMNS)
+    by_best = runs.sort_values("best_accuracy", kind="stable", na_position="first")
+    by_worst = runs.sort_values("worst_accuracy", kind="stable", na_position="last")
+    best, worst = _epoch_score(by_best.iloc[-1], "best"), _epoch_score(by_worst.iloc[0], "worst")
+    verdicts = [judge_run(run, target) for _, run in runs.iterrows()]
+    newest = runs.iloc[-1]
+    return Verdict(
+        model=iteration.number,
+        title=iteration.title,
+        split=newest["split"],
+        target=target,
+        parameters=int(newest["parameters"]),
+        receptive_field=newest["receptive_field"],
+        epochs=int(runs["epochs_run"].max()),
+        seeds=tuple(sorted(map(int, runs["seed"]))),
+        demanded=demanded,
+        passing=sum(verdict.met for verdict in verdicts),
+        misses=_misses(runs, verdicts, target, _lowest(worst, target)),
+        best_train_accuracy=float(runs["best_train_accuracy"].max()),
+        best=best,
+        worst=worst,
+        final_accuracy=float(runs["final_accuracy"].mean()),
+        final_accuracy_std=float(runs["final_accuracy"].std()),
+    )
 
 
-ITERATION_COLUMNS = (
-    "model", "parameters", "receptive_field", "epochs", "seeds", "which_seeds",
-    "best_train_accuracy", "best_test_accuracy", "best_seed", "best_epoch", "final_test_accuracy",
-    "final_test_accuracy_std", "worst_accuracy", "worst_seed", "worst_epoch", "passing", "pass_low",
+def _epoch_score(run: pd.Series, which: str) -> EpochScore | None:
+    if pd.isna(run[f"{which}_accuracy"]):
+        return None
+    return EpochScore(float(run[f"{which}_accuracy"]), int(run["seed"]), int(run[f"{which}_epoch"]))
+
+
+def _lowest(worst: EpochScore | None, target: Target) -> str:
+    return f"lowest of the last {target.last_epochs} epochs {worst}"
+
+
+def _misses(
+    runs: pd.DataFrame, verdicts: list[RunVerdict], target: Target, lowest: str
+) -> tuple[Miss, ...]:
+    """What the runs miss, each said once; `lowest` says that of those whose accuracy is too low."""
+    missed: dict[str, list[int]] = {}
+    for (_, run), verdict in zip(runs.iterrows(), verdicts, strict=True):
+        accuracy, *others = verdict.conditions
+        if not accuracy.met:
+            missed.setdefault(_unfit(run, target) or lowest, []).append(int(run["seed"]))
+        for condition in others:
+            if not condition.met:
+                what = f"{condition.name} are asked for, it has {condition.measured}"
+                missed.setdefault(what, []).append(int(run["seed"]))
+    return tuple(Miss(what, tuple(sorted(seeds))) for what, seeds in missed.items())
+
+
+COLUMNS = (
+    "model", "title", "split", "parameters", "receptive_field", "epochs", "seeds", "which_seeds",
+    "best_train_accuracy", "best_accuracy", "best_seed", "best_epoch", "final_accuracy",
+    "final_accuracy_std", "worst_accuracy", "worst_seed", "worst_epoch", "passing", "pass_low",
     "pass_high", "met", "verdict", "reason",
 )  # fmt: skip
 
 
-def _iteration(own: pd.DataFrame, target: Target) -> dict[str, object]:
-    verdicts = [judge_run(run, target) for _, run in own.iterrows()]
-    passing = sum(verdict.met for verdict in verdicts)
-    best = own.sort_values("best_test_accuracy", kind="stable", na_position="first").iloc[-1]
-    worst = own.sort_values("worst_accuracy", kind="stable", na_position="last").iloc[0]
-    if passing == len(own):
-        verdict = "met on every seed"
-    elif passing:
-        verdict = "met on some seeds"
-    else:
-        short = (own["epochs_run"] < target.last_epochs).all()
-        verdict = "too few epochs" if short else "not met"
-    low, high = pass_rate_interval(passing, len(own))
-    return {
-        "model": own["model"].iloc[-1],
-        "parameters": own["parameters"].iloc[-1],
-        "receptive_field": own["receptive_field"].iloc[-1],
-        "epochs": own["epochs_run"].max(),
-        "seeds": len(own),
-        "which_seeds": ranges(own["seed"]),
-        "best_train_accuracy": own["best_train_accuracy"].max(),
-        "best_test_accuracy": best["best_test_accuracy"],
-        "best_seed": best["seed"],
-        "best_epoch": best["best_epoch"],
-        "final_test_accuracy": own["final_test_accuracy"].mean(),
-        "final_test_accuracy_std": own["final_test_accuracy"].std(),
-        "worst_accuracy": worst["worst_accuracy"],
-        "worst_seed": worst["seed"],
-        "worst_epoch": worst["worst_epoch"],
-        "passing": passing,
+def as_frame(verdicts: Iterable[Verdict]) -> pd.DataFrame:
+    """Verdicts as a table for figures, files and other programs: one row each, in their order.
+
+    Columns: COLUMNS. `seeds` is how many there are, `which_seeds` as in `1-5`. Accuracies are
+    fractions. `best_accuracy` and `worst_accuracy` come with the seed and the epoch (Int64) that
+    reached them, all three missing where there is none. `pass_low` and `pass_high` are the bounds
+    of the 95 % interval of the pass rate. `verdict` and `reason` are texts.
+    """
+    table = pd.DataFrame([_row(verdict) for verdict in verdicts], columns=COLUMNS)
+    places = ("best_seed", "best_epoch", "worst_seed", "worst_epoch")
+    return table.astype(dict.fromkeys(places, "Int64"))
+
+
+def _row(verdict: Verdict) -> dict[str, object]:
+    low, high = verdict.pass_rate
+    scores = {
+        f"{which}_{name}": value
+        for which, score in (("best", verdict.best), ("worst", verdict.worst)) if score
+        for name, value in asdict(score).items()
+    }  # fmt: skip
+    return scores | {
+        "model": verdict.model,
+        "title": verdict.title,
+        "split": verdict.split,
+        "parameters": verdict.parameters,
+        "receptive_field": verdict.receptive_field,
+        "epochs": verdict.epochs,
+        "seeds": len(verdict.seeds),
+        "which_seeds": ranges(verdict.seeds),
+        "best_train_accuracy": verdict.best_train_accuracy,
+        "final_accuracy": verdict.final_accuracy,
+        "final_accuracy_std": verdict.final_accuracy_std,
+        "passing": verdict.passing,
         "pass_low": low,
         "pass_high": high,
-        "met": passing == len(own),
-        "verdict": verdict,
-        "reason": _reason(own, verdicts, best, worst, target),
+        "met": verdict.met,
+        "verdict": verdict.answer.value,
+        "reason": verdict.reason,
     }
 
 
-def _reason(
-    own: pd.DataFrame, verdicts: list[RunVerdict], best: pd.Series, worst: pd.Series, target: Target
-) -> str:
-    """A verdict in words: what decides it, and on which seeds where it is not all of them."""
-    lowest = f"lowest of the last {target.last_epochs} epochs {_where(worst, 'worst')}"
-    missed: dict[str, list[int]] = {}
-    for (_, run), verdict in zip(own.iterrows(), verdicts, strict=True):
-        accuracy, *others = verdict.conditions
-        if not accuracy.met:
-            missed.setdefault(_unfit(run, target) or lowest, []).append(run["seed"])
-        for condition in others:
-            if not condition.met:
-                text = f"{condition.name} are asked for, it has {condition.measured}"
-                missed.setdefault(text, []).append(run["seed"])
-    if not missed:
-        return lowest
-    reasons = [
-        text if len(seeds) == len(own) else f"{text}; not met by seed {_list(seeds)}"
-        for text, seeds in missed.items()
-    ]
-    if lowest in missed and len(missed[lowest]) == len(own):
-        reached = best["best_test_accuracy"] >= target.test_accuracy
-        if reached:
-            once = _where(best, "best", "best_test_accuracy")
-            reasons.append(f"its best epoch, {once}, is at the bar, but one epoch is no pass")
-    return "; ".join(reasons)
-
-
-def _where(run: pd.Series, which: str, accuracy: str = "worst_accuracy") -> str:
-    return f"{percent(run[accuracy])} (seed {run['seed']}, epoch {run[f'{which}_epoch']:.0f})"
-
-
-def _list(seeds: list[int]) -> str:
-    return ", ".join(map(str, sorted(seeds)))
+def as_records(verdicts: Iterable[Verdict]) -> list[dict[str, object]]:
+    """The rows of `as_frame` as plain values; None where there is none."""
+    table = as_frame(verdicts).astype(object)
+    records: list[dict[str, object]] = table.where(table.notna(), None).to_dict("records")  # type: ignore[assignment]
+    return records
 
 
 def pass_rate_interval(passing: int, seeds: int) -> tuple[float, float]:

@@ -4,7 +4,7 @@ import base64
 import contextlib
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -14,13 +14,13 @@ import pandas as pd
 from PIL import Image
 
 from mnist_exp import ExpectedError, __version__, tracking
-from mnist_exp.common.words import counted, percent
+from mnist_exp.common.words import counted, percent, ranges
 from mnist_exp.evidence import mistakes
 from mnist_exp.evidence.comparison import Comparison, changed_lines
 from mnist_exp.evidence.effect import Effect
 from mnist_exp.evidence.mistakes import Mistakes
 from mnist_exp.evidence.references import course_figures
-from mnist_exp.evidence.verdict import pass_rate_bound
+from mnist_exp.evidence.verdict import Verdict, pass_rate_bound
 from mnist_exp.notebook.entries import Entry
 from mnist_exp.recipe import Target
 from mnist_exp.reporting import pictures
@@ -125,8 +125,8 @@ class Contents:
     """When, with which version and from how many runs."""
     verdicts: pd.DataFrame
     """Texts, one row per iteration with runs that count."""
-    judged: pd.DataFrame
-    """The same iterations as values: `model`, `title`, `met`, `verdict`, `reason`, ..."""
+    judged: tuple[Verdict, ...]
+    """The verdicts that those texts show."""
     uncounted: Mapping[int, str]
     """Why the others are not among them."""
     choices: Mapping[int, str]
@@ -168,10 +168,10 @@ def contents_of(comparison: Comparison) -> Contents:
     run writes them.
     """
     verdicts, target, counting = comparison.verdicts, comparison.target, comparison.counting
-    candidates, steps = comparison.candidates, comparison.steps()
-    effects = [effect for effect in steps if effect.seeds]
+    candidates = comparison.candidates
+    effects = [effect for effect in comparison.effects if effect.seeds]
     fields, unknown_fields = _fields(counting)
-    made_again = [_command(row) for row in _rows(verdicts)]
+    made_again = [_command(verdict) for verdict in verdicts]
     return Contents(
         title="MNIST iterations compared",
         target=target_text(target),
@@ -183,23 +183,23 @@ def contents_of(comparison: Comparison) -> Contents:
         choices=comparison.choices,
         tried=_tried(comparison, len(candidates)),
         candidates=tables.shown_candidates(candidates, target),
-        steps=_steps(comparison, steps),
+        steps=_steps(comparison),
         course=_course(comparison),
         fields=fields,
         unknown_fields=unknown_fields,
         best_run=_best_run(comparison),
         origin=_origin(comparison.runs),
-        accuracy=pictures.accuracy(comparison, counting) if len(verdicts) else None,
-        price=pictures.price(comparison) if len(verdicts) else None,
+        accuracy=pictures.accuracy(comparison, counting) if verdicts else None,
+        price=pictures.price(comparison) if verdicts else None,
         effects=pictures.effects(effects) if effects else None,
     )
 
 
-def summary(verdicts: pd.DataFrame) -> str:
+def summary(verdicts: Sequence[Verdict]) -> str:
     """How many iterations meet the target, as a sentence."""
-    if verdicts.empty:
+    if not verdicts:
         return "No run counts yet, so nothing is judged."
-    met = int(verdicts["met"].sum())
+    met = sum(verdict.met for verdict in verdicts)
     return (
         f"{met} of {counted(len(verdicts), 'iteration')} "
         f"meet{'s' if met == 1 else ''} the target on every seed that was run."
@@ -222,11 +222,11 @@ def _made(runs: int, counting: int) -> str:
     )
 
 
-def _command(row: Any) -> str:
-    """What trains the runs of a row of verdicts, in a store without them."""
-    seeds = row.which_seeds
+def _command(verdict: Verdict) -> str:
+    """What trains the runs that were judged, in a store without them."""
+    seeds = ranges(verdict.seeds)
     seeds = f"{seeds}-{seeds}" if seeds.isdigit() else seeds  # a lone number would be how many
-    return f'make sweep MODELS={row.model} SEEDS="{seeds}"'
+    return f'make sweep MODELS={verdict.model} SEEDS="{seeds}"'
 
 
 def _tried(comparison: Comparison, candidates: int) -> str:
@@ -242,8 +242,8 @@ def _tried(comparison: Comparison, candidates: int) -> str:
     )
 
 
-def _steps(comparison: Comparison, effects: list[Effect]) -> tuple[Step, ...]:
-    by_model = {effect.model: effect for effect in effects}
+def _steps(comparison: Comparison) -> tuple[Step, ...]:
+    by_model = {effect.model: effect for effect in comparison.effects}
     steps = []
     for number, iteration in comparison.iterations.items():
         effect = by_model.get(number)
@@ -262,14 +262,14 @@ def _course(comparison: Comparison) -> pd.DataFrame:
         for row in _rows(table)
     ]
     places = [
-        "inside" if row.inside else "above" if row.published > row.high else "below"
+        "inside" if row.inside else "above" if row.course > row.high else "below"
         for row in _rows(table)
     ]
     return pd.DataFrame(
         {
             "model": table["model"].map(str),
             "figure": table["quantity"],
-            "published": table["published"].map(percent),
+            "published": table["course"].map(percent),
             "seeds": table["seeds"].map(str),
             "measured": measured,
             "published value": places,
@@ -329,8 +329,8 @@ def _best_run(comparison: Comparison) -> BestRun | None:
             ui.run_address(run["experiment_id"], run["run_id"]),
             f"{run['run_name']}, the run with the highest worst accuracy in the last "
             f"{comparison.target.last_epochs} epochs ({percent(run['worst_accuracy'])}), "
-            f"misclassifies {len(wrong.images)} of {int(run['test_images']):,} test digits after "
-            "its last epoch.",
+            f"misclassifies {len(wrong.images)} of {int(run['evaluation_images']):,} test digits "
+            "after its last epoch.",
             wrong,
             tuple(_digit(row, image) for row, image in digits),
             pictures.confusion_matrix(run["run_name"], wrong),
@@ -368,7 +368,7 @@ def _origin(runs: pd.DataFrame) -> Origin:
         "run id": newest["run_id"],
         "started (UTC)": newest["start_time"].dt.strftime("%Y-%m-%d %H:%M"),
         "wall time": (newest["end_time"] - newest["start_time"]).map(_duration),
-        "counts": newest["excluded"].where(newest["excluded"] != "", "yes"),
+        "counts": newest["exclusion"].fillna("yes"),
         "commit": newest["git_commit"].astype(str).str[:10],
         "uncommitted changes": newest["git_dirty"].map({"true": "yes", "false": "no"}),
         "code hash": newest["code_sha256"].astype(str).str[:10],

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from mnist_exp import markdown
 from mnist_exp.evidence.comparison import Comparison
+from mnist_exp.evidence.verdict import as_frame
 from mnist_exp.reporting.contents import Contents, contents_of
 from mnist_exp.reporting.pictures import write_figures
 
@@ -20,7 +21,7 @@ MOST_EMBEDDED = 2_000_000
 def write_page(comparison: Comparison, folder: Path) -> Path:
     """Write the page, its Markdown, figures and tables to `folder`; returns the page."""
     tables = {
-        "verdicts.csv": (comparison.verdicts, "one row per iteration"),
+        "verdicts.csv": (as_frame(comparison.verdicts), "one row per iteration"),
         "runs.csv": (comparison.runs, "one row per run, with its scores and why it does not count"),
         "history.csv": (comparison.history, "one row per run and epoch"),
     }

@@ -17,6 +17,7 @@ from mnist_exp.evidence.comparison import Comparison
 from mnist_exp.evidence.effect import Effect
 from mnist_exp.evidence.mistakes import Mistakes
 from mnist_exp.evidence.references import public_results
+from mnist_exp.evidence.verdict import as_frame
 from mnist_exp.showing import iterations, one_run
 from mnist_exp.showing.style import INK, PAPER
 
@@ -80,7 +81,8 @@ def accuracy(comparison: Comparison, counting: pd.DataFrame) -> Picture:
 
 def price(comparison: Comparison) -> Picture:
     """What accuracy costs in parameters."""
-    verdicts, target, public = comparison.verdicts, comparison.target, public_results()
+    verdicts, target = as_frame(comparison.verdicts), comparison.target
+    public = public_results()
     rows: Any = verdicts.itertuples()
     worst = "; ".join(
         f"model {row.model}: {row.parameters:,} parameters, {percent(row.worst_accuracy)}"

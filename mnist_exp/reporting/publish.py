@@ -80,15 +80,15 @@ def _summary(comparison: Comparison) -> str:
     """How many iterations meet the target, and what came of each, as a Markdown table."""
     from mnist_exp.training.classifier import count_parameters  # with torch, only where it is used
 
-    rows: Any = comparison.verdicts.itertuples()
-    verdicts = {row.model: row for row in rows}
+    verdicts = {verdict.model: verdict for verdict in comparison.verdicts}
     last = f"worst of the last {comparison.target.last_epochs} epochs"
     names = ["model", "idea", "parameters", "seeds that meet the target", last]
     lines = [names, ["---"] * len(names)]
     for number in entries.numbers():
         cells = ["not run" if number in comparison.unrun else "no run counts", "–"]
         if verdict := verdicts.get(number):
-            cells = [f"{verdict.passing} of {verdict.seeds}", percent(verdict.worst_accuracy)]
+            worst = percent(verdict.worst.accuracy) if verdict.worst else "–"
+            cells = [f"{verdict.passing} of {len(verdict.seeds)}", worst]
         iteration = load_iteration(number)
         parameters = count_parameters(iteration.recipe.network())
         link = f"[{number}](experiments/model_{number}.py)"

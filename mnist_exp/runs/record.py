@@ -98,26 +98,24 @@ def end(run: tracking.RunWriter, plan: Plan, training: Training) -> RunVerdict |
     returned (None on the validation split)."""
     split, target = plan.split, plan.target
     history = tracking.history([run.run_id])
-    accuracy = history[f"{split}_accuracy"]
+    own = {"run_id": run.run_id, "parameters": plan.parameters, "split": split}
+    row = pd.DataFrame([own | {names.images(split): len(training.evaluation)}])
+    scored = row.join(scores.scores(row, history, target)).iloc[0]
     summary = {
-        names.best(split): accuracy.max(),
-        names.final(split): accuracy.iloc[-1],
+        names.best(split): scored["best_accuracy"],
+        names.final(split): scored["final_accuracy"],
+        names.worst_of_last(target.last_epochs, split): scored["worst_accuracy"],
     }
-    if len(accuracy) >= target.last_epochs:
-        worst = names.worst_of_last(target.last_epochs, split)
-        summary[worst] = accuracy.tail(target.last_epochs).min()
-    run.log_metrics({key: round(100 * value, 4) for key, value in summary.items()})
+    run.log_metrics({key: round(100 * x, 4) for key, x in summary.items() if not pd.isna(x)})
 
     _mistakes(run, plan, training)
     run.log_figure(one_run.curves(history, split, target), Figure.CURVES)
 
     outcome = None
-    result = f"Final {split} accuracy {percent(accuracy.iloc[-1])}."
+    result = f"Final {split} accuracy {percent(scored['final_accuracy'])}."
     details = ""
     if split == "test":
-        own = {"run_id": run.run_id, "parameters": plan.parameters}
-        kept = pd.DataFrame([own | {"test_images": len(training.evaluation)}])
-        outcome = verdict.judge_run(kept.join(scores.scores(kept, history, target)).iloc[0], target)
+        outcome = verdict.judge_run(scored, target)
         result = f"{str(outcome).capitalize()}. {result}"
         details = description.verdict_table(outcome)
     if plan.table is not None:
@@ -134,7 +132,8 @@ def end(run: tracking.RunWriter, plan: Plan, training: Training) -> RunVerdict |
         log.warning("the network is not kept: %s", error)
         result += f" The network could not be exported: {markdown.escape(str(error))}"
     if outcome:
-        run.set_tags({"verdict": str(outcome)} | outcome.reasons)
+        reason = {} if outcome.met else {"verdict_reason": outcome.reason}
+        run.set_tags({"verdict": str(outcome)} | reason)
     run.describe(description.run_description(plan.iteration, result, details))
     return outcome
 

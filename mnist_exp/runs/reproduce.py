@@ -20,10 +20,9 @@ from mnist_exp.tracking.names import column_name
 from mnist_exp.training.loop import Training
 
 NOT_RECORDED = "not recorded"
-LAST_EPOCHS = 5
 TOLERANCE = 0.005
-"""Where rounding differs, trainings drift apart: accuracy in the last five epochs may then differ
-by this fraction, about what another seed changes."""
+"""Where rounding differs, trainings drift apart: accuracy in the last epochs, those that the target
+looks at, may then differ by this fraction, about what another seed changes."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +54,12 @@ class EpochPair:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How well a run was reproduced: the accuracies of the last epochs differ by `largest` at most
-    (a fraction). As text, it says so in words."""
+    """How well a run was reproduced: the accuracies of the `last_epochs` differ by at most
+    `largest` (a fraction). As text, it says so in words."""
 
     epochs: int
     identical: bool
+    last_epochs: int
     largest: float
 
     @property
@@ -71,8 +71,8 @@ class Agreement:
             return f"Reproduced: identical, bit for bit, in {counted(self.epochs, 'epoch')}."
         within = "Reproduced within" if self.reproduced else "Not reproduced within"
         return (
-            f"{within} {100 * TOLERANCE} points: accuracy in the last {LAST_EPOCHS} epochs differs "
-            f"by at most {100 * self.largest:.2f} points."
+            f"{within} {100 * TOLERANCE} points: accuracy in the last {self.last_epochs} epochs "
+            f"differs by at most {100 * self.largest:.2f} points."
         )
 
 
@@ -147,8 +147,9 @@ def repeat(reproduction: Reproduction) -> Iterator[EpochPair]:
         yield EpochPair(result.epoch, accuracy, result.evaluation.accuracy, identical)
 
 
-def agree(pairs: Sequence[EpochPair]) -> Agreement:
-    """Compare the recorded epochs with those that were trained again."""
-    last = pairs[-LAST_EPOCHS:]
+def agree(pairs: Sequence[EpochPair], last_epochs: int) -> Agreement:
+    """Compare the recorded epochs with those that were trained again: the accuracies of the last
+    epochs, where not all of them are identical."""
+    last = pairs[-last_epochs:]
     largest = max(abs(pair.accuracy - pair.recorded_accuracy) for pair in last)
-    return Agreement(len(pairs), all(pair.identical for pair in pairs), largest)
+    return Agreement(len(pairs), all(pair.identical for pair in pairs), last_epochs, largest)

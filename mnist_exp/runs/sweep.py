@@ -88,7 +88,7 @@ def _held(jobs: Iterable[Job], runs: pd.DataFrame) -> dict[Job, str]:
     for run in rows:
         done = Job(run.model, run.seed, run.split, run.epochs, run.code_sha256)
         newest[done] = run.run_id
-        if run.overrides == "none":
+        if pd.isna(run.overrides):
             newest[dataclasses.replace(done, epochs=None)] = run.run_id
     return {job: newest[job] for job in jobs if job in newest}
 
@@ -150,23 +150,25 @@ def _train_all(
 def _summarise(parent: tracking.RunWriter, sweep: Sweep, results: list[JobResult]) -> None:
     """Give the parent run what its runs come to, per iteration."""
     trained = [result.run_id for result in results if not result.failure]
-    table = comparison.of_runs([*sweep.held.values(), *trained], sweep.split)
-    rows: Any = table.itertuples()
-    for row in rows:
+    verdicts = comparison.of_runs([*sweep.held.values(), *trained])
+    for verdict in verdicts:
+        seeds = len(verdict.seeds)
         figures = {
-            "seeds": row.seeds,
-            "passing_seeds": row.passing,
-            "final_accuracy_mean_percent": 100 * row.final_test_accuracy,
-            "final_accuracy_std_percent": 100 * row.final_test_accuracy_std,
-            "worst_of_last_epochs_percent": 100 * row.worst_accuracy,
+            "seeds": seeds,
+            "passing_seeds": verdict.passing,
+            "final_accuracy_mean_percent": 100 * verdict.final_accuracy,
+            "final_accuracy_std_percent": 100 * verdict.final_accuracy_std,
         }
-        named = {f"model-{row.model}/{name}": round(value, 4) for name, value in figures.items()}
+        if verdict.worst:
+            figures["worst_of_last_epochs_percent"] = 100 * verdict.worst.accuracy
+        model = f"model-{verdict.model}"
+        named = {f"{model}/{name}": round(value, 4) for name, value in figures.items()}
         known = {name: value for name, value in named.items() if not math.isnan(value)}
         parent.log_metrics(known, time=time.time())  # an earlier sweep of this name gave others
-        low, high = 100 * row.pass_low, 100 * row.pass_high
-        interval = f"{row.passing} of {row.seeds} seeds ({low:.0f} to {high:.0f} %)"
         if sweep.split == "test":
-            parent.set_tags({f"model-{row.model}.verdict": f"{row.verdict}, {interval}"})
-    shown = tables.shown(table, loading.load_target(), sweep.split)
+            low, high = (100 * bound for bound in verdict.pass_rate)
+            interval = f"{verdict.passing} of {seeds} seeds ({low:.0f} to {high:.0f} %)"
+            parent.set_tags({f"{model}.verdict": f"{verdict.answer}, {interval}"})
+    shown = tables.shown(verdicts, loading.load_target())
     failed = [f"- {result.job.name}: {result.failure}" for result in results if result.failure]
     parent.describe("\n".join([f"A {sweep.name}.", "", markdown.table(shown), "", *failed]))

@@ -1,42 +1,54 @@
 """Verdicts and candidates as tables of text, which a terminal and a page show alike."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pandas as pd
 
 from mnist_exp.common.words import percent
+from mnist_exp.evidence.verdict import EpochScore, Verdict
 from mnist_exp.recipe import Target
 
 
-def shown(verdicts: pd.DataFrame, target: Target, split: str = "test") -> pd.DataFrame:
+def shown(verdicts: Sequence[Verdict], target: Target) -> pd.DataFrame:
     """The table of verdicts as it is shown everywhere: text, one row per iteration.
 
-    Scores of another `split` say so, and are no verdict.
+    Scores on another split than "test" say so, and are no verdict.
     """
-    columns: dict[str, Callable[[Any], str]] = {
-        "model": lambda row: f"{row.model}",
-        "verdict": lambda row: row.verdict,
-        "seeds passing (95 % interval)": lambda row: (
-            f"{row.passing} of {row.seeds} ({100 * row.pass_low:.0f}–{100 * row.pass_high:.0f} %)"
-        ),
-        f"worst of last {target.last_epochs}": lambda row: _place(
-            row.worst_accuracy, row.worst_seed, row.worst_epoch
-        ),
-        "final test": lambda row: _final(row.final_test_accuracy, row.final_test_accuracy_std),
-        "best test": lambda row: _place(row.best_test_accuracy, row.best_seed, row.best_epoch),
-        "best train": lambda row: percent(row.best_train_accuracy),
-        "parameters": lambda row: f"{row.parameters:,}",
-        "receptive field": lambda row: plain(row.receptive_field),
-        "epochs": lambda row: f"{row.epochs}",
-        "idea": lambda row: row.title,
+    split = verdicts[0].split if verdicts else "test"
+    columns: dict[str, Callable[[Verdict], str]] = {
+        "model": lambda verdict: f"{verdict.model}",
+        "verdict": lambda verdict: verdict.answer.value,
+        "seeds passing (95 % interval)": _passing,
+        f"worst of last {target.last_epochs}": lambda verdict: _reached(verdict.worst),
+        f"final {split}": _final,
+        f"best {split}": lambda verdict: _reached(verdict.best),
+        "best train": lambda verdict: percent(verdict.best_train_accuracy),
+        "parameters": lambda verdict: f"{verdict.parameters:,}",
+        "receptive field": lambda verdict: plain(verdict.receptive_field),
+        "epochs": lambda verdict: f"{verdict.epochs}",
+        "idea": lambda verdict: verdict.title,
     }
     if split != "test":
         del columns["verdict"], columns["seeds passing (95 % interval)"]
-    rows = list(verdicts.itertuples())
     return pd.DataFrame(
-        {name.replace("test", split): [show(row) for row in rows] for name, show in columns.items()}
+        {name: [show(verdict) for verdict in verdicts] for name, show in columns.items()}
     )
+
+
+def _passing(verdict: Verdict) -> str:
+    low, high = (100 * bound for bound in verdict.pass_rate)
+    return f"{verdict.passing} of {len(verdict.seeds)} ({low:.0f}–{high:.0f} %)"
+
+
+def _reached(score: EpochScore | None) -> str:
+    return "–" if score is None else str(score)
+
+
+def _final(verdict: Verdict) -> str:
+    mean, std = verdict.final_accuracy, verdict.final_accuracy_std
+    return percent(mean) if math.isnan(std) else f"{100 * mean:.2f} ± {100 * std:.2f} %"
 
 
 def short(code_sha256: object) -> str:
@@ -58,15 +70,6 @@ def shown_candidates(candidates: pd.DataFrame, target: Target) -> pd.DataFrame:
             "idea": ordered["idea"].map(plain),
         }
     )
-
-
-def _place(accuracy: float, seed: int, epoch: float) -> str:
-    where = "" if pd.isna(epoch) else f" (seed {seed}, epoch {epoch:.0f})"
-    return f"{percent(accuracy)}{where}"
-
-
-def _final(mean: float, std: float) -> str:
-    return percent(mean) if pd.isna(std) else f"{100 * mean:.2f} ± {100 * std:.2f} %"
 
 
 def plain(value: Any) -> str:

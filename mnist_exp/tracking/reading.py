@@ -30,7 +30,8 @@ def runs() -> pd.DataFrame:
 
     Columns: RUN_COLUMNS, whatever the store holds (times are UTC); and each parameter, tag and last
     metric under its own name, with "_" for "/". Numbers are numbers; what a run does not have is
-    missing.
+    missing. So is `overrides` where the recipe was trained as its file has it; it is "not recorded"
+    where that is not known.
     """
     with readable_errors():
         client, experiment = connect()
@@ -224,6 +225,9 @@ def _run_record(run: Run) -> dict[str, object]:
     }
     own = {"run_id": info.run_id, "run_name": info.run_name, "status": info.status, **times}
     own |= {"experiment_id": info.experiment_id, "parent": run.data.tags.get(names.PARENT)}
+    # Without the tag, as a run that another program made, it is not taken for a whole recipe.
+    overrides = tags.get("overrides", "not recorded")
+    own["overrides"] = None if overrides == "none" else overrides
     # A parameter wins over a metric of its name: the learning rate is that of the recipe.
     parameters = {key: _number(value) for key, value in run.data.params.items()}
     values = run.data.metrics | tags | parameters
