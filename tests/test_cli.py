@@ -14,7 +14,7 @@ from handmade import GOOD, record_run
 
 from mnist_exp import ROOT, tracking
 from mnist_exp.commands.cli import main
-from mnist_exp.notebook import entries
+from mnist_exp.notebook import entries, new
 
 
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -404,7 +404,7 @@ def test_from_is_a_number_or_a_hash(
         asked.append((number, source))
         return Path("experiments/model_30.py")
 
-    monkeypatch.setattr(entries, "create", create)
+    monkeypatch.setattr(new, "create", create)
     assert main(["new", "MODEL=30", f"FROM={text}"]) == 0
     assert asked == [(30, source)]
 
