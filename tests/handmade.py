@@ -1,11 +1,16 @@
 """Runs that are written to a store by hand, with known answers."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+import sqlalchemy
+from alembic import command
+from mlflow.store.db.utils import _get_alembic_config
+from mlflow.store.tracking.dbmodels.initial_models import Base as InitialBase
 from torch import nn
 
 from mnist_exp import markdown, recipe, tracking
@@ -78,3 +83,28 @@ def add_evidence(run_id: str) -> None:
         sheet = np.zeros((28, 280), np.uint8)
         sheet[:, 28:56] = 255
         writer.log_image(sheet, "misclassified")
+
+
+OLD = "0584bdc529eb"
+"""The schema of MLflow 3.0 to 3.1."""
+
+
+def make_old_store(database: Path) -> None:
+    """Make a store's database as MLflow 3.0 made it, with one run in it, called "of old"."""
+    engine = sqlalchemy.create_engine(f"sqlite:///{database}")
+    InitialBase.metadata.create_all(engine)
+    config = _get_alembic_config(f"sqlite:///{database}")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, OLD)
+    with engine.begin() as connection:
+        connection.execute(sqlalchemy.text(
+            "INSERT INTO experiments (experiment_id, name, artifact_location, lifecycle_stage) "
+            f"VALUES (1, 'mnist_exp', '{(database.parent / 'artifacts').as_uri()}', 'active')"
+        ))  # fmt: skip
+        connection.execute(sqlalchemy.text(
+            "INSERT INTO runs (run_uuid, name, experiment_id, status, start_time, end_time, "
+            "lifecycle_stage, user_id) VALUES "
+            "('0123456789abcdef0123456789abcdef', 'of old', 1, 'FINISHED', 1, 2, 'active', 'me')"
+        ))  # fmt: skip
+    engine.dispose()

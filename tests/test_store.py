@@ -14,12 +14,8 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
-import sqlalchemy
 import torch
-from alembic import command
-from handmade import add_evidence, record_run
-from mlflow.store.db.utils import _get_alembic_config, _get_latest_schema_revision
-from mlflow.store.tracking.dbmodels.initial_models import Base as InitialBase
+from handmade import OLD, add_evidence, make_old_store, record_run
 from servers import free_port, wait_until_healthy
 from test_run import carry_out, short
 
@@ -27,6 +23,7 @@ from mnist_exp import ExpectedError, data, tracking
 from mnist_exp.data import Digits
 from mnist_exp.evidence import comparison
 from mnist_exp.reporting.page import write_page
+from mnist_exp.tracking.mlflow_internals import newest_schema
 
 
 @pytest.fixture(scope="module")
@@ -166,10 +163,6 @@ def test_the_ui_of_a_moved_store_serves_its_artifacts(
         assert process.wait(30) == 0
 
 
-OLD = "0584bdc529eb"
-"""The schema of MLflow 3.0 to 3.1."""
-
-
 def revision(database: Path) -> str:
     with contextlib.closing(sqlite3.connect(database)) as connection:
         return str(connection.execute("SELECT version_num FROM alembic_version").fetchone()[0])
@@ -181,23 +174,7 @@ def old_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "mlruns"
     folder.mkdir()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address(folder))
-    engine = sqlalchemy.create_engine(address(folder))
-    InitialBase.metadata.create_all(engine)
-    config = _get_alembic_config(address(folder))
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, OLD)
-    with engine.begin() as connection:
-        connection.execute(sqlalchemy.text(
-            "INSERT INTO experiments (experiment_id, name, artifact_location, lifecycle_stage) "
-            f"VALUES (1, 'mnist_exp', '{(folder / 'artifacts').as_uri()}', 'active')"
-        ))  # fmt: skip
-        connection.execute(sqlalchemy.text(
-            "INSERT INTO runs (run_uuid, name, experiment_id, status, start_time, end_time, "
-            "lifecycle_stage, user_id) VALUES "
-            "('0123456789abcdef0123456789abcdef', 'of old', 1, 'FINISHED', 1, 2, 'active', 'me')"
-        ))  # fmt: skip
-    engine.dispose()
+    make_old_store(folder / "mlflow.db")
     return folder
 
 
@@ -210,7 +187,7 @@ def test_a_store_of_an_older_mlflow_is_kept_and_upgraded(
     copy = old_store / f"mlflow.db.{OLD}"
     assert caplog.text.count(f"kept as it was in {copy}") == 1
     assert revision(copy) == OLD
-    assert revision(old_store / "mlflow.db") == _get_latest_schema_revision() != OLD
+    assert revision(old_store / "mlflow.db") == newest_schema() != OLD
     with contextlib.closing(sqlite3.connect(copy)) as connection:
         assert connection.execute("SELECT name FROM runs").fetchall() == [("of old",)]
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}

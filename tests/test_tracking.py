@@ -1,6 +1,5 @@
 """A real store: what is written is read back, whoever else writes."""
 
-import os
 import socket
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from servers import free_port, wait_until_healthy
+from servers import mlflow_server
 from sqlalchemy import Engine, event
 
 from mnist_exp import ROOT, ExpectedError, tracking
@@ -272,18 +271,8 @@ def test_a_server_that_is_away_is_one_line_within_ten_seconds(
 @pytest.fixture
 def server(store: Path, tmp_path: Path) -> Iterator[str]:
     """A real MLflow server over a store of its own."""
-    port = free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{store}/mlflow.db"]
-    command += ["--artifacts-destination", str(tmp_path / "served")]
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with (tmp_path / "server.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
-    address = f"http://127.0.0.1:{port}"
-    wait_until_healthy(address)
-    yield address
-    process.terminate()
-    process.wait()
+    with mlflow_server(f"sqlite:///{store}/mlflow.db", tmp_path) as address:
+        yield address
 
 
 def test_a_server_works_like_the_local_store(server: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,15 +4,10 @@ The only package that knows MLflow. The store is the one that MLFLOW_TRACKING_UR
 `mlruns/mlflow.db` in the checkout, with the artifacts beside it in `mlruns/artifacts`.
 """
 
-import os
+# ruff: noqa: E402 (MLflow reads its environment when it is imported, as by each of the others)
+from mnist_exp.tracking.startup import start_up
 
-# Read by MLflow when it is imported: no telemetry, no addresses or progress bars, short retries, so
-# that a server that is away is noticed in seconds.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+start_up()
 
 from mnist_exp.tracking.archive import archive, archived_run, enter_run
 from mnist_exp.tracking.backup import back_up, restore

@@ -12,7 +12,7 @@ import zlib
 from pathlib import Path
 
 from mnist_exp import ExpectedError
-from mnist_exp.tracking import liveness
+from mnist_exp.tracking import liveness, mlflow_internals
 from mnist_exp.tracking.store import (
     connect,
     copy_database,
@@ -131,7 +131,7 @@ def _damage(database: Path) -> str:
         return str(error)
     if health != "ok":
         return str(health)
-    return "" if {"alembic_version", "experiments", "runs"} <= tables else "it is not MLflow's"
+    return "" if tables >= mlflow_internals.TABLES else "it is not MLflow's"
 
 
 def _unpack(file: Path, folder: Path) -> None:

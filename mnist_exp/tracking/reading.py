@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import re
 import tempfile
 import warnings
@@ -15,12 +14,17 @@ import numpy as np
 import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from mlflow.store.tracking.dbmodels.models import SqlMetric
-from mlflow.utils.rest_utils import http_request
 from PIL import Image
 
 from mnist_exp import ExpectedError
 from mnist_exp.tracking import liveness, names
+from mnist_exp.tracking.mlflow_internals import (
+    POINTS_PER_REQUEST,
+    RUNS_PER_REQUEST,
+    Point,
+    database_points,
+    server_points,
+)
 from mnist_exp.tracking.names import EPOCH_METRICS, RUN_COLUMNS, column_name
 from mnist_exp.tracking.store import connect, is_served, readable_errors
 
@@ -56,8 +60,6 @@ def find_run(run_id: str) -> pd.DataFrame:
 PIXELS = 60_000 * 28 * 28
 """The largest image that is read: a sheet of every digit."""
 RUNS_PER_QUERY = 1_000
-RUNS_PER_REQUEST, POINTS_PER_REQUEST = 100, 25_000
-"""Limits of MLflow's server for one request."""
 
 
 def history(
@@ -92,63 +94,35 @@ def history(
 def _points(client: MlflowClient, run_ids: list[str], keys: list[str]) -> pd.DataFrame:
     """Every point of the metrics after step 0: `run_id` and `key` as places in the lists (numbers
     take a tenth of the memory of texts), `epoch`, `value` and `time` (ms)."""
-    query, size = (
-        (_request_points, RUNS_PER_REQUEST) if is_served() else (_query_points, RUNS_PER_QUERY)
+    ask, size = (
+        (_server_points, RUNS_PER_REQUEST) if is_served() else (database_points, RUNS_PER_QUERY)
     )
     columns = ["run_id", "key", "epoch", "value", "time"]
     run_places = {run_id: place for place, run_id in enumerate(run_ids)}
     key_places = {key: place for place, key in enumerate(keys)}
     chunks = []
     for start in range(0, len(run_ids), size):
-        found = query(client, run_ids[start : start + size], keys)
-        chunk = pd.DataFrame(found, columns=columns)
-        chunk["run_id"], chunk["key"] = (
-            chunk["run_id"].map(run_places),
-            chunk["key"].map(key_places),
-        )
+        points = ask(client, run_ids[start : start + size], keys)
+        chunk = pd.DataFrame(points, columns=columns)
+        chunk["run_id"] = chunk["run_id"].map(run_places)
+        chunk["key"] = chunk["key"].map(key_places)
         chunks.append(chunk[chunk["epoch"] > 0])
     return pd.concat(chunks) if chunks else pd.DataFrame(columns=columns)
 
 
-Point = tuple[str, str, int, float, int]
-
-
-def _query_points(client: MlflowClient, run_ids: list[str], keys: list[str]) -> list[Point]:
-    # The client has no call for several runs. The store has one, which makes an object of each
-    # point: reading takes five times as long.
-    m = SqlMetric
-    columns = (m.run_uuid, m.key, m.step, m.value, m.timestamp, m.is_nan)
-    with client._tracking_client.store.ManagedSessionMaker() as session:
-        found = session.query(*columns).filter(m.run_uuid.in_(run_ids), m.key.in_(keys))
-        return [
-            (run_id, key, step, math.nan if is_nan else value, time)
-            for run_id, key, step, value, time, is_nan in found.order_by(m.timestamp)
-        ]
-
-
-def _request_points(client: MlflowClient, run_ids: list[str], keys: list[str]) -> list[Point]:
-    return [
-        (run_id, key, step, value, time)
-        for key in keys
-        for run_id, step, value, time in _request(client, run_ids, key)
-    ]
-
-
-def _request(
-    client: MlflowClient, run_ids: list[str], key: str
-) -> list[tuple[str, int, float, int]]:
-    """Run, step, value and time (ms) of each point of a metric, from a tracking server."""
-    reply = http_request(
-        client._tracking_client.store.get_host_creds(),
-        "/ajax-api/2.0/mlflow/metrics/get-history-bulk", "GET",
-        params=[("metric_key", key), *(("run_id", run_id) for run_id in run_ids)],
-    )  # fmt: skip
-    found = [(p["run_id"], p["step"], p["value"], p["timestamp"]) for p in reply.json()["metrics"]]
-    if len(found) < POINTS_PER_REQUEST:
-        return found
-    # Cut off by the server.
-    points = ((run, point) for run in run_ids for point in client.get_metric_history(run, key))
-    return [(run, point.step, point.value, point.timestamp) for run, point in points]
+def _server_points(client: MlflowClient, run_ids: list[str], keys: list[str]) -> list[Point]:
+    """Every point of the metrics, through a tracking server."""
+    points: list[Point] = []
+    for key in keys:
+        some = server_points(client, run_ids, key)
+        if len(some) >= POINTS_PER_REQUEST:  # the server has cut them off
+            some = [
+                (run_id, key, point.step, point.value, point.timestamp)
+                for run_id in run_ids
+                for point in client.get_metric_history(run_id, key)
+            ]
+        points += some
+    return points
 
 
 def table(run_id: str, name: str) -> pd.DataFrame | None:

@@ -18,26 +18,16 @@ from urllib.parse import quote, unquote
 
 import mlflow
 import requests
-from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from mlflow.store.db.utils import (
-    _get_alembic_config,
-    _get_latest_schema_revision,
-    _get_schema_version,
-    _upgrade_db,
-)
-from mlflow.store.model_registry.dbmodels.models import SqlModelVersion
-from mlflow.store.tracking.dbmodels.models import SqlExperiment, SqlLoggedModel, SqlRun
-from mlflow.utils.file_utils import local_file_uri_to_path
-from sqlalchemy import NullPool, Pool, create_engine, event, func, text, update
+from sqlalchemy import NullPool, create_engine, func, text, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from mnist_exp import ROOT, ExpectedError
 from mnist_exp.common import interrupts
-from mnist_exp.tracking import liveness
+from mnist_exp.tracking import liveness, mlflow_internals
 
 log = logging.getLogger(__name__)
 
@@ -46,13 +36,6 @@ PAGES = "mnist_exp reports"
 DEFAULT_FOLDER = ROOT / "mlruns"
 ANSWER = 4.0
 """Seconds that a tracking server has to say that it is there."""
-PLACES = (
-    SqlExperiment.artifact_location, SqlRun.artifact_uri, SqlLoggedModel.artifact_location,
-    SqlModelVersion.source, SqlModelVersion.storage_location,
-)  # fmt: skip
-"""Where the database holds addresses of artifacts."""
-for noisy in ("mlflow", "alembic"):  # what goes wrong is raised as well as logged
-    logging.getLogger(noisy).setLevel(logging.CRITICAL)
 
 
 def tracking_uri() -> str:
@@ -101,12 +84,6 @@ def readable_errors() -> Iterator[None]:
         kind = UnreachableError if _may_come_back(error) else ExpectedError
         raise kind(f"{message} (MLFLOW_TRACKING_URI names another)") from error
     interrupts.check()
-
-
-# An interrupt within a transaction can leave it open, and the store locked, also for the one who
-# would say that the run has ended, until SQLite gives up waiting. So it waits for its end.
-event.listen(Pool, "checkout", lambda *_: interrupts.hold())
-event.listen(Pool, "checkin", lambda *_: interrupts.release())
 
 
 def _may_come_back(error: Exception) -> bool:
@@ -189,11 +166,10 @@ def bring_home(uri: str, database: Path, experiment: str) -> None:
     old, new = client.get_experiment(experiment).artifact_location, _artifacts(database)
     if old == new or not old.startswith("file:"):
         return
-    if not (database.parent / "artifacts").is_dir() and Path(local_file_uri_to_path(old)).is_dir():
+    if not (database.parent / "artifacts").is_dir() and mlflow_internals.local_path(old).is_dir():
         return  # the database alone was copied
-    with client._tracking_client.store.ManagedSessionMaker(read_only=False) as session:
-        column: Any
-        for column in PLACES:
+    with mlflow_internals.database(client, write=True) as session:
+        for column in mlflow_internals.ADDRESSES:
             inside: Any = column.startswith(f"{old}/", autoescape=True)
             moved = new + func.substr(column, len(old) + 1)
             session.execute(
@@ -221,10 +197,10 @@ def upgrade(uri: str, database: Path | None) -> None:
     if is_served() or (database and not database.exists()):
         return
     engine = create_engine(uri, poolclass=NullPool)
-    current = _get_schema_version(engine)
-    if current in (None, _get_latest_schema_revision()):
+    current = mlflow_internals.schema_of(engine)
+    if current in (None, mlflow_internals.newest_schema()):
         return
-    if current not in _known_revisions():
+    if current not in mlflow_internals.known_schemas():
         raise ExpectedError(
             f"{database or 'the tracking database'} was written by a newer MLflow (schema "
             f"{current}) than is installed, {mlflow.__version__}: update the environment, or name "
@@ -238,7 +214,7 @@ def upgrade(uri: str, database: Path | None) -> None:
     # A copy that is there already may be the only whole one, of an upgrade that was interrupted.
     copy = free(database.with_name(f"{database.name}.{current}"))
     copy_database(database, copy)
-    _upgrade_db(engine)
+    mlflow_internals.upgrade_schema(engine)
     log.warning("the store was of an older MLflow: it is upgraded, and kept as it was in %s", copy)
 
 
@@ -246,11 +222,6 @@ def free(path: Path) -> Path:
     """`path`, or the first of `path`-2, -3, ... that is not there."""
     others = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
     return next(place for place in itertools.chain([path], others) if not place.exists())
-
-
-def _known_revisions() -> set[str]:
-    script = ScriptDirectory.from_config(_get_alembic_config(db_url=""))
-    return {revision.revision for revision in script.walk_revisions()}
 
 
 def copy_database(database: Path, copy: Path) -> None:

@@ -1,26 +1,23 @@
-"""The MLflow UI: its addresses, and what it shows first.
+"""The MLflow UI: its addresses, and what it shows first."""
 
-Facts about MLflow 3.17.2, seen in a browser: without `workflowType` in the address the UI opens in
-its mode for language models and hides the runs; it opens a saved view from `/runs` only; it folds a
-description to its first line.
-"""
-
-import base64
-import json
 import re
-import time
-import zlib
 from pathlib import Path
 
 from mnist_exp.tracking import names
+from mnist_exp.tracking.mlflow_internals import (
+    MACHINE_LEARNING,
+    VIEW_TAG,
+    saved_view,
+    view_state,
+)
 from mnist_exp.tracking.store import is_served, open_store, tracking_uri
 from mnist_exp.tracking.writing import keep_page
 
 PORT = 5000
-MACHINE_LEARNING = "workflowType=machine_learning"
 VIEW = "iterations"
 REPORT = "comparison report"
-VIEW_TAG = "mlflow.sharedViewState."
+CHARTS = {"train": True, "test": True, "Model metrics": False, "System metrics": False}
+"""Sections of the charts, unfolded or not."""
 
 DESCRIPTION = """\
 Iterations of a small MNIST classifier, one file each in `experiments/`.
@@ -63,9 +60,10 @@ def prepare(last_epochs: int, page: Path | None = None) -> str:
     path = f"/#/experiments/{experiment}/runs?{MACHINE_LEARNING}&viewStateShareKey={VIEW}"
     run_table = f"{path}&compareRunsMode=TABLE"
     tags = client.get_experiment(experiment).tags
-    view = _packed(_view_state(last_epochs))
-    if view not in tags.get(f"{VIEW_TAG}{VIEW}", ""):
-        client.set_experiment_tag(experiment, f"{VIEW_TAG}{VIEW}", _saved_view(view))
+    # By a metric, since the UI sorts parameters and names as text: model 10 before model 2.
+    state = view_state(_columns(last_epochs), "metrics.`model`", CHARTS)
+    if state not in tags.get(f"{VIEW_TAG}{VIEW}", ""):
+        client.set_experiment_tag(experiment, f"{VIEW_TAG}{VIEW}", saved_view(VIEW, state))
     description = _description(last_epochs)
     current = tags.get(names.DESCRIPTION, description)
     report = keep_page(REPORT, page) if page else None
@@ -100,39 +98,3 @@ def _columns(last_epochs: int) -> dict[str, int]:
         "params.`split`": 100,
         "tags.`overrides`": 110,
     }
-
-
-def _view_state(last_epochs: int) -> dict[str, object]:
-    """What the saved view shows, as the UI itself writes it."""
-    columns = _columns(last_epochs)
-    headings = {"train": True, "test": True, "Model metrics": False, "System metrics": False}
-    sections = [
-        {"uuid": name, "name": name, "display": display, "isReordered": True, "deleted": False,
-         "isGenerated": True}
-        for name, display in headings.items()
-    ]  # fmt: skip
-    return {
-        # A metric, since the UI sorts parameters and names as text: model 10 before model 2.
-        "orderByKey": "metrics.`model`", "orderByAsc": True, "searchFilter": "",
-        "startTime": "ALL", "lifecycleFilter": "Active", "datasetsFilter": [],
-        "modelVersionFilter": "All Runs", "selectedColumns": list(columns),
-        "columnOrder": ["attributes.`Run Name`", *columns], "columnWidths": columns,
-        "runsHiddenMode": "FIRST_20_RUNS", "viewMaximized": False, "runListHidden": False,
-        "isAccordionReordered": True, "useGroupedValuesInCharts": True, "hideEmptyCharts": True,
-        "groupBy": None, "groupsExpanded": {}, "compareRunCharts": [],
-        "compareRunSections": sections,
-        "globalLineChartConfig": {
-            "xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": "",
-        },
-    }  # fmt: skip
-
-
-def _packed(state: dict[str, object]) -> str:
-    packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
-    return f"deflate;{packed}"
-
-
-def _saved_view(packed: str) -> str:
-    """A view, in the form in which the UI keeps one."""
-    now = round(time.time() * 1000)
-    return json.dumps({"name": VIEW, "createdAt": now, "updatedAt": now, "state": packed})

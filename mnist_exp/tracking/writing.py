@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import json
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,24 +17,15 @@ from mlflow.data.numpy_dataset import from_numpy
 from mlflow.entities import LoggedModelStatus, Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
-from mlflow.tracking import fluent
-from mlflow.utils import requirements_utils
 
 from mnist_exp import ExpectedError
 from mnist_exp.common import interrupts
-from mnist_exp.tracking import liveness, names
+from mnist_exp.tracking import liveness, mlflow_internals, names
 from mnist_exp.tracking.store import PAGES, connect, experiment_id, readable_errors, tracking_uri
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor, nn
-
-# MLflow would end a run as FINISHED when the process exits, whatever became of it.
-atexit.unregister(fluent._safe_end_run)
-
-# To say whether the environment has the torch that it has, it would read the list of the files of
-# every installed package: a second at the end of each run.
-requirements_utils._MODULES_TO_PACKAGES = {}  # type: ignore[assignment]
 
 
 @contextlib.contextmanager
@@ -177,9 +166,8 @@ class RunWriter:
         objects = table.astype(object).where(table.notna(), None)
         mlflow.log_text(objects.to_json(orient="split", index=False), kept.json)
         client = MlflowClient(tracking_uri())
-        shown = json.loads(client.get_run(self.run_id).data.tags.get(names.TABLES_SHOWN, "[]"))
-        if (entry := {"path": kept.json, "type": "table"}) not in shown:
-            mlflow.set_tag(names.TABLES_SHOWN, json.dumps([*shown, entry]))
+        shown = client.get_run(self.run_id).data.tags.get(names.TABLES_SHOWN, "[]")
+        mlflow.set_tag(names.TABLES_SHOWN, mlflow_internals.with_table(shown, kept.json))
         mlflow.log_text(table.to_csv(index=False), kept.csv)
 
     @readable_errors()
