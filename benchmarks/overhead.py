@@ -24,10 +24,11 @@ MOST_SHARE, MOST_ENDS, MOST_FIRST, MOST_HELP, MOST_CHECK = 0.01, 3.0, 6.0, 0.3, 
 
 BARE = f"""
 import dataclasses, time, torch
-from mnist_exp import collect_rarely, data
+from mnist_exp import data
+from mnist_exp.common import startup
 from mnist_exp.notebook import loading
 from mnist_exp.training.loop import Training
-collect_rarely()
+startup.of_command()
 own = dataclasses.replace(loading.load_iteration({MODEL}).recipe, epochs=1)
 for result in Training(own, *data.load(), seed=1, device=torch.device("cpu")).epochs():
     print(result.ended - result.seconds, result.ended)

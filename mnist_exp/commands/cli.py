@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from mnist_exp import ExpectedError, collect_rarely
+from mnist_exp import ExpectedError
 from mnist_exp.commands import arguments
 from mnist_exp.commands.arguments import (
     Command,
@@ -28,7 +28,7 @@ from mnist_exp.commands.arguments import (
     WholeNumber,
     WholeNumbers,
 )
-from mnist_exp.common import interrupts
+from mnist_exp.common import interrupts, startup
 from mnist_exp.common.words import counted
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def command(function: Command) -> Command:
 
 def main(words: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    collect_rarely()
+    startup.of_command()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("mnist_exp").setLevel(logging.INFO)
     words = sys.argv[1:] if words is None else words

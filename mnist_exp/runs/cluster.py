@@ -1,5 +1,6 @@
 """The workers of a sweep: processes of this machine, or a dask cluster that is there already."""
 
+import logging
 import os
 import signal
 from collections.abc import Iterator
@@ -16,6 +17,9 @@ CONNECT = "10s"
 def connect(scheduler: str, workers: int | None) -> Iterator[Client]:
     """A client of the cluster of `scheduler`, or of `workers` processes of this machine (one per
     core if None) that end with the block. Raises ExpectedError when it cannot be reached."""
+    logging.getLogger("distributed").setLevel(logging.ERROR)
+    # It has a level of its own, and logs a traceback about a scheduler that we say is lost.
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     if not scheduler:
         # Ctrl-C is for the sweep alone: its workers inherit that they ignore it.
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -12,8 +12,8 @@ import sys
 import threading
 from dataclasses import dataclass
 
-from mnist_exp import ExpectedError, collect_rarely, data
-from mnist_exp.common import interrupts
+from mnist_exp import ExpectedError, data
+from mnist_exp.common import interrupts, startup
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Job:
 
 def main() -> int:
     """Train one job; returns the exit code: 0, 2 for an expected failure, 130 when stopped."""
-    collect_rarely()
+    startup.of_command()
     interrupts.listen()
     request = json.loads(sys.stdin.readline())
     threading.Thread(target=_stop_with_stdin, daemon=True).start()

@@ -5,7 +5,6 @@ lost takes its training with it, and the scheduler gives the job to another.
 """
 
 import dataclasses
-import logging
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -27,9 +26,6 @@ from mnist_exp.runs.job import Job
 from mnist_exp.runs.worker import PATIENCE, JobResult
 from mnist_exp.showing import tables
 
-logging.getLogger("distributed").setLevel(logging.ERROR)
-# It has a level of its own, and logs a traceback about a scheduler that we say is lost.
-logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
 JOB = "mnist_exp.runs.job"
 
 

@@ -5,13 +5,11 @@ Colours mean the same in every figure, and are told apart by colour-blind reader
 
 from typing import Any
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
 
 from mnist_exp.common.words import percent
 from mnist_exp.recipe import Target
 
-mpl.use("Agg")  # another would look for a screen
 TRAIN, HELD_OUT, PASS, FAIL = "#0173b2", "#de8f05", "#029e73", "#d55e00"
 """The first of seaborn's palette `colorblind`."""
 INK, GREY, PAPER = "#222222", "#8a8a8a", "#fffffe"

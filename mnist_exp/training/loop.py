@@ -19,8 +19,6 @@ from mnist_exp.recipe import PIXELS, ExponentialAverage, Recipe
 from mnist_exp.training import classifier, faster
 from mnist_exp.training.classifier import Classifier
 
-faster.keep_memory()
-
 
 @dataclass(frozen=True)
 class Score:
@@ -81,6 +79,7 @@ class Training:
     def __init__(
         self, recipe: Recipe, train: Digits, evaluation: Digits, *, seed: int, device: torch.device
     ) -> None:
+        faster.keep_memory()
         torch.backends.cudnn.deterministic = True
         self.recipe = recipe
         self.seed = seed

@@ -1,0 +1,42 @@
+"""What is set once in a process, before anything else happens in it.
+
+- Whoever imports the package: how long torch's threads wait (`at_import`).
+- Whoever imports `tracking`: how MLflow behaves (`tracking.startup.start_up`).
+- A command, and each training of a sweep, which is one: when Python looks for garbage, and what it
+  knows of a screen (`of_command`).
+
+Elsewhere nothing is set by an import alone: a `Training` asks for memory to be kept when it is
+made, and a cluster for silence when it is connected to.
+"""
+
+import atexit
+import gc
+import os
+
+
+def at_import() -> None:
+    """Let torch's threads spin for a thousand rounds while they wait for each other.
+
+    By default they spin for so long that beside another busy process an epoch takes up to fifty
+    times as long, and without spinning at all a quiet epoch takes a third longer. Read when torch
+    is first imported.
+    """
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+
+def of_command() -> None:
+    """For a process that does one thing and ends."""
+    _collect_rarely()
+    # As set by a notebook for itself, it may name what is not installed here; matplotlib would
+    # refuse to be imported. No figure needs a screen.
+    os.environ.pop("MPLBACKEND", None)
+
+
+def _collect_rarely() -> None:
+    """Look for garbage less often, and not at the end.
+
+    The libraries are millions of objects that stay, and Python looks through them again and again
+    for cycles that nobody uses: a quarter of a start, and seconds after the last line.
+    """
+    gc.set_threshold(100_000)
+    atexit.register(gc.freeze)

@@ -1,0 +1,75 @@
+"""What is set once in a process: for whoever imports the package, and for commands."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def says(code: str, **environment: str) -> str:
+    """What a new process prints that runs the code, with `environment` added to its own."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True,
+        env=os.environ | environment, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_torch_is_told_how_long_its_threads_spin_unless_a_user_has() -> None:
+    code = "import mnist_exp, os; print(os.environ['GOMP_SPINCOUNT'])"
+    assert says(f"import os; os.environ.pop('GOMP_SPINCOUNT', 0); {code}") == "1000"
+    assert says(code, GOMP_SPINCOUNT="7") == "7"
+
+
+def test_an_import_changes_nothing_else() -> None:
+    code = """
+import atexit, gc, logging, os, sys
+before = dict(os.environ), gc.get_threshold(), atexit._ncallbacks()
+import mnist_exp, mnist_exp.recipe, mnist_exp.notebook.entries, mnist_exp.evidence.effect
+import mnist_exp.common.interrupts, mnist_exp.commands.cli
+after = dict(os.environ), gc.get_threshold(), atexit._ncallbacks()
+assert before == after, (before, after)
+print(sorted({"torch", "mlflow", "matplotlib", "distributed"} & set(sys.modules)))
+"""
+    assert says(code, GOMP_SPINCOUNT="1000") == "[]"
+
+
+@pytest.mark.parametrize("screen", ["", ":99"])  # none, and one that is not there
+def test_figures_are_drawn_and_logged_without_a_screen(
+    screen: str, store: Path, tmp_path: Path
+) -> None:
+    code = f"""
+import sys
+import pandas as pd
+from pathlib import Path
+from mnist_exp import tracking
+from mnist_exp.reporting.pictures import Picture, write_figures
+from mnist_exp.notebook import loading
+from mnist_exp.showing import iterations, one_run
+from mnist_exp.tracking import names
+columns = ["train_accuracy", "test_accuracy", "train_loss", "test_loss"]
+history = pd.DataFrame({{"epoch": [1, 2]}} | dict.fromkeys(columns, [0.5, 0.6]))
+curves = one_run.curves(history, "test", loading.load_target())
+with tracking.start_run("drawn", {{}}, {{}}) as run:
+    run.log_figure(curves, names.Figure.CURVES)
+write_figures([Picture("curves", curves, "", "")], Path({str(tmp_path)!r}), ["svg", "png"])
+print("tkinter" in sys.modules)
+"""
+    assert says(code, MPLBACKEND="TkAgg", DISPLAY=screen) == "False"
+    (logged,) = (store / "artifacts").rglob("curves.png")
+    for png in (logged, tmp_path / "curves.png"):
+        assert png.read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in (tmp_path / "curves.svg").read_text()
+
+
+def test_a_command_in_a_notebook_draws_where_the_notebook_could_not() -> None:
+    """A kernel names a backend of its own for matplotlib, and hands it to what it starts."""
+    draw = "from mnist_exp.showing import style; print('imported')"
+    code = f"""
+from mnist_exp.common import startup
+startup.of_command()
+{draw}"""
+    assert says(code, MPLBACKEND="module://not_installed_here.backend") == "imported"
