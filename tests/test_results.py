@@ -1,6 +1,7 @@
 """The record in the repository: written from a store, entered into another."""
 
 import dataclasses
+import re
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from mnist_exp import ExpectedError, recipe, tracking
 from mnist_exp.commands.cli import main
 from mnist_exp.evidence import comparison
 from mnist_exp.notebook import candidates, code_hash, entries
+from mnist_exp.notebook.entries import EXPERIMENTS
 from mnist_exp.reporting import enter
 from mnist_exp.reporting.enter import Imported, enter_runs
 from mnist_exp.reporting.publish import END, MARK, publish, write_summary
@@ -58,12 +60,31 @@ def test_what_travels_with_git(published: Path) -> None:
     assert not (published / "results.new").exists()
 
 
+def test_the_results_are_a_short_page_that_leads_to_the_others(published: Path) -> None:
+    pages = [published / "RESULTS.md", *(published / "results").glob("*.md")]
+    assert len(pages) == 6
+    for page in pages:
+        links = re.findall(r"\]\((?!http)(.*?)\)", page.read_text())
+        absent = {link for link in links if not (page.parent / link).exists()}
+        assert absent <= {"../candidates.md"}, page  # it is written by hand
+    linked = re.findall(r"\(results/(\w+\.md)\)", pages[0].read_text())
+    assert sorted(linked) == sorted(page.name for page in pages[1:])
+    steps = (published / "results" / "steps.md").read_text()
+    assert "## Model 6: regularise less, and lower the learning rate" in steps
+    assert "Model 6 against 5: not enough seeds to tell" in pages[0].read_text()
+
+
+def test_the_published_page_is_short() -> None:
+    assert len((EXPERIMENTS / "RESULTS.md").read_text().splitlines()) <= 150
+
+
 @pytest.mark.usefixtures("store")
 def test_the_source_of_a_candidate_travels_along(published: Path, tmp_path: Path) -> None:
     (candidate,) = candidates.read(published / "results" / "candidates.jsonl")
     assert candidate.source == CANDIDATE
     assert (candidate.idea, candidate.nearest) == ("idea 4", 4)
-    assert candidate.code_sha256[:7] in (published / "RESULTS.md").read_text()
+    listed = (published / "results" / "candidates.md").read_text()
+    assert f"| {candidate.code_sha256[:7]} |" in listed
     enter_runs(published)
     (entered,) = tracking.runs().query("split == 'validation'")["run_id"]
     assert tracking.source(entered, 4) == CANDIDATE

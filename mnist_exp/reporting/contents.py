@@ -235,10 +235,10 @@ def _tried(comparison: Comparison, candidates: int) -> str:
     trials = counted(len(comparison.trials), "run")
     return (
         f"{counted(candidates, 'recipe')} tried on the validation split, in {trials}. With those "
-        f"for the verdicts, and all that do not count, this took {comparison.core_hours:.1f} hours "
-        f"of a processor core. {tested} in all had their test digits scored: where each is written "
-        "after the scores of those before it, what the last of many reaches says less than it "
-        "would alone."
+        f"for the verdicts, the {counted(len(comparison.runs), 'run')} of the store took "
+        f"{comparison.core_hours:.1f} hours of a processor core. {tested} in all had their test "
+        "digits scored: where each is written after the scores of those before it, what the last "
+        "of many reaches says less than it would alone."
     )
 
 

@@ -54,8 +54,9 @@ def _templates(finalize: Any) -> jinja2.Environment:
     loader = jinja2.PackageLoader("mnist_exp.reporting")
     undefined = jinja2.StrictUndefined
     return jinja2.Environment(
-        loader=loader, undefined=undefined, autoescape=True, finalize=finalize
-    )
+        loader=loader, undefined=undefined, autoescape=True, finalize=finalize,
+        keep_trailing_newline=True,
+    )  # fmt: skip
 
 
 def _embedded(file: Path) -> str:

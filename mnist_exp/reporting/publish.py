@@ -24,6 +24,8 @@ from mnist_exp.reporting.contents import BestRun, Field, contents_of, summary
 from mnist_exp.reporting.page import as_markdown
 from mnist_exp.reporting.pictures import write_figures
 
+PAGES = ("steps", "candidates", "receptive_fields", "mistakes", "course_figures")
+"""What `RESULTS.md` leads to, in `results/`: a template each."""
 MARK, END = "<!-- made by make results -->", "<!-- end of what make results made -->"
 """Between these the README has its table."""
 
@@ -44,7 +46,7 @@ def publish(comparison: Comparison, folder: Path = EXPERIMENTS) -> Path:
         raise ExpectedError(
             f"{lost} published runs are not in the store, and would be lost: make import first"
         )
-    contents = dataclasses.replace(contents_of(comparison), title="Results")
+    contents = contents_of(comparison)
     # Beside the old results, which stay until the new ones are complete.
     new, results = folder / "results.new", folder / "results"
     shutil.rmtree(new, ignore_errors=True)
@@ -57,7 +59,10 @@ def publish(comparison: Comparison, folder: Path = EXPERIMENTS) -> Path:
     tried = _candidates(comparison, results / candidates.FILE.name)
     candidates.write(tried, new / candidates.FILE.name)
     write_figures(contents.pictures, new / "figures", ("png",))
-    text = as_markdown("comparison.md.j2", contents, "results/figures")
+    for name in PAGES:
+        text = as_markdown(f"{name}.md.j2", contents, "figures")
+        (new / f"{name}.md").write_text(text, encoding="utf-8")
+    text = as_markdown("results.md.j2", contents, "results/figures")
     shutil.rmtree(results, ignore_errors=True)
     new.rename(results)
     page = folder / "RESULTS.md"

@@ -49,7 +49,7 @@ def accuracy_by_seed(runs: pd.DataFrame, history: pd.DataFrame, target: Target) 
             line = {"data": own, "x": "epoch", "y": f"{part}_accuracy", "ax": axes, "color": colour}
             many = own["seed"].nunique() > MOST_LINES
             if not many:
-                sns.lineplot(**line, units="run_id", estimator=None, linewidth=0.6, alpha=0.5)
+                sns.lineplot(**line, units="seed", estimator=None, linewidth=0.6, alpha=0.5)
             band = ("pi", 100) if many else None
             sns.lineplot(**line, errorbar=band, linewidth=1.8)
         bar(axes, target, label=number == 0)
@@ -75,28 +75,32 @@ def price(verdicts: pd.DataFrame, target: Target, public: pd.DataFrame) -> Figur
     figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
     axes = figure.subplots()
     points = verdicts.dropna(subset="worst_accuracy")
+    _draw_verdicts(axes, points)
+    _draw_public(axes, public)
+    _draw_frontier(axes, points)
+    _draw_limits(axes, target)
+    axes.set(
+        xscale="log", xlabel="parameters",
+        ylabel=f"worst test accuracy\nof the last {target.last_epochs} epochs",
+    )  # fmt: skip
+    if len(points):
+        _frame(axes, points, target, public)
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=2, symbol=" %"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.legend(frameon=False, fontsize=8, loc="lower left")
+    sns.despine(ax=axes)
+    return figure
+
+
+def _draw_verdicts(axes: Axes, points: pd.DataFrame) -> None:
+    """A mark for each iteration, with its number."""
     for met, colour, marker in ((True, PASS, "o"), (False, FAIL, "X")):
-        own = points[points["met"] == met]
+        alike = points[points["met"] == met]
         axes.scatter(
-            own["parameters"], own["worst_accuracy"], color=colour, marker=marker, s=60,
+            alike["parameters"], alike["worst_accuracy"], color=colour, marker=marker, s=60,
             zorder=3 + met, label=f"iteration, {'' if met else 'not '}met on every seed",
         )  # fmt: skip
-    axes.scatter(
-        public["parameters"], public["lowest"], color=GREY, marker="D", s=28, facecolors="none",
-        label="public, one seed",
-    )  # fmt: skip
-    references: Any = public.itertuples()
-    for row in references:
-        owner = row.source.partition("/")[0]
-        axes.annotate(
-            owner, (row.parameters, row.lowest), textcoords="offset points", color=GREY,
-            xytext=(-5, 4), ha="right", fontsize=7,
-        )  # fmt: skip
-    best = frontier(points)
-    axes.step(
-        best["parameters"], best["worst_accuracy"], where="post", color=GREY, linewidth=1.2,
-        label="frontier of the iterations",
-    )  # fmt: skip
     rows: Any = points.sort_values("worst_accuracy").itertuples()
     for place, row in enumerate(rows):
         side = 1 if place % 2 else -1  # neighbours would cover each other's number
@@ -104,44 +108,64 @@ def price(verdicts: pd.DataFrame, target: Target, public: pd.DataFrame) -> Figur
             f"{row.model}", (row.parameters, row.worst_accuracy), textcoords="offset points",
             xytext=(9 * side, 3 if row.met else -9), ha="center", fontsize=8,
         )  # fmt: skip
+
+
+def _draw_public(axes: Axes, public: pd.DataFrame) -> None:
+    """A mark for each public result, with the name of its owner."""
+    axes.scatter(
+        public["parameters"], public["lowest"], color=GREY, marker="D", s=28, facecolors="none",
+        label="public, one seed",
+    )  # fmt: skip
+    rows: Any = public.itertuples()
+    for row in rows:
+        owner = row.source.partition("/")[0]
+        axes.annotate(
+            owner, (row.parameters, row.lowest), textcoords="offset points", color=GREY,
+            xytext=(-5, 4), ha="right", fontsize=7,
+        )  # fmt: skip
+
+
+def _draw_frontier(axes: Axes, points: pd.DataFrame) -> None:
+    best = frontier(points)
+    axes.step(
+        best["parameters"], best["worst_accuracy"], where="post", color=GREY, linewidth=1.2,
+        label="frontier of the iterations",
+    )  # fmt: skip
+
+
+def _draw_limits(axes: Axes, target: Target) -> None:
+    """The accuracy and the parameters that the target asks for, as lines."""
     bar(axes, target, label=True)
     axes.axvline(target.parameters_below, color=INK, linestyle=":", linewidth=1)
     axes.annotate(
         f"{target.parameters_below:,} parameters", (target.parameters_below, 0), fontsize=8,
         xycoords=("data", "axes fraction"), textcoords="offset points", xytext=(4, 4),
     )  # fmt: skip
-    axes.set(
-        xscale="log", xlabel="parameters",
-        ylabel=f"worst test accuracy\nof the last {target.last_epochs} epochs",
-    )  # fmt: skip
-    if len(points):
-        near = points[
-            (points["parameters"] <= NEAR["parameters"] * target.parameters_below)
-            & (points["worst_accuracy"] >= target.test_accuracy - NEAR["accuracy"])
-        ]
-        shown = points if near.empty else near
-        far = ", ".join(map(str, points["model"].drop(shown.index)))
-        if far:
-            axes.annotate(
-                f"off the scale: {far}", (target.parameters_below, 0), ha="right", fontsize=8,
-                xycoords=("data", "axes fraction"), textcoords="offset points", xytext=(-4, 4),
-            )  # fmt: skip
-        heights = pd.concat([shown["worst_accuracy"], public["lowest"]])
-        low = min(heights.min(), target.test_accuracy)
-        high = max(heights.max(), target.test_accuracy)
-        spread = max(high - low, 0.001)
-        axes.set_ylim(low - 0.3 * spread, high + 0.2 * spread)
-        sizes = pd.concat([shown["parameters"], public["parameters"]])
-        fewest, most = sizes.min(), sizes.max()
-        axes.set_xlim(0.8 * fewest, 1.4 * max(most, target.parameters_below))
-        steps = (1,) if most > 20 * fewest else (1, 2, 4, 6, 8)
-        axes.xaxis.set_major_locator(LogLocator(subs=steps))
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=2, symbol=" %"))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.legend(frameon=False, fontsize=8, loc="lower left")
-    sns.despine(ax=axes)
-    return figure
+
+
+def _frame(axes: Axes, points: pd.DataFrame, target: Target, public: pd.DataFrame) -> None:
+    """Scale the axes to what is near the target, if anything is, and name what is far from it."""
+    near = points[
+        (points["parameters"] <= NEAR["parameters"] * target.parameters_below)
+        & (points["worst_accuracy"] >= target.test_accuracy - NEAR["accuracy"])
+    ]
+    shown = points if near.empty else near
+    far = ", ".join(map(str, points["model"].drop(shown.index)))
+    if far:
+        axes.annotate(
+            f"off the scale: {far}", (target.parameters_below, 0), ha="right", fontsize=8,
+            xycoords=("data", "axes fraction"), textcoords="offset points", xytext=(-4, 4),
+        )  # fmt: skip
+    heights = pd.concat([shown["worst_accuracy"], public["lowest"]])
+    low = min(heights.min(), target.test_accuracy)
+    high = max(heights.max(), target.test_accuracy)
+    spread = max(high - low, 0.001)
+    axes.set_ylim(low - 0.3 * spread, high + 0.2 * spread)
+    sizes = pd.concat([shown["parameters"], public["parameters"]])
+    fewest, most = sizes.min(), sizes.max()
+    axes.set_xlim(0.8 * fewest, 1.4 * max(most, target.parameters_below))
+    steps = (1,) if most > 20 * fewest else (1, 2, 4, 6, 8)
+    axes.xaxis.set_major_locator(LogLocator(subs=steps))
 
 
 def frontier(verdicts: pd.DataFrame) -> pd.DataFrame:
