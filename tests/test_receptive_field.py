@@ -9,13 +9,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import REFERENCE
+from measured_field import measured_field
 from torch import Tensor, nn
 
 from mnist_exp.notebook import loading
+from mnist_exp.training import receptive_field
 from mnist_exp.training.receptive_field import (
     Axis,
     ReceptiveFieldError,
-    measured_field,
     output_field,
     receptive_field_table,
 )
@@ -206,6 +207,18 @@ def test_what_cannot_be_followed_is_an_error_that_names_the_layer(name: str) -> 
     module, named = NOT_FOLLOWED[name]
     with pytest.raises(ReceptiveFieldError, match=named):
         receptive_field_table(module, IMAGE)
+
+
+def test_a_receptive_field_as_a_run_records_it() -> None:
+    square = receptive_field.of_network(conv(1, 2, 5), IMAGE)
+    assert (square.size, str(square)) == ((5, 5), "5")
+    oblong = receptive_field.of_network(conv(1, 2, (3, 5)), IMAGE)
+    assert (oblong.size, str(oblong)) == ((3, 5), "3x5")
+    assert oblong.table is not None
+    assert oblong.table["r_out_width"].tolist() == [1, 5]
+    unknown = receptive_field.of_network(nn.Sequential(nn.GroupNorm(1, 1)), IMAGE)
+    assert (unknown.size, unknown.table) == (None, None)
+    assert str(unknown).startswith("unknown: the receptive field cannot be followed through layer")
 
 
 def test_the_module_is_left_as_it_was() -> None:

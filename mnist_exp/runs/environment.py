@@ -12,9 +12,9 @@ import torch
 from mnist_exp import ExpectedError, augment, preprocess, views
 from mnist_exp.data import digits
 from mnist_exp.notebook import code_hash
-from mnist_exp.training import classifier, faster, loop
+from mnist_exp.training import classifier, faster, loop, torch_internals
 
-TRAINING_CODE = (augment, preprocess, digits, faster, classifier, loop, views)
+TRAINING_CODE = (augment, preprocess, views, digits, classifier, torch_internals, faster, loop)
 """The modules that take part in a training."""
 
 CPUINFO = Path("/proc/cpuinfo")

@@ -1,7 +1,7 @@
 """The same training, faster: memory that is kept, a memory format, cheaper dropout masks, and batch
 normalisation that is as exact in that format as in the usual one.
 
-What is here changes no distribution: tests compare each part with torch's own.
+Nothing here changes a distribution: tests compare each part with torch's own.
 """
 
 import ctypes
@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from mnist_exp.training import torch_internals
 
 
 def keep_memory() -> None:
@@ -37,13 +39,21 @@ class Dropout(nn.Dropout):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        kept = round((1 - self.p) * 2**16)
+        size = x.numel()
+        kept = round((1 - self.p) * 2**16)  # of 2**16 equally probable numbers
         if not self.training or x.device.type != "cpu" or kept in (0, 2**16):
             return super().forward(x)
-        numbers = np.random.SFC64(int(torch.randint(2**62, ()))).random_raw(-(-x.numel() // 4))
-        bits = torch.from_numpy(numbers.view(np.int16))[: x.numel()]
-        mask = torch.lt(bits, kept - 2**15, out=torch.empty(x.numel(), dtype=x.dtype))
-        return x * mask.mul_(2**16 / kept).as_strided_(x.shape, torch.empty_like(x).stride())
+        # Each number of 64 bits decides on four elements; rounded up, there are enough of them.
+        generator = np.random.SFC64(int(torch.randint(2**62, ())))
+        numbers = generator.random_raw(-(-size // 4))  # uint64 (size / 4,)
+        bits = torch.from_numpy(numbers.view(np.int16))[:size]  # int16 (size,)
+        # As signed numbers the 2**16 begin at -2**15, so that `kept` of them lie below this bound.
+        bound = kept - 2**15
+        mask = torch.lt(bits, bound, out=torch.empty(size, dtype=x.dtype))  # 0 or 1, (size,)
+        # In the order in which x lies in memory, be it channels_last: a product of two orders would
+        # be slower, and would lie in one that the next layer may not expect.
+        strides = torch.empty_like(x).stride()
+        return x * mask.mul_(2**16 / kept).as_strided_(x.shape, strides)
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -58,7 +68,7 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         mean, variance, seen = self.running_mean, self.running_var, self.num_batches_tracked
-        pixels = x.numel() // self.num_features
+        pixels = x.numel() // self.num_features  # of a channel: N * H * W
         exactly = (
             self.training and x.device.type == "cpu" and x.dtype == torch.float32
             and x.is_contiguous(memory_format=torch.channels_last) and pixels > 1
@@ -70,6 +80,7 @@ class BatchNorm2d(nn.BatchNorm2d):
         bias = x.new_zeros(self.num_features) if self.bias is None else self.bias
         y: Tensor
         y, batch_mean, batch_variance = _BatchNormalise.apply(x, weight, bias, self.eps)
+        # As torch does: a moving average, of the unbiased variance.
         mean.lerp_(batch_mean, self.momentum)
         variance.lerp_(batch_variance * pixels / (pixels - 1), self.momentum)
         seen.add_(1)
@@ -82,14 +93,17 @@ class _BatchNormalise(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Any:
-        rows = _rows(x)
+        rows = _rows(x)  # (M, times * C)
         times = rows.shape[1] // len(weight)
-        means, variances = torch.batch_norm_update_stats(_images(rows), None, None, 0.0)
-        means, variances = means.view(times, -1), variances.view(times, -1)
-        mean = means.mean(0)
-        variance = variances.mean(0) + (means - mean).square().mean(0)
+        means, variances = torch_internals.channel_statistics(_images(rows))
+        means, variances = means.view(times, -1), variances.view(times, -1)  # (times, C) each
+        # Of `times` groups of M pixels each, so that all weigh the same. By the law of total
+        # variance: the mean of the groups' variances, and the variance of their means.
+        mean = means.mean(0)  # (C,)
+        variance = variances.mean(0) + (means - mean).square().mean(0)  # (C,)
         inverse_std = (variance + eps).rsqrt()
         slope = weight * inverse_std
+        # weight * (x - mean) * inverse_std + bias, as one product and one sum.
         y = torch.addcmul((bias - slope * mean).repeat(times), rows, slope.repeat(times))
         ctx.save_for_backward(x, weight, mean, inverse_std)
         ctx.mark_non_differentiable(mean, variance)
@@ -101,12 +115,13 @@ class _BatchNormalise(torch.autograd.Function):
         x, weight, mean, inverse_std = ctx.saved_tensors
         rows, dy_rows = _rows(x), _rows(dy.contiguous(memory_format=torch.channels_last))
         times = rows.shape[1] // len(weight)
-        _, dweights, dbiases = torch.ops.aten.native_batch_norm_backward(
-            _images(dy_rows), _images(rows), None, None, None,
-            mean.repeat(times), inverse_std.repeat(times), True, 0.0, [False, True, True],
-        )  # fmt: skip
-        dweight, dbias = dweights.view(times, -1).sum(0), dbiases.view(times, -1).sum(0)
+        dweights, dbiases = torch_internals.batch_norm_gradients(
+            _images(dy_rows), _images(rows), mean.repeat(times), inverse_std.repeat(times)
+        )  # (times * C,) each
+        dweight, dbias = dweights.view(times, -1).sum(0), dbiases.view(times, -1).sum(0)  # (C,)
         count = x.numel() // len(weight)
+        # slope * (dy - dbias / count - (x - mean) * inverse_std * dweight / count), as a multiple
+        # of x, a multiple of dy, and an offset.
         slope = weight * inverse_std
         by_x = -slope * inverse_std * dweight / count
         offset = -slope * dbias / count - by_x * mean
@@ -116,19 +131,25 @@ class _BatchNormalise(torch.autograd.Function):
 
 
 def _rows(x: Tensor) -> Tensor:
-    """(N, C, H, W) in channels_last as (N*H*W/k, k*C): k pixels a row, in the same memory."""
+    """(N, C, H, W) in channels_last as (N*H*W/k, k*C): k pixels a row, in the same memory.
+
+    k is 64, or where that does not divide N*H*W, the largest power of 2 below it that does.
+    """
     pixels = x.numel() // x.shape[1]
+    # In channels_last the C numbers of a pixel lie side by side, and pixels follow each other.
     return x.permute(0, 2, 3, 1).view(-1, x.shape[1] * math.gcd(pixels, 64))
 
 
 def _images(rows: Tensor) -> Tensor:
-    """(M, L) as images of one pixel, (M, L, 1, 1) in channels_last."""
+    """(M, L) as images of one pixel, (M, L, 1, 1), in the same memory."""
     length = rows.shape[1]
+    # An image is a row, a channel a number in it. Both other axes have one step only, for which
+    # these strides say channels_last: by them torch chooses the quick kernel.
     return rows.as_strided((*rows.shape, 1, 1), (length, 1, length, length))
 
 
 def _like(rows: Tensor, x: Tensor) -> Tensor:
-    """The inverse of `_rows`."""
+    """What `_rows` made of a tensor like `x`, as (N, C, H, W) in channels_last again."""
     n, c, h, w = x.shape
     return rows.view(n, h, w, c).permute(0, 3, 1, 2)
 
@@ -165,4 +186,6 @@ def exact_batch_norm(network: nn.Module) -> None:
     """Make each torch.nn.BatchNorm2d the one above, with the parameters that it has."""
     for module in network.modules():
         if type(module) is nn.BatchNorm2d:
+            # Only the class changes: parameters, statistics, hooks and whoever refers to the module
+            # stay, which a new module in its place would have to be given one by one.
             module.__class__ = BatchNorm2d

@@ -1,4 +1,4 @@
-"""Receptive fields: derived from the operations of any network, and measured to check that.
+"""Receptive fields, derived from the operations of any network.
 
 The arithmetic is that of Araujo, Norris and Sim, "Computing Receptive Fields of Convolutional
 Neural Networks", Distill (2019): along each axis, position i of a feature map sees the `size`
@@ -12,17 +12,17 @@ import copy
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from mnist_exp import ExpectedError
+from mnist_exp.training import torch_internals
+from mnist_exp.training.torch_internals import TorchDispatchMode
 
 COLUMNS = (
     "layer", "kernel", "r_in", "n_in", "j_in", "stride", "padding", "r_out", "n_out", "j_out",
@@ -61,11 +61,11 @@ class Axis:
 
     @property
     def centre(self) -> float:
-        """Of the first cell's field, in pixels."""
+        """The middle of the first cell's field, in pixels."""
         return self.start + (self.size - 1) / 2
 
     def seen(self, cell: int, pixels: int) -> tuple[int, int]:
-        """Of `pixels` input pixels, the first that `cell` sees and the one behind the last."""
+        """The first of `pixels` input pixels that `cell` sees, and the one behind the last."""
         first = self.start + cell * self.jump
         return max(first, 0), min(first + self.size, pixels)
 
@@ -84,6 +84,36 @@ class Row:
     after: Field
     windows: tuple[Window, Window] | None = None
     misaligned: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class ReceptiveField:
+    """What one output of a network sees: its `size` in pixels (height, width), and the `table` that
+    `receptive_field_table` makes. Both are None where the network cannot be followed, and
+    `unknown` says why.
+
+    As text it is what a run records: "28", "28x30" where height and width differ, or "unknown: "
+    and why.
+    """
+
+    size: tuple[int, int] | None = None
+    table: pd.DataFrame | None = field(default=None, repr=False, compare=False)
+    unknown: str = ""
+
+    def __str__(self) -> str:
+        if self.size is None:
+            return f"unknown: {self.unknown}"
+        height, width = self.size
+        return f"{height}" if height == width else f"{height}x{width}"
+
+
+def of_network(module: nn.Module, input_shape: Sequence[int]) -> ReceptiveField:
+    """The receptive field of `module`, for images of `input_shape` (channels, height, width)."""
+    try:
+        rows, (height, width) = _follow(module, input_shape)
+    except ReceptiveFieldError as error:
+        return ReceptiveField(unknown=str(error))
+    return ReceptiveField((height.size, width.size), _table(rows))
 
 
 def receptive_field_table(module: nn.Module, input_shape: Sequence[int]) -> pd.DataFrame:
@@ -113,7 +143,16 @@ def receptive_field_table(module: nn.Module, input_shape: Sequence[int]) -> pd.D
     Raises ReceptiveFieldError for operations that have no such description (transposed
     convolutions, interpolation, attention, normalisation over the map, ...).
     """
-    rows, _ = _follow(module, input_shape)
+    return _table(_follow(module, input_shape)[0])
+
+
+def output_field(module: nn.Module, input_shape: Sequence[int]) -> Field:
+    """The axes (height, width) of the module's output; raises as `receptive_field_table` does."""
+    return _follow(module, input_shape)[1]
+
+
+def _table(rows: Sequence[Row]) -> pd.DataFrame:
+    """The rows as `receptive_field_table` describes them."""
     axes = [pd.DataFrame([_record(row, axis) for row in rows]) for axis in (0, 1)]
     table = pd.DataFrame({"layer": [row.layer for row in rows]})
     for column in COLUMNS[1:]:
@@ -124,72 +163,6 @@ def receptive_field_table(module: nn.Module, input_shape: Sequence[int]) -> pd.D
         else:
             table[f"{column}_height"], table[f"{column}_width"] = height, width
     return table
-
-
-def output_field(module: nn.Module, input_shape: Sequence[int]) -> Field:
-    """The axes (height, width) of the module's output; raises as `receptive_field_table` does."""
-    return _follow(module, input_shape)[1]
-
-
-def measured_field(
-    module: nn.Module, input_shape: Sequence[int]
-) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The rows and the columns of the input, each as (first, behind the last), that the centre cell
-    of the output depends on, read off a gradient (float64, CPU).
-
-    Independent of the derivation above: a copy of the module gets positive weights, no biases and
-    neutral batch normalisation; maximum pooling passes on all of its window, and softmax is left
-    out, so that no path is closed or cancelled.
-    """
-    network = copy.deepcopy(module).cpu().double().eval()
-    with torch.no_grad():
-        for parameter in network.parameters():
-            # Weights that average keep the values near 1, far from the flat parts of activations.
-            parameter.fill_(1 / parameter[0].numel() if parameter.dim() > 1 else 0)
-        for layer in network.modules():
-            if isinstance(layer, nn.BatchNorm2d):
-                layer.reset_parameters()
-    image = torch.ones(1, *input_shape, dtype=torch.float64, requires_grad=True)
-    with _OpenPaths():
-        output = network(image)
-    if output.dim() == 4:
-        output = output[..., output.shape[2] // 2, output.shape[3] // 2]
-    (gradient,) = torch.autograd.grad(output.sum(), image)
-    reached = (gradient[0] != 0).any(dim=0)
-    rows, columns = (reached.any(dim=axis).nonzero().flatten().tolist() for axis in (1, 0))
-    return (rows[0], rows[-1] + 1), (columns[0], columns[-1] + 1)
-
-
-class _OpenPaths(TorchFunctionMode):
-    """Replaces what closes paths for the gradient: maximum pooling and softmax."""
-
-    def __torch_function__(
-        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        match function.__name__:
-            case "max_pool2d":
-                return _sum_pool2d(*args, **kwargs)
-            case "adaptive_max_pool2d":
-                return F.adaptive_avg_pool2d(args[0], args[1])
-            case "amax":
-                return args[0].mean(*args[1:], **kwargs)
-            case "softmax" | "log_softmax":
-                return args[0]
-        return function(*args, **kwargs)
-
-
-def _sum_pool2d(
-    x: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
-    ceil_mode: bool = False, **_: Any,
-) -> Tensor:  # fmt: skip
-    kernel, padding, dilation = _pair(kernel_size), _pair(padding), _pair(dilation)
-    stride = _pair(stride) if stride else kernel
-    # In ceil mode the last window may hang over the edge.
-    below, right = (step - 1 if ceil_mode else 0 for step in stride)
-    x = F.pad(x, (padding[1], padding[1] + right, padding[0], padding[0] + below))
-    weight = torch.ones(x.shape[1], 1, *kernel, dtype=x.dtype)
-    return F.conv2d(x, weight, stride=stride, dilation=dilation, groups=x.shape[1])
 
 
 def _pair(value: int | Sequence[int]) -> tuple[int, int]:
@@ -267,12 +240,12 @@ class _Recorder(TorchDispatchMode):
         result = function(*args, **kwargs)
         flat = [y for x in (*args, *kwargs.values()) for y in (x if isinstance(x, list) else [x])]
         inputs = [(x, field) for x in flat if isinstance(x, Tensor) and (field := self.field(x))]
-        if not inputs or function.overloadpacket.__name__ in INDEPENDENT:
+        if not inputs or torch_internals.operation(function) in INDEPENDENT:
             return result
         outputs = list(result) if isinstance(result, list | tuple) else [result]
         call = _Call(self, function, args, kwargs, inputs, outputs)
         field = call.follow()
-        if function._schema.is_mutable and self.field(args[0]) != field:
+        if torch_internals.writes_in_place(function) and self.field(args[0]) != field:
             raise call.error("writes another field into a tensor in place")
         for output in outputs:
             if not isinstance(output, Tensor):
@@ -310,14 +283,9 @@ class _Call:
     ) -> None:  # fmt: skip
         self.recorder = recorder
         self.pointwise = torch.Tag.pointwise in function.tags
-        self.operation = function.overloadpacket.__name__
+        self.operation = torch_internals.operation(function)
         self.layer = recorder.layer(self.operation.removeprefix("_").removesuffix("_with_indices"))
-        self.arguments = {
-            parameter.name: args[position]
-            if position < len(args)
-            else kwargs.get(parameter.name, parameter.default_value)
-            for position, parameter in enumerate(function._schema.arguments)
-        }
+        self.arguments = torch_internals.arguments(function, args, kwargs)
         self.fields = [field for _, field in inputs]
         self.shape = inputs[0][0].shape
         self.output = outputs[0]

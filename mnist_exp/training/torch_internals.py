@@ -1,0 +1,59 @@
+"""What torch does not promise to keep, as it is in 2.14.1.
+
+When it changes, `tests/test_torch_internals.py` says what. One more thing has no promise: the names
+of operations, by which `receptive_field` knows them; its own tests hold those against torch.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+__all__ = [
+    "TorchDispatchMode", "arguments", "batch_norm_gradients", "channel_statistics", "operation",
+    "writes_in_place",
+]  # fmt: skip
+
+
+def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean and the biased variance of each channel of images (N, C, H, W), (C,) each."""
+    means, variances = torch.batch_norm_update_stats(images, None, None, 0.0)
+    return means, variances
+
+
+def batch_norm_gradients(
+    dy: Tensor, x: Tensor, mean: Tensor, inverse_std: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The gradients of the weight and the bias of a batch normalisation of `x`, (C,) each.
+
+    `dy` is the gradient of its output, (N, C, H, W) as `x` is; `mean` and `inverse_std` are those
+    of the channels of `x`. Per channel: the sum of dy * (x - mean) * inverse_std, and that of dy.
+    """
+    of_input, of_weight, of_bias = False, True, True
+    _, dweight, dbias = torch.ops.aten.native_batch_norm_backward(
+        dy, x, None, None, None, mean, inverse_std, True, 0.0, [of_input, of_weight, of_bias]
+    )
+    return dweight, dbias
+
+
+def operation(function: Any) -> str:
+    """The name of what the dispatcher reports, as `add` for torch.ops.aten.add.Tensor."""
+    name: str = function.overloadpacket.__name__
+    return name
+
+
+def arguments(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a call that the dispatcher reports, by their names, with the defaults."""
+    return {
+        parameter.name: args[position]
+        if position < len(args)
+        else kwargs.get(parameter.name, parameter.default_value)
+        for position, parameter in enumerate(function._schema.arguments)
+    }
+
+
+def writes_in_place(function: Any) -> bool:
+    """Whether what the dispatcher reports writes to one of its arguments, as `add_` does."""
+    writes: bool = function._schema.is_mutable
+    return writes
