@@ -1,52 +1,105 @@
-"""What decides the numbers of a run beside its recipe and seed."""
+"""What is settled before a run begins, and refused."""
 
-from collections.abc import Iterator
-from pathlib import Path
+import dataclasses
+from functools import partial
 
 import pytest
+from torch import Tensor, nn
+from torch.optim import SGD
 
-from mnist_exp.runs import environment
-
-X86 = """\
-processor	: 0
-vendor_id	: AuthenticAMD
-cpu family	: 25
-model		: 97
-model name	: AMD Ryzen 9 7950X 16-Core Processor
-cpu MHz		: 4500.000
-"""
-ARM = """\
-processor	: 0
-BogoMIPS	: 243.75
-CPU implementer	: 0x41
-CPU part	: 0xd0c
-"""
+from mnist_exp import ExpectedError
+from mnist_exp.notebook import loading
+from mnist_exp.runs.plan import settle
+from mnist_exp.training.classifier import Classifier
 
 
-@pytest.fixture(autouse=True)
-def forgotten() -> Iterator[None]:
-    environment.processor.cache_clear()
-    yield
-    environment.processor.cache_clear()
+def use(monkeypatch: pytest.MonkeyPatch, **changes: object) -> None:
+    """Iteration 3 has these changes in its recipe."""
+    iteration = loading.load_iteration(3)
+    changed = dataclasses.replace(iteration.recipe, **changes)
+    own = dataclasses.replace(iteration, recipe=changed)
+    monkeypatch.setattr(loading, "load_iteration", lambda _: own)
+
+
+def test_a_plan_for_what_is_not_there() -> None:
+    with pytest.raises(ExpectedError, match="model_99"):
+        settle(99)
+    with pytest.raises(ExpectedError, match="DEVICE=quantum"):
+        settle(6, device="quantum")
+
+
+def test_a_plan_has_the_recipe_with_its_overrides_and_no_other() -> None:
+    plan = settle(6, epochs=2)
+    assert plan.recipe.epochs == 2
+    assert plan.overrides == {"epochs": 2}
+    assert plan.overridden == plan.tags()["overrides"] == "epochs=2"
+    assert not hasattr(plan.entry, "recipe")
+
+
+def test_the_epochs_of_the_recipe_are_no_override() -> None:
+    plan = settle(6, epochs=15)
+    assert plan.overrides == {}
+    assert plan.tags()["overrides"] == "none"
+
+
+def test_a_plan_knows_its_network() -> None:
+    plan = settle(6)
+    assert plan.parameters == 7_416
+    assert plan.receptive_field.size == (28, 28)
+    assert plan.receptive_field.table is not None
+    assert plan.receptive_field.table["r_out"].tolist()[-1] == 28
+    assert "conv4" in plan.layers
+    assert "7,416" in plan.layers
+
+
+def test_the_network_is_built_once_for_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    built = []
+    build = loading.load_iteration(3).recipe.network
+
+    def network() -> nn.Module:
+        built.append(1)
+        return build()
+
+    use(monkeypatch, network=network)
+    settle(3)
+    assert len(built) == 1
+
+
+def broken(*_: object, **__: object) -> object:
+    raise ZeroDivisionError("by hand")
 
 
 @pytest.mark.parametrize(
-    ("text", "name"),
-    [
-        (X86 + "\n" + X86, "AMD Ryzen 9 7950X 16-Core Processor, family 25, model 97"),
-        (ARM, "implementer 0x41, part 0xd0c"),
-        ("", "unknown"),
-    ],
+    "part",
+    ["network", "optimizer", "schedule", "batch_schedule", "augment", "preprocess", "views"],
 )
-def test_linux_tells_the_processor(
-    text: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_whatever_the_recipe_names_is_tried(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, **{part: broken})
+    with pytest.raises(
+        ExpectedError, match=r"^experiments/model_3\.py.*ZeroDivisionError: by hand"
+    ):
+        settle(3)
+
+
+def test_what_comes_out_of_it_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        use(patch, views=lambda _: [])
+        with pytest.raises(ExpectedError, match=r"^experiments/model_3\.py: RuntimeError"):
+            settle(3)
+    with monkeypatch.context() as patch:
+        use(patch, views=lambda images: [images[:1]])
+        with pytest.raises(ExpectedError, match=r"the network gives \(1, 10\), not \(2, 10\)"):
+            settle(3)
+    use(monkeypatch, optimizer=partial(SGD, lr=-1))
+    with pytest.raises(ExpectedError, match=r"^experiments/model_3\.py: ValueError: Invalid learn"):
+        settle(3)
+
+
+def test_a_mistake_of_the_package_is_not_told_as_one_of_the_iteration(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(environment, "CPUINFO", tmp_path / "cpuinfo")
-    (tmp_path / "cpuinfo").write_text(text)
-    assert environment.processor() == name
+    def mistaken(_: Classifier, images: Tensor) -> Tensor:
+        return images.no_such_method()
 
-
-def test_elsewhere_python_tells_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment, "CPUINFO", tmp_path / "none")
-    monkeypatch.setattr(environment.platform, "processor", lambda: "arm")
-    assert environment.processor() == "arm"
+    monkeypatch.setattr(Classifier, "forward", mistaken)
+    settle(3)  # does without it

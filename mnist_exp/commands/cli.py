@@ -200,9 +200,9 @@ def _carry_out(plan: Plan) -> int:
         _print_verdict(outcome.verdict)
     else:
         print("Not judged: the target is about the test split.")
-    if plan.overrides != "none":
-        number = plan.iteration.number
-        print(f"Overridden ({plan.overrides}), so it does not count for model {number}.")
+    if plan.overrides:
+        number = plan.entry.number
+        print(f"Overridden ({plan.overridden}), so it does not count for model {number}.")
     print(f"See it: {'' if tracking.is_served() else 'make ui, then '}{outcome.address}")
     return 0
 
@@ -474,7 +474,7 @@ def _new(model: NewModel, from_: Source) -> int:
 
 
 def _print_plan(plan: Plan) -> None:
-    print(f"Model {plan.iteration.number}: {plan.iteration.title}")
+    print(f"Model {plan.entry.number}: {plan.entry.title}")
     print(f"  {plan.parameters:,} parameters, receptive field {plan.receptive_field}")
     epochs = f"{plan.recipe.epochs} epoch{'s' if plan.recipe.epochs > 1 else ''}"
     how = f"seed {plan.seed}, device {plan.device.type}, {epochs}, {plan.split} split"

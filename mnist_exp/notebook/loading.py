@@ -1,5 +1,6 @@
 """The files of the notebook are run: an iteration gives its recipe, `target.py` the target."""
 
+import dataclasses
 import sys
 import traceback
 import types
@@ -17,6 +18,12 @@ class Iteration(Entry):
     """An entry together with what it defines, which takes running its file."""
 
     recipe: Recipe
+
+    @property
+    def entry(self) -> Entry:
+        """The file alone, as it reads."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(Entry)}
+        return Entry(**fields)
 
 
 def load_iteration(number: int, folder: Path = EXPERIMENTS) -> Iteration:

@@ -28,6 +28,16 @@ class Checkpoint:
 
     path: Path
 
+    @property
+    def run_id(self) -> str:
+        """The run that it belongs to."""
+        return self.path.stem
+
+    @property
+    def lock(self) -> Path:
+        """The file that is locked while a process trains the run."""
+        return self.path.with_suffix(".lock")
+
     def save(self, content: dict[str, Any]) -> None:
         """Replace the content; where that fails, the last one stays. Raises ExpectedError."""
         buffer = io.BytesIO()
@@ -57,7 +67,7 @@ class Checkpoint:
             packed = self.path.read_bytes()
         except FileNotFoundError:
             raise ExpectedError(
-                f"there is no checkpoint of run {self.path.stem} here: it ended before its first "
+                f"there is no checkpoint of run {self.run_id} here: it ended before its first "
                 "epoch, or was trained on another machine"
             ) from None
         except OSError as error:
@@ -72,13 +82,14 @@ class Checkpoint:
             loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         except Exception:  # torch has no common class for what it refuses
             raise ExpectedError(f"the checkpoint {self.path} holds more than data") from None
-        if not isinstance(loaded, dict) or loaded.get("run_id") != self.path.stem:
+        if not isinstance(loaded, dict) or loaded.get("run_id") != self.run_id:
             raise ExpectedError(f"{self.path} is the checkpoint of another run")
         return loaded
 
     def remove(self) -> None:
-        """Delete it, once the run needs it no more."""
+        """Delete it, once the run needs it no more, with the lock of whoever trained the run."""
         self.path.unlink(missing_ok=True)
+        self.lock.unlink(missing_ok=True)
 
 
 def of_run(run_id: str, folder: Path) -> Checkpoint:
@@ -104,8 +115,8 @@ def all_in(folder: Path) -> list[Checkpoint]:
 def hold(run_id: str, folder: Path) -> Iterator[Checkpoint]:
     """The checkpoint of a run, for one process at a time. Raises ExpectedError while another
     process trains the run."""
-    kept = of_run(run_id, folder)
-    lock = FileLock(kept.path.with_suffix(".lock"), timeout=0)
+    checkpoint = of_run(run_id, folder)
+    lock = FileLock(checkpoint.lock, timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -114,8 +125,8 @@ def hold(run_id: str, folder: Path) -> Iterator[Checkpoint]:
     except OSError as error:
         raise ExpectedError(f"{folder} cannot be written: {error.strerror}") from None
     try:
-        yield kept
+        yield checkpoint
     finally:
-        if not kept.path.exists():
-            Path(lock.lock_file).unlink(missing_ok=True)
+        if not checkpoint.path.exists():
+            checkpoint.lock.unlink(missing_ok=True)
         lock.release()

@@ -65,9 +65,9 @@ def _train(job: Job, parent: str) -> None:
     from mnist_exp.runs.plan import settle
 
     plan = settle(job.model, seed=job.seed, epochs=job.epochs, split=job.split)
-    if plan.iteration.code_sha256 != job.code_sha256:
+    if plan.entry.code_sha256 != job.code_sha256:
         raise ExpectedError(
-            f"{plan.iteration.file} differs from that of the sweep: bring the checkout of this "
+            f"{plan.entry.file} differs from that of the sweep: bring the checkout of this "
             "worker to the same commit"
         )
     outcome = run.carry_out(

@@ -1,69 +1,73 @@
 """All that is settled before a run begins: what is trained, how, and from what."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
 import torch
 from torch import nn
 
 from mnist_exp import ExpectedError, data
 from mnist_exp.notebook import loading
+from mnist_exp.notebook.entries import Entry
 from mnist_exp.notebook.loading import Iteration
 from mnist_exp.recipe import PIXELS, Recipe, Target
-from mnist_exp.runs import environment
-from mnist_exp.training import classifier
-from mnist_exp.training.classifier import Classifier
-from mnist_exp.training.receptive_field import (
-    ReceptiveFieldError,
-    output_field,
-    receptive_field_table,
-)
+from mnist_exp.runs import environment, provenance
+from mnist_exp.training import classifier, receptive_field
+from mnist_exp.training.receptive_field import ReceptiveField
 
 
 @dataclass(frozen=True)
 class Plan:
     """All that is settled before a run begins, so that a wrong request leaves no run behind."""
 
-    iteration: Iteration
-    target: Target
+    entry: Entry
+    """The file of the iteration, as it reads."""
     recipe: Recipe
-    overrides: str
+    """What is trained: the recipe of the file, with the overrides."""
+    overrides: Mapping[str, object]
+    """What differs from the recipe of the file; empty where nothing does."""
+    target: Target
     seed: int
     split: data.Split
     device: torch.device
     parameters: int
-    receptive_field: str
-    table: pd.DataFrame | None
-    """The receptive-field table; None where the network cannot be followed, and `receptive_field`
-    says why."""
-    run_id: str = ""
-    """The run that this goes on with; empty for a new one."""
+    """How many of the network can be trained."""
+    receptive_field: ReceptiveField
+    layers: str
+    """The network's layers, as a table to read."""
+    run_id: str | None = None
+    """The run that this goes on with; None for a new one."""
 
     @property
     def name(self) -> str:
         """The run's name in the store."""
-        return f"{self.iteration.name} · seed {self.seed}"
+        return f"{self.entry.name} · seed {self.seed}"
+
+    @property
+    def overridden(self) -> str:
+        """The overrides in words, as in "epochs=2"; empty where there are none."""
+        return ", ".join(f"{key}={value}" for key, value in self.overrides.items())
 
     def settings(self) -> dict[str, object]:
         """What decides the result, as the parameters of the run."""
         return {
-            "model": self.iteration.number,
+            "model": self.entry.number,
             **self.recipe.hyperparameters(),
             "seed": self.seed,
             "split": self.split,
             "parameters": self.parameters,
-            "receptive_field": self.receptive_field,
+            "receptive_field": str(self.receptive_field),
             **environment.settings(self.device),
         }
 
     def tags(self) -> dict[str, str]:
         """What the run was made from, as tags of the run."""
         return {
-            "code_sha256": self.iteration.code_sha256,
+            "code_sha256": self.entry.code_sha256,
             "training_sha256": environment.training_sha256(),
-            "overrides": self.overrides,
+            "overrides": self.overridden or "none",
             **{f"sha256.{name}": value for name, value in data.SHA256.items()},
         }
 
@@ -87,33 +91,29 @@ def settle(
     """
     data.check_split(split)
     iteration = loading.load_iteration(number)
-    changed: dict[str, Any] = (
-        {} if epochs in (None, iteration.recipe.epochs) else {"epochs": epochs}
-    )
+    overrides: dict[str, Any] = {}
+    if epochs not in (None, iteration.recipe.epochs):
+        overrides["epochs"] = epochs
     network = _try_out(iteration)
-    try:
-        table = receptive_field_table(network, PIXELS)
-        height, width = (axis.size for axis in output_field(network, PIXELS))
-        receptive_field = f"{height}" if height == width else f"{height}x{width}"
-    except ReceptiveFieldError as error:
-        table, receptive_field = None, f"unknown: {error}"
     return Plan(
-        iteration=iteration,
+        entry=iteration.entry,
+        recipe=dataclasses.replace(iteration.recipe, **overrides),
+        overrides=overrides,
         target=loading.load_target(),
-        recipe=dataclasses.replace(iteration.recipe, **changed),
-        overrides=", ".join(f"{key}={value}" for key, value in changed.items()) or "none",
         seed=seed,
         split=split,
         device=environment.choose_device(device),
         parameters=classifier.count_parameters(network),
-        receptive_field=receptive_field,
-        table=table,
+        receptive_field=receptive_field.of_network(network, PIXELS),
+        layers=provenance.layers(network),
     )
 
 
 def _try_out(iteration: Iteration) -> nn.Module:
-    """The network, once its recipe has been put together: mistakes are found before the run."""
+    """Call all that the recipe names, so that mistakes in it are found before the run; returns the
+    network."""
     recipe = iteration.recipe
+    images = torch.zeros(2, *PIXELS)
     try:
         network = recipe.network()
         optimizer = recipe.optimizer(network.parameters())
@@ -121,11 +121,17 @@ def _try_out(iteration: Iteration) -> nn.Module:
             recipe.schedule(optimizer)
         if recipe.batch_schedule:
             recipe.batch_schedule(recipe.optimizer(network.parameters()), total_steps=100)
-        images = torch.zeros(2, *PIXELS, dtype=torch.uint8)
-        trained = network.eval()(classifier.network_input(recipe, images, torch.Generator()))
-        whole = Classifier(network, recipe.preprocess, recipe.views)
-        shapes = [tuple(output.shape) for output in (trained, classifier.predict(whole, images))]
+        augmented = recipe.augment(images, torch.Generator()) if recipe.augment else images
+        views = recipe.views(images) if recipe.views else [images]
+        pixels = [recipe.preprocess(x) if recipe.preprocess else x for x in (augmented, *views)]
+        trained, *evaluated = map(data.normalise, pixels)
+        of_training = network.eval()(trained)  # (2, 10), if all is well
+        with torch.inference_mode():
+            of_views = torch.stack([network(view) for view in evaluated])  # (views, 2, 10)
+        shapes = tuple(of_training.shape), tuple(of_views.shape[1:])
     except Exception as error:
+        # Whatever it is: in here only what the recipe names is called, so that no mistake of this
+        # package is told as one of the iteration.
         raise ExpectedError(loading.where(error, iteration.path)) from error
     for shape in shapes:
         if shape != (2, 10):

@@ -3,15 +3,16 @@
 import subprocess
 
 import torchinfo
+from torch import nn
 
 from mnist_exp import ROOT
-from mnist_exp.recipe import PIXELS, Recipe
+from mnist_exp.recipe import PIXELS
 
 
-def layers(recipe: Recipe) -> str:
-    """The layers of the recipe's network as a table: shapes, kernels and parameters of each."""
+def layers(network: nn.Module) -> str:
+    """The layers of a network, as a table to read: shapes, kernels and parameters of each."""
     summary = torchinfo.summary(
-        recipe.network(), (1, *PIXELS), verbose=0, device="cpu", row_settings=("var_names",),
+        network, (1, *PIXELS), verbose=0, device="cpu", row_settings=("var_names",),
         col_names=("input_size", "output_size", "kernel_size", "num_params"),
     )  # fmt: skip
     return f"{summary}\n"

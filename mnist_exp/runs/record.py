@@ -6,8 +6,7 @@ from collections import deque
 import pandas as pd
 import torch
 
-from mnist_exp import data, markdown, tracking
-from mnist_exp.common.words import percent
+from mnist_exp import data, tracking
 from mnist_exp.evidence import mistakes, scores, verdict
 from mnist_exp.evidence.verdict import RunVerdict
 from mnist_exp.runs import provenance
@@ -28,17 +27,17 @@ def beginning(
     run: tracking.RunWriter, plan: Plan, train: data.Digits, held_out: data.Digits
 ) -> None:
     """What is known before the first epoch: description, source, layers, digits, provenance."""
-    iteration = plan.iteration
+    entry = plan.entry
     state, uncommitted = provenance.git_state()
-    run.set_tags(state | {"idea": iteration.title})
-    run.describe(description.run_description(iteration, "In training."))
-    run.log_metrics({"parameters": plan.parameters, "model": iteration.number})
-    run.log_text(iteration.source, names.source_file(iteration.number))
+    run.set_tags(state | {"idea": entry.title})
+    run.describe(description.run_description(entry, "In training."))
+    run.log_metrics({"parameters": plan.parameters, "model": entry.number})
+    run.log_text(entry.source, names.source_file(entry.number))
     if uncommitted:
         run.log_text(uncommitted, Text.UNCOMMITTED)
-    if plan.table is not None:
-        run.log_table(plan.table, Table.RECEPTIVE_FIELD)
-    run.log_text(provenance.layers(plan.recipe), Text.LAYERS)
+    if plan.receptive_field.table is not None:
+        run.log_table(plan.receptive_field.table, Table.RECEPTIVE_FIELD)
+    run.log_text(plan.layers, Text.LAYERS)
     for digits, context in (
         (train, names.Digits.TRAINING),
         (held_out, names.Digits.EVALUATION),
@@ -67,7 +66,7 @@ class Epochs:
         self.run, self.split, self.waiting = run, split, waiting
         # The store is ahead of a checkpoint that was put back from an older copy.
         whole = tracking.history([run.run_id]).dropna() if resumed else pd.DataFrame()
-        self.there = set() if whole.empty else set(whole["epoch"])
+        self.recorded = set() if whole.empty else set(whole["epoch"])
 
     def add(self, result: EpochResult) -> None:
         """Write an epoch and those that wait, if the store answers."""
@@ -88,54 +87,62 @@ class Epochs:
         """Write all that wait; raises tracking.UnreachableError when the store does not answer."""
         while self.waiting:
             result = self.waiting[0]
-            if result.epoch not in self.there:
+            if result.epoch not in self.recorded:
                 self.run.log_metrics(metrics(result, self.split), result.epoch, result.ended)
             self.waiting.popleft()
 
 
 def end(run: tracking.RunWriter, plan: Plan, training: Training) -> RunVerdict | None:
-    """What the epochs came to: summaries, mistakes, figures, the network and the verdict, which is
-    returned (None on the validation split)."""
-    split, target = plan.split, plan.target
+    """Record what the epochs came to: summaries, mistakes, figures, the network, and the verdict,
+    which is returned; None on the validation split, of which the target says nothing."""
     history = tracking.history([run.run_id])
-    own = {"run_id": run.run_id, "parameters": plan.parameters, "split": split}
-    row = pd.DataFrame([own | {names.images(split): len(training.evaluation)}])
-    scored = row.join(scores.scores(row, history, target)).iloc[0]
+    scored = _scores(run, plan, history, len(training.evaluation))
+    _mistakes(run, plan, training)
+    run.log_figure(one_run.curves(history, plan.split, plan.target), Figure.CURVES)
+    judged = verdict.judge_run(scored, plan.target) if plan.split == "test" else None
+    why_not_kept = _keep_network(run, plan, training, judged)
+    if judged:
+        reason = {} if judged.met else {"verdict_reason": judged.reason}
+        run.set_tags({"verdict": str(judged)} | reason)
+    table = ui.run_path(run.experiment_id, run.run_id, Table.RECEPTIVE_FIELD.json)
+    run.describe(
+        description.of_ended_run(
+            plan.entry, split=plan.split, accuracy=scored["final_accuracy"], verdict=judged,
+            receptive_field=plan.receptive_field, table=table, overridden=plan.overridden,
+            why_not_kept=why_not_kept,
+        )
+    )  # fmt: skip
+    return judged
+
+
+def _scores(run: tracking.RunWriter, plan: Plan, history: pd.DataFrame, images: int) -> pd.Series:
+    """What the epochs of the run come to, as `scores.scores` says it; recorded as summaries."""
+    split, target = plan.split, plan.target
+    row = {"run_id": run.run_id, "parameters": plan.parameters, "split": split}
+    runs = pd.DataFrame([row | {names.images(split): images}])
+    scored = runs.join(scores.scores(runs, history, target)).iloc[0]
     summary = {
         names.best(split): scored["best_accuracy"],
         names.final(split): scored["final_accuracy"],
         names.worst_of_last(target.last_epochs, split): scored["worst_accuracy"],
     }
     run.log_metrics({key: round(100 * x, 4) for key, x in summary.items() if not pd.isna(x)})
+    return scored
 
-    _mistakes(run, plan, training)
-    run.log_figure(one_run.curves(history, split, target), Figure.CURVES)
 
-    outcome = None
-    result = f"Final {split} accuracy {percent(scored['final_accuracy'])}."
-    details = ""
-    if split == "test":
-        outcome = verdict.judge_run(scored, target)
-        result = f"{str(outcome).capitalize()}. {result}"
-        details = description.verdict_table(outcome)
-    if plan.table is not None:
-        table = ui.run_path(run.experiment_id, run.run_id, Table.RECEPTIVE_FIELD.json)
-        result += f" Receptive field {plan.receptive_field} ([table]({table}))."
-    if plan.overrides != "none":
-        result += f" Overridden: {plan.overrides}."
-
-    meets_target = outcome is not None and outcome.met and plan.overrides == "none"
-    register = plan.iteration.name if meets_target else None
+def _keep_network(
+    run: tracking.RunWriter, plan: Plan, training: Training, judged: RunVerdict | None
+) -> str:
+    """Keep the network with the run, and register it if it meets the target as its file has it;
+    returns why it could not be kept, or ""."""
+    meets_target = judged is not None and judged.met and not plan.overrides
+    register = plan.entry.name if meets_target else None
     try:
         run.log_network(training.classifier, training.evaluation.images[:2], register_as=register)
     except tracking.ExportError as error:
         log.warning("the network is not kept: %s", error)
-        result += f" The network could not be exported: {markdown.escape(str(error))}"
-    if outcome:
-        reason = {} if outcome.met else {"verdict_reason": outcome.reason}
-        run.set_tags({"verdict": str(outcome)} | reason)
-    run.describe(description.run_description(plan.iteration, result, details))
-    return outcome
+        return str(error)
+    return ""
 
 
 def _mistakes(run: tracking.RunWriter, plan: Plan, training: Training) -> None:

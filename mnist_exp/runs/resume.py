@@ -22,18 +22,18 @@ def resume(run_id: str) -> Plan:
     Raises ExpectedError when the run is finished or is not there, when it has no checkpoint here,
     and when what decides its numbers has changed since: its code, versions, machine or threads.
     """
-    kept = checkpoint.of_run(run_id, checkpoints())
+    run_checkpoint = checkpoint.of_run(run_id, checkpoints())
     if tracking.find_run(run_id)["status"].item() == "FINISHED":
-        kept.remove()  # left behind by a process that was killed at the very end
+        run_checkpoint.remove()  # left behind by a process that was killed at the very end
         raise ExpectedError(f"run {run_id} is finished: there is nothing to resume")
-    content = kept.load()
+    content = run_checkpoint.load()
     torch.set_num_threads(int(content["identity"]["threads"]))
     again = dataclasses.replace(settle(**content["request"]), run_id=run_id)
     changed = _changes(content, again)
     if changed:
         raise ExpectedError(
             f"run {run_id} cannot go on as it began: {', '.join(changed)}; make run "
-            f"MODEL={again.iteration.number} begins another"
+            f"MODEL={again.entry.number} begins another"
         )
     return again
 
@@ -43,11 +43,11 @@ def unfinished(wanted: Plan) -> Plan | None:
     with it; None if there is none whose checkpoint is here, or another process trains it."""
     runs = tracking.runs()
     ended = set(runs.loc[runs["status"].isin(["KILLED", "FAILED"]), "run_id"])
-    for kept in checkpoint.all_in(checkpoints()):
-        if kept.path.stem in ended:
+    for run_checkpoint in checkpoint.all_in(checkpoints()):
+        if run_checkpoint.run_id in ended:
             try:
-                if not _changes(kept.load(), wanted):
-                    return dataclasses.replace(wanted, run_id=kept.path.stem)
+                if not _changes(run_checkpoint.load(), wanted):
+                    return dataclasses.replace(wanted, run_id=run_checkpoint.run_id)
             except ExpectedError as error:
                 log.warning("%s: it is left out", error)
     return None
@@ -63,7 +63,7 @@ def _changes(content: dict[str, Any], plan: Plan) -> list[str]:
     before, now = content["identity"], plan.identity()
     changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     absent = "not recorded"
-    words = {"code_sha256": plan.iteration.file, "training_sha256": "the package's training code"}
+    words = {"code_sha256": plan.entry.file, "training_sha256": "the package's training code"}
     return [
         f"{words[name]} has changed since" if name in words
         else f"{name} was {before.get(name, absent)} and is {now.get(name, absent)}"
@@ -71,11 +71,11 @@ def _changes(content: dict[str, Any], plan: Plan) -> list[str]:
     ]  # fmt: skip
 
 
-def save(kept: Checkpoint, plan: Plan, training: Training) -> None:
+def save(run_checkpoint: Checkpoint, plan: Plan, training: Training) -> None:
     """Replace the checkpoint of a run by one of its training as it stands."""
     request = {
-        "number": plan.iteration.number, "seed": plan.seed, "epochs": plan.recipe.epochs,
+        "number": plan.entry.number, "seed": plan.seed, "epochs": plan.recipe.epochs,
         "device": plan.device.type, "split": plan.split,
     }  # fmt: skip
-    content = {"run_id": kept.path.stem, "request": request, "identity": plan.identity()}
-    kept.save(content | {"state": training.state()})
+    content = {"run_id": run_checkpoint.run_id, "request": request, "identity": plan.identity()}
+    run_checkpoint.save(content | {"state": training.state()})

@@ -3,22 +3,19 @@
 Here training and tracking meet; neither knows the other.
 """
 
-import logging
 from collections import deque
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from mnist_exp import ExpectedError, data, tracking
 from mnist_exp.common import interrupts
 from mnist_exp.evidence.verdict import RunVerdict
 from mnist_exp.runs import checkpoint, record, resume
+from mnist_exp.runs.checkpoint import Checkpoint
 from mnist_exp.runs.plan import Plan
-from mnist_exp.runs.record import Epochs
-from mnist_exp.tracking import names, ui
+from mnist_exp.tracking import RunWriter, names, ui
 from mnist_exp.training.loop import EpochResult, NonFiniteLossError, Progress, Training
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -47,49 +44,77 @@ def carry_out(
     goes away does not stop the training: what it misses is written when it is back.
     """
 
+    train, held_out = data.load(plan.split)
+    tracking.open_store()
+    training = Training(plan.recipe, train, held_out, seed=plan.seed, device=plan.device)
+    under_way = _begun if plan.run_id is None else _resumed
+    run_id = ""
+    try:
+        with under_way(plan, training, parent) as (run, run_checkpoint):
+            run_id = run.run_id
+            on_start(run_id)
+            if not training.results:
+                record.beginning(run, plan, train, held_out)
+            _train(run, run_checkpoint, plan, training, on_batch, on_epoch)
+            judged = record.end(run, plan, training)
+    except (ExpectedError, KeyboardInterrupt) as error:
+        if run_id and not isinstance(error, NonFiniteLossError):
+            error.add_note(f"make resume RUN={run_id} goes on with it")
+        raise
+    run_checkpoint.remove()  # not before the store says that the run is finished
+    address = ui.run_address(run.experiment_id, run_id)
+    return Outcome(run_id, address, training.results[-1].evaluation.accuracy, judged)
+
+
+@contextmanager
+def _begun(plan: Plan, training: Training, parent: str) -> Iterator[tuple[RunWriter, Checkpoint]]:
+    """A new run, and its checkpoint, from which it can go on before its first epoch is over."""
+    begun = tracking.start_run(
+        plan.name, _settings(plan, training), plan.tags(), source=plan.entry.file, parent=parent
+    )
+    with begun as run, checkpoint.hold(run.run_id, resume.checkpoints()) as run_checkpoint:
+        resume.save(run_checkpoint, plan, training)
+        yield run, run_checkpoint
+
+
+@contextmanager
+def _resumed(plan: Plan, training: Training, parent: str) -> Iterator[tuple[RunWriter, Checkpoint]]:
+    """The run that the plan goes on with, and its checkpoint, whose state the training takes."""
+    assert plan.run_id is not None
+    with checkpoint.hold(plan.run_id, resume.checkpoints()) as run_checkpoint:
+        training.restore(run_checkpoint.load()["state"])
+        # After an epoch, what it has recorded stands: versions that decide nothing may be others.
+        settings = {} if training.results else _settings(plan, training)
+        with tracking.resume_run(plan.run_id, settings) as run:
+            if parent:
+                tracking.adopt([plan.run_id], parent)
+            run.set_tags({"resumed": f"after epoch {len(training.results)}"})
+            yield run, run_checkpoint
+
+
+def _settings(plan: Plan, training: Training) -> dict[str, object]:
+    return plan.settings() | {names.images(plan.split): len(training.evaluation)}
+
+
+def _train(
+    run: RunWriter, run_checkpoint: Checkpoint, plan: Plan, training: Training,
+    on_batch: Callable[[Progress], None], on_epoch: Callable[[EpochResult], None],
+) -> None:  # fmt: skip
+    """Train the epochs that are left, and write all of them that the store lacks."""
+
     def watch(progress: Progress) -> None:
         interrupts.check()
         on_batch(progress)
 
-    train, held_out = data.load(plan.split)
-    tracking.open_store()
-    training = Training(plan.recipe, train, held_out, seed=plan.seed, device=plan.device)
-    settings = plan.settings() | {names.images(plan.split): len(held_out)}
-    with ExitStack() as stack:
-        if plan.run_id:
-            kept = stack.enter_context(checkpoint.hold(plan.run_id, resume.checkpoints()))
-            training.restore(kept.load()["state"])
-            # What else it has recorded stands: versions that decide nothing may be others now.
-            again = {} if training.results else settings
-            run = stack.enter_context(tracking.resume_run(plan.run_id, again))
-            tracking.adopt([plan.run_id] if parent else [], parent)
-            run.set_tags({"resumed": f"after epoch {len(training.results)}"})
-        else:
-            begun = tracking.start_run(
-                plan.name, settings, plan.tags(), source=plan.iteration.file, parent=parent
-            )
-            run = stack.enter_context(begun)
-            kept = stack.enter_context(checkpoint.hold(run.run_id, resume.checkpoints()))
-            resume.save(kept, plan, training)
-        try:
-            on_start(run.run_id)
-            if not training.results:
-                record.beginning(run, plan, train, held_out)
-            epochs = Epochs(run, plan.split, deque(training.results), bool(plan.run_id))
-            epochs.write()
-            for result in training.epochs(watch):
-                resume.save(kept, plan, training)  # first, so that the store is never ahead of it
-                epochs.add(result)
-                on_epoch(result)
-            epochs.write()
-            judged = record.end(run, plan, training)
-            run.end("FINISHED")
-        except (ExpectedError, KeyboardInterrupt) as error:
-            if isinstance(error, NonFiniteLossError):
-                kept.remove()  # it would come to the same again
-            else:
-                error.add_note(f"make resume RUN={run.run_id} goes on with it")
-            raise
-        kept.remove()
-    address = ui.run_address(run.experiment_id, run.run_id)
-    return Outcome(run.run_id, address, training.results[-1].evaluation.accuracy, judged)
+    epochs = record.Epochs(run, plan.split, deque(training.results), plan.run_id is not None)
+    epochs.write()
+    try:
+        for result in training.epochs(watch):
+            # First, so that the store is never ahead of the checkpoint.
+            resume.save(run_checkpoint, plan, training)
+            epochs.add(result)
+            on_epoch(result)
+    except NonFiniteLossError:
+        run_checkpoint.remove()  # it would come to the same again
+        raise
+    epochs.write()

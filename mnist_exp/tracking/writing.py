@@ -81,6 +81,7 @@ def _under_way(run: Run) -> Iterator[RunWriter]:
     with liveness.heartbeat(MlflowClient(tracking_uri()), info.run_id):
         try:
             yield writer
+            writer.end("FINISHED")
         except BaseException as error:
             interrupts.heard()
             # A store that cannot be written to hears of it when it is opened again.
@@ -90,7 +91,6 @@ def _under_way(run: Run) -> Iterator[RunWriter]:
                     failure = f"{type(error).__name__}: {error}"
                     MlflowClient(tracking_uri()).set_tag(info.run_id, names.FAILURE, failure)
             raise
-        writer.end("FINISHED")
 
 
 def _find_or_make(client: MlflowClient, experiment: str, name: str) -> str:
@@ -124,7 +124,7 @@ class RunWriter:
 
     @readable_errors()
     def end(self, status: str) -> None:
-        """Settle how the run ends; later ones change nothing."""
+        """End the run, unless it has ended."""
         if mlflow.active_run() is None:
             return
         client = MlflowClient(tracking_uri())
