@@ -50,7 +50,7 @@ test: $(installed) ## run the tests
 test-slow: $(installed) ## run the tests that kill sweeps, their workers and their trainings
 	@"$$VENV/bin/python" -m pytest --no-cov -m slow
 test-faults: $(installed) ## kill, cut off and fill up runs at random moments, and print what was lost
-	@"$$VENV/bin/python" -W ignore tests/faults.py
+	@PYTHONPATH=tests/support "$$VENV/bin/python" -W ignore tests/faults/inject.py
 test-browser: $(installed) ## run the tests in a real browser (installs Debian's Chromium if it may)
 	@for name in chromium chromium-browser google-chrome; do command -v $$name > /dev/null && exit; done; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \

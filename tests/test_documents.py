@@ -37,7 +37,7 @@ BY_CI = {"make test", "make lint", "make setup"}  # .ci/run calls them; test_set
 ELSEWHERE = {
     "$ export BACKEND=postgresql://user:password@localhost/mlflow": (
         "it takes several machines; a server, a scheduler and workers run on this one",
-        "test_server.py::test_a_sweep_on_workers_started_by_hand_with_a_server_on_postgresql",
+        "tracking/test_server.py::test_a_sweep_on_workers_started_by_hand_with_a_server_on_postgresql",
     ),
     "$ conda env create -f environment.yml && conda activate mnist-exp": (
         "it downloads an environment with conda; any folder with a Python is treated like it",
@@ -61,7 +61,7 @@ ELSEWHERE = {
     ),
     "$ make sweep MODELS=30 SEEDS=101-110": (
         "ten whole runs; a shorter sweep stands above it, and seeds are read elsewhere",
-        "test_sweep.py",
+        "runs/test_sweep.py",
     ),
 }
 """The first line of each console block: why it is not run as it stands, and what is run instead."""

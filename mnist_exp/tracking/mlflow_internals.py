@@ -1,7 +1,7 @@
 """What we use of MLflow that it does not promise to keep.
 
-Each part was seen in MLflow 3.17.2, and has a test in tests/test_mlflow_internals.py, which says so
-when another MLflow has changed it.
+Each part was seen in MLflow 3.17.2, and has a test in tests/tracking/test_mlflow_internals.py,
+which says so when another MLflow has changed it.
 """
 
 from __future__ import annotations

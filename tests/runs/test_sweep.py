@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("store", "quick")
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trainings see a few digits only and end within seconds; more epochs for one to be killed."""
     monkeypatch.setattr(sweep, "JOB", "quick_job")
-    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests" / "support"))
 
 
 def settle(models: list[int], seeds: list[int], *, epochs: int = 1, split: str = "test") -> Sweep:

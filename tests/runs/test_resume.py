@@ -253,7 +253,7 @@ def test_a_closed_terminal_ends_the_run_as_killed(store: Path) -> None:
     code += "sys.exit(nursery.cli.main(['run', 'MODEL=6', 'EPOCHS=200']))"
     process = subprocess.Popen(
         ["setsid", "--ctty", sys.executable, "-c", code], cwd=ROOT, stdin=side, stdout=side,
-        stderr=side, env=os.environ | {"PYTHONPATH": str(ROOT / "tests")},
+        stderr=side, env=os.environ | {"PYTHONPATH": str(ROOT / "tests" / "support")},
     )  # fmt: skip
     os.close(side)
     said = b""

@@ -117,7 +117,7 @@ def test_a_server_that_others_reach_asks_for_a_login(
 def quick(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sweeps use that server, and their trainings see a few digits only."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests" / "support"))
     monkeypatch.setattr(sweep, "JOB", "quick_job")
 
 
