@@ -418,14 +418,7 @@ def _server(
     server.check_server(backend, artifacts, host)
     server.check_port(port, host)
     artifacts = artifacts or str(ROOT / "mlruns" / "served")
-    print(f"Serving at http://{host}:{port}, artifacts in {artifacts}")
-    if host != server.LOOPBACK:
-        print(
-            "Log in as admin, with what MLFLOW_AUTH_ADMIN_PASSWORD was when the database was first "
-            "served. HTTP\nsends passwords as they are: use a network that you trust. More users: "
-            "https://mlflow.org/docs/latest/self-hosting/security/basic-http-auth/"
-        )
-    print("Clients: export MLFLOW_TRACKING_URI=<this address>", flush=True)
+    print(server.announcement(port, artifacts, host), flush=True)
     return server.serve(port, artifacts=artifacts, host=host)
 
 

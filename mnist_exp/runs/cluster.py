@@ -34,7 +34,7 @@ def connect(scheduler: str, workers: int | None) -> Iterator[Client]:
     if not tracking.is_served():
         raise ExpectedError(
             "the workers of SCHEDULER= cannot reach a local SQLite file: start a tracking server "
-            "that they can reach (make server), and set MLFLOW_TRACKING_URI to its address"
+            f"that they can reach (make server), and set {tracking.ADDRESS} to its address"
         )
     try:
         client = Client(scheduler, timeout=CONNECT)

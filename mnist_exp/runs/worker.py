@@ -35,7 +35,7 @@ class JobResult:
 def train(job: Job, request: dict[str, Any]) -> JobResult:
     """Run on a worker: train one job in a process of its own, which ends when this worker does."""
     begun = time.monotonic()
-    os.environ["MLFLOW_TRACKING_URI"] = request["uri"]
+    tracking.use_store(request["uri"])
     environment = os.environ | {"OMP_NUM_THREADS": str(request["threads"])}
     own = {"job": dataclasses.asdict(job), "parent": request["parent"]}
     stop = Event(f"stop-{request['parent']}")

@@ -22,6 +22,7 @@ from mnist_exp.tracking.reading import (
     table,
 )
 from mnist_exp.tracking.store import (
+    ADDRESS,
     UnreachableError,
     check_answers,
     is_served,
@@ -30,6 +31,7 @@ from mnist_exp.tracking.store import (
     only_one,
     open_store,
     tracking_uri,
+    use_store,
 )
 from mnist_exp.tracking.writing import (
     ExportError,
@@ -44,9 +46,9 @@ from mnist_exp.tracking.writing import (
 )
 
 __all__ = [
-    "EPOCH_METRICS", "RUN_COLUMNS", "ExportError", "RunWriter", "UnreachableError", "adopt",
-    "archive", "archived_run", "back_up", "check_answers", "continue_run", "end_run", "enter_run",
-    "find_run", "grey_values", "history", "image", "is_served", "keep_page", "local_folder",
-    "make_tables", "only_one", "open_store", "remove_run", "restore", "resume_run", "runs",
-    "source", "start_run", "table", "tracking_uri",
+    "ADDRESS", "EPOCH_METRICS", "RUN_COLUMNS", "ExportError", "RunWriter", "UnreachableError",
+    "adopt", "archive", "archived_run", "back_up", "check_answers", "continue_run", "end_run",
+    "enter_run", "find_run", "grey_values", "history", "image", "is_served", "keep_page",
+    "local_folder", "make_tables", "only_one", "open_store", "remove_run", "restore", "resume_run",
+    "runs", "source", "start_run", "table", "tracking_uri", "use_store",
 ]  # fmt: skip

@@ -11,9 +11,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from mnist_exp import ExpectedError
-from mnist_exp.tracking.store import make_tables, need, tracking_uri
+from mnist_exp.tracking.store import ADDRESS, make_tables, need, tracking_uri, use_store
 
 LOOPBACK = "127.0.0.1"
+PASSWORD = "MLFLOW_AUTH_ADMIN_PASSWORD"
+"""The variable of the environment with the first user's password."""
+MANUAL = "https://mlflow.org/docs/latest/self-hosting/security/basic-http-auth/"
 
 
 def check_port(port: int, host: str = LOOPBACK) -> None:
@@ -58,6 +61,18 @@ def serve(port: int, *, artifacts: str = "", host: str = LOOPBACK) -> int:
             return 0
 
 
+def announcement(port: int, artifacts: str, host: str) -> str:
+    """What to say to whoever starts a server for other machines."""
+    lines = [f"Serving at http://{host}:{port}, artifacts in {artifacts}"]
+    if host != LOOPBACK:
+        lines += [
+            f"Log in as admin, with what {PASSWORD} was when the database was first served.",
+            "HTTP sends passwords as they are: use a network that you trust.",
+            f"More users: {MANUAL}",
+        ]
+    return "\n".join([*lines, f"Clients: export {ADDRESS}=<this address>"])
+
+
 def _login(file: Path, host: str) -> dict[str, str]:
     """Settings with which MLflow asks for a login, in part written to `file`."""
     # The users stand beside the runs: MLflow would keep them in a file in the working directory.
@@ -86,12 +101,12 @@ def check_server(backend: str, artifacts: str, host: str) -> None:
         )
     if artifacts.startswith("s3://") and find_spec("boto3") is None:
         raise ExpectedError("a bucket needs boto3: .venv/bin/python -m pip install boto3")
-    if host != LOOPBACK and len(os.environ.get("MLFLOW_AUTH_ADMIN_PASSWORD", "")) < 12:
+    if host != LOOPBACK and len(os.environ.get(PASSWORD, "")) < 12:
         raise ExpectedError(
-            "a server that others can reach asks for a login: set MLFLOW_AUTH_ADMIN_PASSWORD to 12 "
-            "characters or more, which become the password of its first user, admin"
+            f"a server that others can reach asks for a login: set {PASSWORD} to 12 characters or "
+            "more, which become the password of its first user, admin"
         )
     if host != LOOPBACK:
         need("flask_wtf", "the login of MLflow's server")
-    os.environ["MLFLOW_TRACKING_URI"] = backend
+    use_store(backend)
     make_tables()

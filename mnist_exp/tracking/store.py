@@ -38,9 +38,18 @@ ANSWER = 4.0
 """Seconds that a tracking server has to say that it is there."""
 
 
+ADDRESS = "MLFLOW_TRACKING_URI"
+"""The variable of the environment that names the store."""
+
+
+def use_store(uri: str) -> None:
+    """Take the store at this address from now on, here and in processes that are started here."""
+    os.environ[ADDRESS] = uri
+
+
 def tracking_uri() -> str:
     """The address of the store, absolute for SQLite, and with its driver for PostgreSQL."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    uri = os.environ.get(ADDRESS)
     uri = uri or f"sqlite:///{quote(str(DEFAULT_FOLDER / 'mlflow.db'))}"
     uri = re.sub("^postgres(ql)?://", "postgresql+psycopg2://", uri)
     database = sqlite_file(uri)

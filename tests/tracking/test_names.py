@@ -1,6 +1,7 @@
 """What runs hold has a name and a meaning, all of it, and nothing else has."""
 
 import dataclasses
+import re
 import shutil
 import subprocess
 from collections import defaultdict
@@ -163,6 +164,17 @@ def test_the_published_runs_hold_what_is_named() -> None:
     assert len(named) > 50
     for part, _, name in named:
         assert names.entry(kinds[part], name)
+
+
+def test_only_tracking_holds_the_words_of_mlflow() -> None:
+    package = ROOT / "mnist_exp"
+    words = re.compile(
+        r"MLFLOW_|mlflow\.|mlflow import|import mlflow|sharedView|viewState|workflow"
+    )
+    files = [file for file in package.rglob("*.py") if "tracking" not in file.parts[-2:]]
+    assert len(files) > 30
+    holding = [file for file in files if words.search(file.read_text(encoding="utf-8"))]
+    assert holding == []
 
 
 @pytest.mark.parametrize(
