@@ -1,5 +1,12 @@
 """A verdict is what all counting runs of an iteration have in common.
 
-From what the store holds: the scores of each run, whether it counts, whether it meets the target,
-and which step made a difference.
+- `scores`: what the epochs of each run come to, on its own split, and why a run does not count
+- `verdict`: whether the target is met: by a run (RunVerdict), and by an iteration (Verdict)
+- `effect`: how much an iteration differs from another, paired by seed
+- `comparison`: the iterations of a store with all of these, each worked out once
+- `references`: figures of others, beside which the measured ones stand
+- `mistakes`: which digits a trained network gets wrong
+
+Only `comparison` and `mistakes` read the store; `scores`, `verdict` and `effect` take tables, and
+neither read nor write.
 """

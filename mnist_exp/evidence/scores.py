@@ -38,7 +38,7 @@ def scores(runs: pd.DataFrame, history: pd.DataFrame, target: Target) -> pd.Data
     are as bad). Accuracies are fractions. Those of the run's own split are missing where its epochs
     are not complete and scored, and the worst also where they are fewer than the target looks at.
     """
-    rows = epochs(runs, history)
+    rows = scored_epochs(runs, history)
     table = _records(rows)
     sound = rows[rows["run_id"].isin(table.index[table["complete"] & table["scored"]])]
     long = sound["run_id"].isin(table.index[table["epochs_run"] >= target.last_epochs])
@@ -74,7 +74,7 @@ def _records(rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def epochs(runs: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
+def scored_epochs(runs: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
     """The epochs of the runs, each scored on the split of its run: one row per row of `history`,
     ordered by run and epoch.
 

@@ -7,7 +7,7 @@ import pytest
 from handmade import GOOD, record_run
 
 from mnist_exp import ExpectedError, tracking
-from mnist_exp.evidence import comparison, references
+from mnist_exp.evidence import comparison, scores
 from mnist_exp.notebook import entries, loading
 from mnist_exp.showing import tables
 
@@ -195,29 +195,6 @@ def test_what_was_tried_is_counted_by_recipe() -> None:
     assert found.core_hours == pytest.approx(2 * seconds / 3600)  # on two threads
 
 
-def test_published_figures_stand_beside_the_measured_range() -> None:
-    record_run(6, seed=1, errors=[500] * 10 + [70, 60, 60, 60, 60])
-    record_run(6, seed=2, errors=[500] * 10 + [59, 55, 60, 60, 60])
-    table = references.course_figures(comparison.compare()).set_index("quantity")
-    assert table["seeds"].tolist() == [2, 2, 2]
-    # Of the published log of model 6: best train 98.93, best test 99.45, worst of the last 99.41.
-    assert table["course"].to_dict() == {
-        "best train": 0.9893, "best test": 0.9945, "worst of last 5": 0.9941,
-    }  # fmt: skip
-    assert table.loc["best test", ["low", "high"]].tolist() == [0.994, 0.9945]
-    assert table.loc["worst of last 5", ["low", "high"]].tolist() == [0.993, 0.994]
-    assert table["inside"].to_dict() == {
-        "best train": False, "best test": True, "worst of last 5": False,
-    }  # fmt: skip
-
-
-def test_the_published_log_is_whole() -> None:
-    table = pd.read_csv(references.COURSE_FIGURES, comment="#")
-    assert table.groupby("model")["epoch"].apply(list).tolist() == [list(range(1, 16))] * 6
-    last = table[(table["model"] == 6) & (table["epoch"] > 10)]["test_accuracy"]
-    assert last.tolist() == [99.43, 99.42, 99.41, 99.42, 99.45]
-
-
 def test_what_is_not_there_is_said() -> None:
     with pytest.raises(ExpectedError, match="holds no run of an iteration: make run MODEL=6"):
         comparison.compare()
@@ -238,3 +215,23 @@ def test_verdicts_for_other_programs_are_plain_values() -> None:
     assert type(row["seeds"]) is int
     assert type(row["met"]) is bool
     assert not any(isinstance(value, float) and math.isnan(value) for value in row.values())
+
+
+def test_each_run_is_scored_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    record_run(6)
+    record_run(6, split="validation")
+    scored = []
+
+    def counted(runs: pd.DataFrame, *others: object) -> pd.DataFrame:
+        scored.extend(runs["run_id"])
+        return score(runs, *others)
+
+    score = scores.scores
+    monkeypatch.setattr(scores, "scores", counted)
+    found = comparison.compare()
+    assert found.verdicts is found.verdicts
+    assert found.candidates is found.candidates
+    assert found.candidates["worst_accuracy"].tolist() == [0.994]
+    assert [verdict.worst.accuracy for verdict in found.verdicts] == [0.994]
+    assert sorted(scored) == sorted(found.runs["run_id"])
+    assert len(scored) == 2

@@ -15,12 +15,31 @@ from torch import nn
 
 from mnist_exp import markdown, recipe, tracking
 from mnist_exp.notebook import entries
+from mnist_exp.recipe import Target
 from mnist_exp.training.receptive_field import receptive_field_table
 
 SCRIPT = "<script>alert(1)</script>"
 
 GOOD = (500,) * 10 + (60,) * 5
 """Errors on 10,000 test digits in 15 epochs that just meet the target."""
+
+TARGET = Target(test_accuracy=0.994, last_epochs=5, max_epochs=15, parameters_below=8_000)
+RUN = {
+    "run_id": "a", "model": 6, "seed": 1, "status": "FINISHED", "overrides": None,
+    "split": "test", "code_sha256": "now", "start_time": pd.Timestamp("2026-01-01"),
+    "parameters": 7_416, "test_images": 10_000, "receptive_field": 28,
+}  # fmt: skip
+
+
+def history(errors: Sequence[float], run_id: str = "a") -> pd.DataFrame:
+    """The epochs of a run as `tracking.history` gives them."""
+    columns = {"epoch": range(1, len(errors) + 1), "test_errors": errors, "train_accuracy": 0.9}
+    return pd.DataFrame({"run_id": run_id} | columns)
+
+
+def run_rows(*changes: Mapping[str, object]) -> pd.DataFrame:
+    """Runs as `tracking.runs` gives them: RUN, each with its changes."""
+    return pd.DataFrame([RUN | dict(change) for change in changes])
 
 
 def record_run(
