@@ -11,7 +11,8 @@ from pathlib import Path
 import pandas as pd
 import psutil
 
-from mnist_exp import ROOT, markdown
+from mnist_exp import ROOT
+from mnist_exp.common import markdown
 
 FILE = Path(__file__).with_name("RESULTS.md")
 HEAD = """# What is fast, and how fast
@@ -32,7 +33,7 @@ class Section:
     missed: list[str] | None = None
 
     def __str__(self) -> str:
-        parts = [self.text, *map(markdown.table, self.tables)]
+        parts = [self.text, *map(markdown.as_table, self.tables)]
         if self.missed is not None:
             missed = "\n".join(f"- Missed: {line}." for line in self.missed)
             parts.append(missed or "Every goal is kept.")

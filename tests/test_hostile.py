@@ -20,8 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mnist_exp import ROOT, ExpectedError, tracking
+from mnist_exp import ROOT, tracking
 from mnist_exp.commands.cli import main
+from mnist_exp.common.errors import ExpectedError
 from mnist_exp.data import obtain
 from mnist_exp.evidence import comparison
 from mnist_exp.notebook import entries, loading

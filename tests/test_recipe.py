@@ -9,8 +9,8 @@ from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import StepLR
 
-from mnist_exp import ExpectedError
 from mnist_exp.augment import RandomRotation
+from mnist_exp.common.errors import ExpectedError
 from mnist_exp.notebook import code_hash, entries, loading
 from mnist_exp.notebook.new import UNWRITTEN, create
 from mnist_exp.preprocess import Deslant

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol, get_args, get_type_hints
 
-from mnist_exp import ExpectedError
+from mnist_exp.common.errors import ExpectedError
 
 Command = Callable[..., int]
 """Returns its exit code."""

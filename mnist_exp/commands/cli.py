@@ -17,7 +17,6 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from mnist_exp import ExpectedError
 from mnist_exp.commands import arguments
 from mnist_exp.commands.arguments import (
     Command,
@@ -29,6 +28,7 @@ from mnist_exp.commands.arguments import (
     WholeNumbers,
 )
 from mnist_exp.common import interrupts, startup
+from mnist_exp.common.errors import ExpectedError
 from mnist_exp.common.words import counted
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ prints why it must not go on, if so.
 
 import sys
 
-from mnist_exp import ExpectedError
 from mnist_exp.commands.arguments import refuse_others, settings
 from mnist_exp.commands.cli import COMMANDS, listing
+from mnist_exp.common.errors import ExpectedError
 
 
 def refusal(goals: list[str], given: list[str]) -> str:

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from filelock import FileLock
 
-from mnist_exp import ROOT, ExpectedError
+from mnist_exp import ROOT
+from mnist_exp.common.errors import ExpectedError
 
 if TYPE_CHECKING:  # who asks for checksums need not wait for torch
     pass

@@ -12,7 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from mnist_exp import ExpectedError, tracking
+from mnist_exp import tracking
+from mnist_exp.common.errors import ExpectedError
 from mnist_exp.common.words import ranges
 from mnist_exp.evidence import effect, scores
 from mnist_exp.evidence.effect import Effect

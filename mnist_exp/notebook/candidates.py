@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mnist_exp import ExpectedError
+from mnist_exp.common.errors import ExpectedError
 from mnist_exp.notebook import entries, loading
 from mnist_exp.notebook.code_hash import has_code
 from mnist_exp.notebook.entries import EXPERIMENTS, Entry

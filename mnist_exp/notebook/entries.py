@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from mnist_exp import ROOT, ExpectedError
+from mnist_exp import ROOT
+from mnist_exp.common.errors import ExpectedError
 from mnist_exp.common.words import printable
 from mnist_exp.notebook import code_hash
 

@@ -7,7 +7,7 @@ import types
 from dataclasses import dataclass
 from pathlib import Path
 
-from mnist_exp import ExpectedError
+from mnist_exp.common.errors import ExpectedError
 from mnist_exp.notebook import entries
 from mnist_exp.notebook.entries import EXPERIMENTS, Entry
 from mnist_exp.recipe import Recipe, Target

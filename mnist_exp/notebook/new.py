@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from mnist_exp import ExpectedError
+from mnist_exp.common.errors import ExpectedError
 from mnist_exp.notebook import candidates, entries
 from mnist_exp.notebook.entries import EXPERIMENTS
 

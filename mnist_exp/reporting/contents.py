@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from mnist_exp import ExpectedError, __version__, tracking
+from mnist_exp import __version__, tracking
+from mnist_exp.common.errors import ExpectedError
 from mnist_exp.common.words import counted, percent, ranges
 from mnist_exp.evidence import mistakes
 from mnist_exp.evidence.comparison import Comparison, changed_lines

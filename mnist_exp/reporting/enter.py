@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from mnist_exp import ExpectedError, tracking
+from mnist_exp import tracking
+from mnist_exp.common.errors import ExpectedError
 from mnist_exp.evidence import mistakes
 from mnist_exp.evidence.mistakes import Mistakes
 from mnist_exp.notebook import candidates

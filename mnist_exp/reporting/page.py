@@ -8,7 +8,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from mnist_exp import markdown
+from mnist_exp.common import markdown
 from mnist_exp.evidence.comparison import Comparison
 from mnist_exp.evidence.verdict import as_frame
 from mnist_exp.reporting.contents import Contents, contents_of

@@ -12,7 +12,9 @@ from typing import Any
 
 import pandas as pd
 
-from mnist_exp import ROOT, ExpectedError, markdown, tracking
+from mnist_exp import ROOT, tracking
+from mnist_exp.common import markdown
+from mnist_exp.common.errors import ExpectedError
 from mnist_exp.common.words import percent
 from mnist_exp.evidence.comparison import Comparison, nearest
 from mnist_exp.notebook import candidates, entries

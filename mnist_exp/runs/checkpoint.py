@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from mnist_exp import ExpectedError
+from mnist_exp.common.errors import ExpectedError
 
 MAGIC = b"mnist-exp checkpoint 1\n"
 """A file begins with this, and the SHA-256 (32 bytes) of all that follows."""

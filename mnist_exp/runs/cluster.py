@@ -8,7 +8,8 @@ from contextlib import contextmanager
 
 from distributed import CancelledError, Client, LocalCluster
 
-from mnist_exp import ExpectedError, __version__, tracking
+from mnist_exp import __version__, tracking
+from mnist_exp.common.errors import ExpectedError
 
 CONNECT = "10s"
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from mnist_exp import ExpectedError, augment, preprocess, views
+from mnist_exp import augment, preprocess, views
+from mnist_exp.common.errors import ExpectedError
 from mnist_exp.data import digits
 from mnist_exp.notebook import code_hash
 from mnist_exp.training import classifier, faster, loop, torch_internals

@@ -12,8 +12,9 @@ import sys
 import threading
 from dataclasses import dataclass
 
-from mnist_exp import ExpectedError, data
+from mnist_exp import data
 from mnist_exp.common import interrupts, startup
+from mnist_exp.common.errors import ExpectedError
 
 
 @dataclass(frozen=True)

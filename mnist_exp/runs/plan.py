@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from mnist_exp import ExpectedError, data
+from mnist_exp import data
+from mnist_exp.common.errors import ExpectedError
 from mnist_exp.notebook import loading
 from mnist_exp.notebook.entries import Entry
 from mnist_exp.notebook.loading import Iteration

@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 import torch
 
-from mnist_exp import ExpectedError, data, tracking
+from mnist_exp import data, tracking
+from mnist_exp.common.errors import ExpectedError
 from mnist_exp.common.words import counted
 from mnist_exp.notebook import code_hash, entries, loading
 from mnist_exp.recipe import Recipe

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from mnist_exp import ExpectedError, tracking
+from mnist_exp import tracking
+from mnist_exp.common.errors import ExpectedError
 from mnist_exp.runs import checkpoint
 from mnist_exp.runs.checkpoint import Checkpoint
 from mnist_exp.runs.plan import Plan, settle

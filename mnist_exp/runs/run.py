@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from mnist_exp import ExpectedError, data, tracking
+from mnist_exp import data, tracking
 from mnist_exp.common import interrupts
+from mnist_exp.common.errors import ExpectedError
 from mnist_exp.evidence.verdict import RunVerdict
 from mnist_exp.runs import checkpoint, record, resume
 from mnist_exp.runs.checkpoint import Checkpoint

@@ -16,8 +16,8 @@ import distributed
 import pandas as pd
 from distributed import CancelledError, Client, Event, KilledWorker, as_completed
 
-from mnist_exp import data, markdown, tracking
-from mnist_exp.common import interrupts
+from mnist_exp import data, tracking
+from mnist_exp.common import interrupts, markdown
 from mnist_exp.common.words import counted, ranges
 from mnist_exp.evidence import comparison
 from mnist_exp.notebook import entries, loading
@@ -167,4 +167,4 @@ def _summarise(parent: tracking.RunWriter, sweep: Sweep, results: list[JobResult
             parent.set_tags({f"{model}.verdict": f"{verdict.answer}, {interval}"})
     shown = tables.shown(verdicts, loading.load_target())
     failed = [f"- {result.job.name}: {result.failure}" for result in results if result.failure]
-    parent.describe("\n".join([f"A {sweep.name}.", "", markdown.table(shown), "", *failed]))
+    parent.describe("\n".join([f"A {sweep.name}.", "", markdown.as_table(shown), "", *failed]))

@@ -13,7 +13,8 @@ from typing import Any
 
 from distributed import Event
 
-from mnist_exp import ExpectedError, tracking
+from mnist_exp import tracking
+from mnist_exp.common.errors import ExpectedError
 from mnist_exp.runs.job import Job
 
 PATIENCE = 10

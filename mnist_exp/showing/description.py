@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mnist_exp import markdown
+from mnist_exp.common import markdown
 from mnist_exp.common.words import percent
 from mnist_exp.evidence.verdict import RunVerdict
 from mnist_exp.notebook.entries import SECTIONS, Entry

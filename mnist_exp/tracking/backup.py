@@ -11,7 +11,7 @@ import time
 import zlib
 from pathlib import Path
 
-from mnist_exp import ExpectedError
+from mnist_exp.common.errors import ExpectedError
 from mnist_exp.tracking import liveness, mlflow_internals
 from mnist_exp.tracking.store import (
     connect,

@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from PIL import Image
 
-from mnist_exp import ExpectedError
+from mnist_exp.common.errors import ExpectedError
 from mnist_exp.tracking import liveness, names
 from mnist_exp.tracking.mlflow_internals import (
     POINTS_PER_REQUEST,

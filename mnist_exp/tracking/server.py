@@ -10,7 +10,7 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-from mnist_exp import ExpectedError
+from mnist_exp.common.errors import ExpectedError
 from mnist_exp.tracking.store import ADDRESS, make_tables, need, tracking_uri, use_store
 
 LOOPBACK = "127.0.0.1"

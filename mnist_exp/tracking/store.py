@@ -25,8 +25,9 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy import NullPool, create_engine, func, text, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from mnist_exp import ROOT, ExpectedError
+from mnist_exp import ROOT
 from mnist_exp.common import interrupts
+from mnist_exp.common.errors import ExpectedError
 from mnist_exp.tracking import liveness, mlflow_internals
 
 log = logging.getLogger(__name__)

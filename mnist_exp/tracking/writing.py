@@ -18,8 +18,8 @@ from mlflow.entities import LoggedModelStatus, Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
 
-from mnist_exp import ExpectedError
 from mnist_exp.common import interrupts
+from mnist_exp.common.errors import ExpectedError
 from mnist_exp.tracking import liveness, mlflow_internals, names
 from mnist_exp.tracking.store import PAGES, connect, experiment_id, readable_errors, tracking_uri
 

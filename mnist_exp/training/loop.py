@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from mnist_exp import ExpectedError
+from mnist_exp.common.errors import ExpectedError
 from mnist_exp.data import Digits
 from mnist_exp.recipe import PIXELS, ExponentialAverage, Recipe
 from mnist_exp.training import classifier, faster

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from mnist_exp import markdown
+from mnist_exp.common import markdown
 from mnist_exp.evidence.verdict import Condition, RunVerdict
 from mnist_exp.notebook import loading
 from mnist_exp.showing import description

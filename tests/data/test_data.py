@@ -16,7 +16,8 @@ import pytest
 import torch
 from torchvision.datasets import MNIST
 
-from mnist_exp import ROOT, ExpectedError, data
+from mnist_exp import ROOT, data
+from mnist_exp.common.errors import ExpectedError
 from mnist_exp.data import Digits, obtain
 
 Serve = Callable[..., str]

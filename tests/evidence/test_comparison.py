@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 from handmade import GOOD, record_run
 
-from mnist_exp import ExpectedError, tracking
+from mnist_exp import tracking
+from mnist_exp.common.errors import ExpectedError
 from mnist_exp.evidence import comparison, scores
 from mnist_exp.notebook import entries, loading
 from mnist_exp.showing import tables

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mnist_exp import ExpectedError
 from mnist_exp.commands.cli import main
+from mnist_exp.common.errors import ExpectedError
 from mnist_exp.evidence.comparison import nearest
 from mnist_exp.notebook import candidates, code_hash, entries, loading
 from mnist_exp.notebook.candidates import Candidate

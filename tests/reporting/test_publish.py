@@ -11,8 +11,9 @@ from handmade import GOOD, add_evidence, add_field, record_run
 from mlflow import MlflowClient
 from torch import nn
 
-from mnist_exp import ExpectedError, recipe, tracking
+from mnist_exp import recipe, tracking
 from mnist_exp.commands.cli import main
+from mnist_exp.common.errors import ExpectedError
 from mnist_exp.evidence import comparison
 from mnist_exp.notebook import candidates, code_hash, entries
 from mnist_exp.notebook.entries import EXPERIMENTS

@@ -14,7 +14,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mnist_exp import ROOT, ExpectedError
+from mnist_exp import ROOT
+from mnist_exp.common.errors import ExpectedError
 from mnist_exp.runs import checkpoint
 from mnist_exp.runs.checkpoint import MAGIC, Checkpoint
 

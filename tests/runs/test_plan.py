@@ -7,7 +7,7 @@ import pytest
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from mnist_exp import ExpectedError
+from mnist_exp.common.errors import ExpectedError
 from mnist_exp.notebook import loading
 from mnist_exp.runs.plan import settle
 from mnist_exp.training.classifier import Classifier

@@ -20,7 +20,8 @@ from PIL import Image
 from torch import nn
 from torch.optim import SGD
 
-from mnist_exp import ExpectedError, data, tracking
+from mnist_exp import data, tracking
+from mnist_exp.common.errors import ExpectedError
 from mnist_exp.data import Digits
 from mnist_exp.notebook import entries, loading
 from mnist_exp.recipe import Target

@@ -16,7 +16,8 @@ import pytest
 from handmade import record_run
 from mlflow import MlflowClient
 
-from mnist_exp import ROOT, ExpectedError, tracking
+from mnist_exp import ROOT, tracking
+from mnist_exp.common.errors import ExpectedError
 from mnist_exp.runs import sweep
 from mnist_exp.runs.sweep import Sweep
 from mnist_exp.runs.worker import JobResult

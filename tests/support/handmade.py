@@ -13,7 +13,8 @@ from mlflow.store.db.utils import _get_alembic_config
 from mlflow.store.tracking.dbmodels.initial_models import Base as InitialBase
 from torch import nn
 
-from mnist_exp import markdown, recipe, tracking
+from mnist_exp import recipe, tracking
+from mnist_exp.common import markdown
 from mnist_exp.notebook import entries
 from mnist_exp.recipe import Target
 from mnist_exp.training.receptive_field import receptive_field_table

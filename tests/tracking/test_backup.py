@@ -16,8 +16,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from mnist_exp import ExpectedError, tracking
+from mnist_exp import tracking
 from mnist_exp.commands.cli import main
+from mnist_exp.common.errors import ExpectedError
 
 
 def use(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

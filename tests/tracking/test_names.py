@@ -18,7 +18,8 @@ from test_run import EASY, carry_out, short
 from torch import Tensor
 from torch.optim import SGD
 
-from mnist_exp import ROOT, ExpectedError, data, tracking
+from mnist_exp import ROOT, data, tracking
+from mnist_exp.common.errors import ExpectedError
 from mnist_exp.data import Digits
 from mnist_exp.notebook import loading
 from mnist_exp.runs import provenance, resume, run, sweep

@@ -18,8 +18,9 @@ from servers import free_port, wait_until_healthy
 from test_sweep import when
 from test_tracking import RECORD
 
-from mnist_exp import ROOT, ExpectedError, __version__, tracking
+from mnist_exp import ROOT, __version__, tracking
 from mnist_exp.commands.cli import main
+from mnist_exp.common.errors import ExpectedError
 from mnist_exp.runs import sweep
 from mnist_exp.runs.sweep import Sweep
 from mnist_exp.runs.worker import JobResult

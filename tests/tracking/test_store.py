@@ -19,7 +19,8 @@ from handmade import OLD, add_evidence, make_old_store, record_run
 from servers import free_port, wait_until_healthy
 from test_run import carry_out, short
 
-from mnist_exp import ExpectedError, data, tracking
+from mnist_exp import data, tracking
+from mnist_exp.common.errors import ExpectedError
 from mnist_exp.data import Digits
 from mnist_exp.evidence import comparison
 from mnist_exp.reporting.page import write_page

@@ -13,7 +13,8 @@ import pytest
 from servers import mlflow_server
 from sqlalchemy import Engine, event
 
-from mnist_exp import ROOT, ExpectedError, tracking
+from mnist_exp import ROOT, tracking
+from mnist_exp.common.errors import ExpectedError
 from mnist_exp.tracking import names, ui
 
 pytestmark = pytest.mark.usefixtures("store")

@@ -14,7 +14,7 @@ def escape(text: str) -> str:
     return re.sub(r"([\\|\[\]*_~$`])", r"\\\1", text)
 
 
-def table(texts: pd.DataFrame) -> str:
+def as_table(texts: pd.DataFrame) -> str:
     """A table of texts."""
     rows: Any = [texts.columns, ["---"] * len(texts.columns), *texts.itertuples(index=False)]
     return "\n".join(f"| {' | '.join(map(escape, row))} |" for row in rows)

@@ -1,0 +1,20 @@
+"""What is raised for what a user can put right. Anything else that is raised is a defect.
+
+ExpectedError                                  one line, exit code 2
+├── tracking.UnreachableError                  the store does not answer: a run waits for it
+├── tracking.ExportError                       a network is not kept; its run goes on
+├── training.loop.NonFiniteLossError           a run ends, and resuming it would not help
+└── training.receptive_field.ReceptiveFieldError    a run has no table, and says why
+"""
+
+from mnist_exp.common.words import printable
+
+
+class ExpectedError(Exception):
+    """Something that the user can put right; its text is one line that says what and how.
+
+    The command line prints it without a traceback and exits with 2.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
