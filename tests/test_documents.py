@@ -330,7 +330,6 @@ def test_every_page_is_linked_from_the_readme() -> None:
     assert {str(page.relative_to(ROOT)) for page in WRITTEN if page != README} <= links
 
 
-@pytest.mark.xfail(reason="the package has not moved into its rooms yet")
 def test_the_rooms_are_those_of_the_package() -> None:
     text = (ROOT / "docs" / "how-it-works.md").read_text()
     (tree,) = re.findall(r"<!-- rooms -->\n```\n(.*?)```", text, re.DOTALL)
