@@ -62,7 +62,7 @@ def store(fresh_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.fixture(scope="session")
 def report_folder(fresh_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a report on a store with every kind of run, and with hostile text in it."""
-    read = entries.read
+    read = entries.read_entry
 
     def hostile(number: int) -> Entry:
         iteration = read(number)
@@ -78,9 +78,9 @@ def report_folder(fresh_store: Path, tmp_path_factory: pytest.TempPathFactory) -
             add_evidence(record_run(6, errors=[*GOOD[:-1], 55 - seed], seed=seed))
         record_run(4, tags={"code_sha256": f"{SCRIPT} changed", "git_commit": SCRIPT})
         record_run(6, seed=9, tags={"overrides": SCRIPT})
-        patch.setattr(entries, "read", hostile)
+        patch.setattr(entries, "read_entry", hostile)
         page = write_page(comparison.compare(), folder / "reports")
-        ui.prepare(5, page)
+        ui.prepare_ui(5, page)
     assert page == folder / "reports" / "comparison.html"
     return page.parent
 

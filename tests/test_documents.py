@@ -281,7 +281,7 @@ def test_the_readme_fits_the_eye() -> None:
 
 def test_the_step_in_the_readme_is_the_real_one() -> None:
     """Its lines are those of the real diff, in their order; " ..." is where some are left out."""
-    before, after = (entries.read(number).code.splitlines() for number in (5, 6))
+    before, after = (entries.read_entry(number).code.splitlines() for number in (5, 6))
     changed = [line for line in difflib.unified_diff(before, after, n=0) if line[:2] != "@@"][2:]
     (block,) = [block for block in blocks(README) if block.kind == "diff"]
     place = 0

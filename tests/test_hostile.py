@@ -137,7 +137,7 @@ def load(folder: Path, source: bytes) -> str:
     """The title of an iteration with this source, or what is wrong with it."""
     (folder / "model_7.py").write_bytes(source)
     said = []
-    for read in (entries.read, loading.load_iteration):
+    for read in (entries.read_entry, loading.load_iteration):
         try:
             entry = read(7, folder)
             assert len(entry.code_sha256) == 64
@@ -191,7 +191,7 @@ def test_a_file_that_never_ends_is_not_read(folder: str, tmp_path: Path) -> None
     """In a process of its own, which is stopped where it would read on."""
     target = {"experiments": "model_7.py", "data": obtain.TRAIN_IMAGES}[folder]
     code = {
-        "experiments": "from mnist_exp.notebook import entries; entries.read(7, Path('.'))",
+        "experiments": "from mnist_exp.notebook import entries; entries.read_entry(7, Path('.'))",
         "data": "from mnist_exp.data import obtain; obtain.obtain(Path('.'))",
     }[folder]
     os.mkfifo(tmp_path / "fifo")
@@ -356,7 +356,7 @@ def test_words_of_an_iteration_cannot_write_to_a_terminal(tmp_path: Path) -> Non
     hostile = "\x1b[2J \x07 \u202e <b> *c* ![x](http://example.org)"
     source = VALID.replace("rotate the", f"{hostile} rotate the")
     (tmp_path / "model_7.py").write_text(source.replace("Change:", f"Change: {hostile}"))
-    entry = entries.read(7, tmp_path)
+    entry = entries.read_entry(7, tmp_path)
     shown = r"\x1b[2J \x07 \u202e <b> *c* ![x](http://example.org)"
     assert entry.title.startswith(f"{shown} rotate the")
     assert entry.sections["Change"].startswith(shown)

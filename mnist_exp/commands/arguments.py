@@ -140,7 +140,7 @@ def _kind(hint: Any) -> Kind:
     return kind
 
 
-def read(name: str, command: Command, words: Iterable[str]) -> dict[str, Any]:
+def bind(name: str, command: Command, words: Iterable[str]) -> dict[str, Any]:
     """The arguments with which to call a command, from words such as `SEED=3` and the environment.
 
     An empty text counts as not given. Raises ExpectedError for a word or a value that cannot be

@@ -98,7 +98,7 @@ def _obey(words: list[str]) -> int:
         return 0
     if asked is None:
         raise ExpectedError(f"a command is needed, not {name[:40]!r}: {', '.join(COMMANDS)}")
-    return asked(**arguments.read(name, asked, settings))
+    return asked(**arguments.bind(name, asked, settings))
 
 
 def _help(name: str, asked: Command) -> str:
@@ -328,7 +328,7 @@ def _print_verdicts(verdicts: Sequence[Verdict]) -> None:
     from mnist_exp.notebook import loading
     from mnist_exp.showing import tables
 
-    table = tables.shown(verdicts, loading.load_target())
+    table = tables.shown_verdicts(verdicts, loading.load_target())
     for words in table.columns.intersection(["idea", "verdict"]):
         table[words] = table[words].str.ljust(table[words].str.len().max())
     print(table.to_string(index=False))
@@ -349,7 +349,7 @@ def _report(models: Models | None = None) -> int:
 
     compared = comparison.compare(models or ())
     page = write_page(compared, ROOT / "reports")
-    ui.prepare(compared.target.last_epochs, page)
+    ui.prepare_ui(compared.target.last_epochs, page)
     print(f"Written: {page.relative_to(ROOT)}; open it in a browser")
     return 0
 
@@ -399,7 +399,7 @@ def _ui(port: Port = 5000) -> int:
     last_epochs = loading.load_target().last_epochs
     if not tracking.is_served():
         server.check_port(port)
-    print(f"The runs: {ui.address(port)}{ui.prepare(last_epochs)}", flush=True)
+    print(f"The runs: {ui.address(port)}{ui.prepare_ui(last_epochs)}", flush=True)
     return 0 if tracking.is_served() else server.serve(port)
 
 

@@ -173,7 +173,7 @@ def compare(models: Collection[int] = (), demanded: int = 0) -> Comparison:
         number = absent[0] if absent else 6
         name = f"model {number}" if absent else "an iteration"
         if absent:
-            entries.read(number)  # says so when there is no such iteration at all
+            entries.read_entry(number)  # says so when there is no such iteration at all
         raise ExpectedError(
             f"the store holds no run of {name}: make run MODEL={number}, or make import for the "
             "published runs"
@@ -181,7 +181,7 @@ def compare(models: Collection[int] = (), demanded: int = 0) -> Comparison:
 
     numbers = entries.numbers()
     tried = set(runs["model"])
-    iterations = {number: entries.read(number) for number in numbers if number in tried}
+    iterations = {number: entries.read_entry(number) for number in numbers if number in tried}
     hashes = {number: iteration.code_sha256 for number, iteration in iterations.items()}
     history = tracking.history(runs["run_id"])
     runs = runs.assign(exclusion=scores.exclusions(runs, hashes))
@@ -216,7 +216,7 @@ def of_runs(run_ids: Collection[str]) -> tuple[Verdict, ...]:
     runs = _ours(tracking.runs())
     runs = runs[runs["run_id"].isin(run_ids)].sort_values(["model", "seed"]).astype(WHOLE)
     runs = runs.join(scores.scores(runs, tracking.history(runs["run_id"]), target))
-    return _judge(map(entries.read, sorted(set(runs["model"]))), runs, target)
+    return _judge(map(entries.read_entry, sorted(set(runs["model"]))), runs, target)
 
 
 def _judge(

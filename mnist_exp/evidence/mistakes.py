@@ -91,7 +91,7 @@ def of_output(digits: Digits, output: Tensor) -> Mistakes:
     )
 
 
-def of_run(run_id: str) -> Mistakes | None:
+def mistakes_of(run_id: str) -> Mistakes | None:
     """What a run was given by `record`; None when it does not hold all of it.
 
     Raises KeyError, TypeError or ValueError when someone has changed it.
@@ -103,7 +103,7 @@ def of_run(run_id: str) -> Mistakes | None:
     return _of_tables(counts, misclassified, sheet)
 
 
-def read(folder: Path) -> Mistakes:
+def read_mistakes(folder: Path) -> Mistakes:
     """What `write` wrote. Raises OSError, KeyError, TypeError or ValueError for anything else."""
     counts, misclassified = (pd.read_csv(folder / name.csv) for name in TABLES)
     file = folder / SHEET.file

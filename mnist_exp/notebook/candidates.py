@@ -47,7 +47,7 @@ class Candidate:
         return entries.parse(self.source, int(number[1]) if number else 0)
 
 
-def read(file: Path = FILE) -> list[Candidate]:
+def read_candidates(file: Path = FILE) -> list[Candidate]:
     """All candidates of a file, each proved by the hash of its code.
 
     Raises ExpectedError for a file that is not there, or not as `write` makes it.
@@ -62,8 +62,8 @@ def read(file: Path = FILE) -> list[Candidate]:
             proved = False
         if not proved:
             raise ExpectedError(
-                f"{entries.shown(file)}, line {number}: this is no candidate with the hash of its "
-                "code: restore the file from git"
+                f"{entries.shown_path(file)}, line {number}: this is no candidate with the hash of "
+                "its code: restore the file from git"
             )
         candidates.append(candidate)
     return candidates
@@ -83,7 +83,9 @@ def find(digits: str, file: Path = FILE) -> Candidate:
 
     Raises ExpectedError when there is none, or more than one, or it does not run any more.
     """
-    candidates = [one for one in read(file) if one.code_sha256.startswith(digits.lower())]
+    candidates = [
+        one for one in read_candidates(file) if one.code_sha256.startswith(digits.lower())
+    ]
     if not candidates or len(digits) < FEWEST_DIGITS:
         raise ExpectedError(
             f"FROM={digits}: no candidate has a hash that begins so (7 digits or more); "

@@ -38,7 +38,7 @@ class Entry:
     @property
     def file(self) -> str:
         """The path to show, from the checkout's root."""
-        return shown(self.path)
+        return shown_path(self.path)
 
     @property
     def code(self) -> str:
@@ -63,7 +63,7 @@ def numbers(folder: Path = EXPERIMENTS) -> list[int]:
     return sorted(int(match[1]) for match in names if match)
 
 
-def read(number: int, folder: Path = EXPERIMENTS) -> Entry:
+def read_entry(number: int, folder: Path = EXPERIMENTS) -> Entry:
     """Read the file of an iteration, without running it.
 
     Raises ExpectedError when there is no such file, or it is no Python with a docstring of the
@@ -81,7 +81,7 @@ def parse(source: str, number: int, folder: Path = EXPERIMENTS) -> Entry:
     except SyntaxError as error:
         raise syntax_error(error, file) from None
     except (MemoryError, RecursionError):
-        raise ExpectedError(f"{shown(file)}: the code is nested too deeply") from None
+        raise ExpectedError(f"{shown_path(file)}: the code is nested too deeply") from None
     title, sections = docstring_sections(docstring or "", number, file)
     return Entry(number=number, source=source, title=title, sections=sections, folder=folder)
 
@@ -104,7 +104,9 @@ def docstring_sections(docstring: str, number: int, file: Path) -> tuple[str, di
     if title is None or absent:
         heading = [] if title else [f"the title line 'Model {number}: ...'"]
         lacks = ", ".join(heading + absent)
-        raise ExpectedError(f"the docstring of {shown(file)} lacks {lacks}: see {shown(path(1))}")
+        raise ExpectedError(
+            f"the docstring of {shown_path(file)} lacks {lacks}: see {shown_path(path(1))}"
+        )
     return printable(title[1]), sections
 
 
@@ -119,20 +121,20 @@ def read_text(file: Path, if_absent: str = "") -> str:
     """The text of a file. Raises ExpectedError, which ends in `if_absent` where there is none."""
     try:
         if file.exists() and not file.is_file():  # a device may have no end
-            raise ExpectedError(f"{shown(file)} is no file")
+            raise ExpectedError(f"{shown_path(file)} is no file")
         return file.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ExpectedError(f"there is no {shown(file)}{if_absent}") from None
+        raise ExpectedError(f"there is no {shown_path(file)}{if_absent}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ExpectedError(f"{shown(file)} cannot be read: {error}") from None
+        raise ExpectedError(f"{shown_path(file)} cannot be read: {error}") from None
 
 
 def syntax_error(error: SyntaxError, file: Path) -> ExpectedError:
     """The error of a file that is no Python, with the line."""
     place = f", line {error.lineno}" if error.lineno else ""
-    return ExpectedError(f"{shown(file)}{place}: syntax error: {error.msg}")
+    return ExpectedError(f"{shown_path(file)}{place}: syntax error: {error.msg}")
 
 
-def shown(file: Path) -> str:
+def shown_path(file: Path) -> str:
     """A path as errors name it: from the checkout's root, if it lies there."""
     return str(file.relative_to(ROOT)) if file.is_relative_to(ROOT) else str(file)

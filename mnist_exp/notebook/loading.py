@@ -42,8 +42,8 @@ def execute(source: str, file: Path) -> Recipe:
     recipe = _execute(source, file).__dict__.get("RECIPE")
     if not isinstance(recipe, Recipe):
         raise ExpectedError(
-            f"{entries.shown(file)} has no RECIPE: end it with RECIPE = Recipe(network=Network, "
-            "...), as the other iterations do"
+            f"{entries.shown_path(file)} has no RECIPE: end it with RECIPE = "
+            "Recipe(network=Network, ...), as the other iterations do"
         )
     return recipe
 
@@ -54,7 +54,7 @@ def load_target(folder: Path = EXPERIMENTS) -> Target:
     target = _execute(entries.read_text(file), file).__dict__.get("TARGET")
     if not isinstance(target, Target):
         raise ExpectedError(
-            f"{entries.shown(file)} has no TARGET = Target(...): restore it from git"
+            f"{entries.shown_path(file)} has no TARGET = Target(...): restore it from git"
         )
     return target
 
@@ -63,7 +63,7 @@ def where(error: BaseException, file: Path) -> str:
     """One line that says which line of an iteration's `file` an exception came from, and what."""
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == str(file)]
-    place = f"{entries.shown(file)}, line {lines[-1]}" if lines else entries.shown(file)
+    place = f"{entries.shown_path(file)}, line {lines[-1]}" if lines else entries.shown_path(file)
     return f"{place}: {' '.join(f'{type(error).__name__}: {error}'.split())}"
 
 

@@ -31,6 +31,6 @@ def create(number: int, source: int | str, folder: Path = EXPERIMENTS) -> Path:
             target.write(text)
     except FileExistsError:
         raise ExpectedError(
-            f"{entries.shown(new)} is there already; choose another MODEL"
+            f"{entries.shown_path(new)} is there already; choose another MODEL"
         ) from None
     return new

@@ -178,7 +178,7 @@ def contents_of(comparison: Comparison) -> Contents:
         target=target_text(target),
         summary=summary(verdicts),
         made=_made(len(comparison.runs), len(counting)),
-        verdicts=tables.shown(verdicts, target).assign(**{"made again by": made_again}),
+        verdicts=tables.shown_verdicts(verdicts, target).assign(**{"made again by": made_again}),
         judged=verdicts,
         uncounted=comparison.uncounted,
         choices=comparison.choices,
@@ -190,9 +190,9 @@ def contents_of(comparison: Comparison) -> Contents:
         unknown_fields=unknown_fields,
         best_run=_best_run(comparison),
         origin=_origin(comparison.runs),
-        accuracy=pictures.accuracy(comparison, counting) if verdicts else None,
-        price=pictures.price(comparison) if verdicts else None,
-        effects=pictures.effects(effects) if effects else None,
+        accuracy=pictures.accuracy_picture(comparison, counting) if verdicts else None,
+        price=pictures.price_picture(comparison) if verdicts else None,
+        effects=pictures.effects_picture(effects) if effects else None,
     )
 
 
@@ -320,7 +320,7 @@ def _best_run(comparison: Comparison) -> BestRun | None:
     if run is None:
         return None
     with _as_a_run_writes_it(run["run_id"]):
-        wrong = mistakes.of_run(run["run_id"])
+        wrong = mistakes.mistakes_of(run["run_id"])
         if wrong is None:
             return None
         ordered = wrong.most_certain_first()
@@ -334,8 +334,8 @@ def _best_run(comparison: Comparison) -> BestRun | None:
             "after its last epoch.",
             wrong,
             tuple(_digit(row, image) for row, image in digits),
-            pictures.confusion_matrix(run["run_name"], wrong),
-            pictures.misclassified(ordered) if len(wrong.images) else None,
+            pictures.confusion_picture(run["run_name"], wrong),
+            pictures.misclassified_picture(ordered) if len(wrong.images) else None,
         )
 
 

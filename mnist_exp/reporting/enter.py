@@ -68,12 +68,12 @@ def _read(results: Path) -> list[PublishedRun]:
     history = pd.read_csv(results / "history.csv", parse_dates=["time"])
     fields = pd.read_csv(results / "receptive_field.csv").convert_dtypes()
     models = fields["model"].astype(str)
-    tried = candidates.read(results / candidates.FILE.name)
+    tried = candidates.read_candidates(results / candidates.FILE.name)
     sources = {candidate.code_sha256: candidate.source for candidate in tried}
     best_run, wrong = "", None
     if (results / "best_run").is_dir():
         best_run = (results / "best_run" / "run_id").read_text().strip()
-        wrong = mistakes.read(results / "best_run")
+        wrong = mistakes.read_mistakes(results / "best_run")
     runs = []
     for _, cells in pd.read_csv(results / "runs.csv", dtype=str).iterrows():
         row: dict[str, str] = {str(key): value for key, value in cells.dropna().items()}

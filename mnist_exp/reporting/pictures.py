@@ -65,7 +65,7 @@ def write_figures(pictures: Iterable[Picture], folder: Path, formats: Iterable[s
             picture.figure.savefig(folder / f"{picture.name}.png", dpi=130)
 
 
-def accuracy(comparison: Comparison, counting: pd.DataFrame) -> Picture:
+def accuracy_picture(comparison: Comparison, counting: pd.DataFrame) -> Picture:
     """How the iterations trained; `counting` are the runs that count."""
     target = comparison.target
     return Picture(
@@ -79,7 +79,7 @@ def accuracy(comparison: Comparison, counting: pd.DataFrame) -> Picture:
     )
 
 
-def price(comparison: Comparison) -> Picture:
+def price_picture(comparison: Comparison) -> Picture:
     """What accuracy costs in parameters."""
     verdicts, target = as_frame(comparison.verdicts), comparison.target
     public = public_results()
@@ -104,7 +104,7 @@ def price(comparison: Comparison) -> Picture:
     )
 
 
-def effects(steps: list[Effect]) -> Picture:
+def effects_picture(steps: list[Effect]) -> Picture:
     """What each step did to the accuracy."""
     words = "; ".join(f"model {step.model} against {step.baseline}: {step}" for step in steps)
     return Picture(
@@ -129,7 +129,7 @@ def growth(name: str, models: str, table: pd.DataFrame, seen: str) -> Picture:
     )
 
 
-def confusion_matrix(run_name: str, mistakes: Mistakes) -> Picture:
+def confusion_picture(run_name: str, mistakes: Mistakes) -> Picture:
     """What a run takes for what."""
     pairs = mistakes.counts.melt(value_name="digits", ignore_index=False).reset_index()
     pairs = pairs[(pairs["truth"] != pairs["guess"]) & (pairs["digits"] > 0)]
@@ -143,7 +143,7 @@ def confusion_matrix(run_name: str, mistakes: Mistakes) -> Picture:
     )
 
 
-def misclassified(mistakes: Mistakes) -> Picture:
+def misclassified_picture(mistakes: Mistakes) -> Picture:
     """Each digit that is wrong."""
     return Picture(
         "misclassified",

@@ -111,7 +111,7 @@ def _lost(archive: pd.DataFrame, published: Path) -> int:
         return 0
     before = pd.read_csv(published, dtype=str)
     on_test = before["params.split"] == "test"
-    current = {entries.read(number).code_sha256 for number in entries.numbers()}
+    current = {entries.read_entry(number).code_sha256 for number in entries.numbers()}
     counting = before[on_test & before["tags.code_sha256"].isin(current)]
     lost_trials = ~before.loc[~on_test, "run_id"].isin(archive["run_id"])
     settings = ["params.model", "params.seed"]  # a newer run of a seed takes the place of another
@@ -150,7 +150,9 @@ def _candidates(comparison: Comparison, published: Path) -> list[Candidate]:
     without it none could be trained again."""
     known = {}
     if published.is_file():
-        known = {candidate.code_sha256: candidate for candidate in candidates.read(published)}
+        known = {
+            candidate.code_sha256: candidate for candidate in candidates.read_candidates(published)
+        }
     rows: Any = comparison.trials.itertuples()
     for run in rows:
         if run.code_sha256 not in known:
@@ -159,7 +161,7 @@ def _candidates(comparison: Comparison, published: Path) -> list[Candidate]:
                 known[run.code_sha256] = Candidate(
                     code_sha256=run.code_sha256, idea=run.idea, nearest=0, source=source
                 )
-    iterations = {number: entries.read(number) for number in entries.numbers()}
+    iterations = {number: entries.read_entry(number) for number in entries.numbers()}
     return [
         dataclasses.replace(candidate, nearest=nearest(candidate.entry, iterations))
         for candidate in known.values()

@@ -92,7 +92,7 @@ class Checkpoint:
         self.lock.unlink(missing_ok=True)
 
 
-def of_run(run_id: str, folder: Path) -> Checkpoint:
+def checkpoint_of(run_id: str, folder: Path) -> Checkpoint:
     """The checkpoint of a run in `folder`, whether it is there or not."""
     if not re.fullmatch("[0-9a-f]{32}", run_id):
         raise ExpectedError(
@@ -112,10 +112,10 @@ def all_in(folder: Path) -> list[Checkpoint]:
 
 
 @contextmanager
-def hold(run_id: str, folder: Path) -> Iterator[Checkpoint]:
+def claim(run_id: str, folder: Path) -> Iterator[Checkpoint]:
     """The checkpoint of a run, for one process at a time. Raises ExpectedError while another
     process trains the run."""
-    checkpoint = of_run(run_id, folder)
+    checkpoint = checkpoint_of(run_id, folder)
     lock = FileLock(checkpoint.lock, timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ CONNECT = "10s"
 
 
 @contextmanager
-def connect(scheduler: str, workers: int | None) -> Iterator[Client]:
+def cluster_client(scheduler: str, workers: int | None) -> Iterator[Client]:
     """A client of the cluster of `scheduler`, or of `workers` processes of this machine (one per
     core if None) that end with the block. Raises ExpectedError when it cannot be reached."""
     logging.getLogger("distributed").setLevel(logging.ERROR)

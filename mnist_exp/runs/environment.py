@@ -21,7 +21,7 @@ TRAINING_CODE = (augment, preprocess, views, digits, classifier, torch_internals
 CPUINFO = Path("/proc/cpuinfo")
 
 
-def settings(device: torch.device) -> dict[str, object]:
+def surroundings(device: torch.device) -> dict[str, object]:
     """What decides the numbers of a run beside its recipe and seed, as parameters of the run."""
     return {
         "device": device.type,

@@ -60,7 +60,7 @@ class Plan:
             "split": self.split,
             "parameters": self.parameters,
             "receptive_field": str(self.receptive_field),
-            **environment.settings(self.device),
+            **environment.surroundings(self.device),
         }
 
     def tags(self) -> dict[str, str]:

@@ -13,7 +13,7 @@ from mnist_exp.runs import provenance
 from mnist_exp.runs.plan import Plan
 from mnist_exp.showing import description, one_run
 from mnist_exp.tracking import names, ui
-from mnist_exp.tracking.names import Figure, Table, Text
+from mnist_exp.tracking.names import Figure, Table, TextFile
 from mnist_exp.training import classifier
 from mnist_exp.training.loop import EpochResult, Training
 
@@ -34,13 +34,13 @@ def beginning(
     run.log_metrics({"parameters": plan.parameters, "model": entry.number})
     run.log_text(entry.source, names.source_file(entry.number))
     if uncommitted:
-        run.log_text(uncommitted, Text.UNCOMMITTED)
+        run.log_text(uncommitted, TextFile.UNCOMMITTED)
     if plan.receptive_field.table is not None:
         run.log_table(plan.receptive_field.table, Table.RECEPTIVE_FIELD)
-    run.log_text(plan.layers, Text.LAYERS)
+    run.log_text(plan.layers, TextFile.LAYERS)
     for digits, context in (
-        (train, names.Digits.TRAINING),
-        (held_out, names.Digits.EVALUATION),
+        (train, names.DataSet.TRAINING),
+        (held_out, names.DataSet.EVALUATION),
     ):
         name = f"MNIST, {len(digits):,} digits"
         run.log_dataset(

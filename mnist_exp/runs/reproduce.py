@@ -97,7 +97,7 @@ def prepare(run_id: str) -> Reproduction:
         device = environment.choose_device(run["device"])
     except ExpectedError:  # another machine: a difference like others
         device = environment.choose_device("auto")
-    here = environment.settings(device) | {"training_sha256": environment.training_sha256()}
+    here = environment.surroundings(device) | {"training_sha256": environment.training_sha256()}
     recorded = {name: run.get(name, NOT_RECORDED) for name in here}
     return Reproduction(
         run_id=run_id,
@@ -121,7 +121,7 @@ def _recipe(run: Any) -> Recipe:
     run_id, number = run["run_id"], int(run["model"])
     source = tracking.source(run_id, number)
     if source is None:
-        source = entries.read(number).source
+        source = entries.read_entry(number).source
     if not code_hash.has_code(source, run["code_sha256"]):
         raise ExpectedError(
             f"the code of run {run_id} is neither with it nor in {entries.path(number).name}: "

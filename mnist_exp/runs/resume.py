@@ -23,7 +23,7 @@ def resume(run_id: str) -> Plan:
     Raises ExpectedError when the run is finished or is not there, when it has no checkpoint here,
     and when what decides its numbers has changed since: its code, versions, machine or threads.
     """
-    run_checkpoint = checkpoint.of_run(run_id, checkpoints())
+    run_checkpoint = checkpoint.checkpoint_of(run_id, checkpoints())
     if tracking.find_run(run_id)["status"].item() == "FINISHED":
         run_checkpoint.remove()  # left behind by a process that was killed at the very end
         raise ExpectedError(f"run {run_id} is finished: there is nothing to resume")

@@ -73,7 +73,7 @@ def _begun(plan: Plan, training: Training, parent: str) -> Iterator[tuple[RunWri
     begun = tracking.start_run(
         plan.name, _settings(plan, training), plan.tags(), source=plan.entry.file, parent=parent
     )
-    with begun as run, checkpoint.hold(run.run_id, resume.checkpoints()) as run_checkpoint:
+    with begun as run, checkpoint.claim(run.run_id, resume.checkpoints()) as run_checkpoint:
         resume.save(run_checkpoint, plan, training)
         yield run, run_checkpoint
 
@@ -82,7 +82,7 @@ def _begun(plan: Plan, training: Training, parent: str) -> Iterator[tuple[RunWri
 def _resumed(plan: Plan, training: Training, parent: str) -> Iterator[tuple[RunWriter, Checkpoint]]:
     """The run that the plan goes on with, and its checkpoint, whose state the training takes."""
     assert plan.run_id is not None
-    with checkpoint.hold(plan.run_id, resume.checkpoints()) as run_checkpoint:
+    with checkpoint.claim(plan.run_id, resume.checkpoints()) as run_checkpoint:
         training.restore(run_checkpoint.load()["state"])
         # After an epoch, what it has recorded stands: versions that decide nothing may be others.
         settings = {} if training.results else _settings(plan, training)

@@ -57,7 +57,7 @@ def settle_sweep(
     """Settle which trainings the store lacks: those without a finished run of the same code, data,
     seed, split and epochs. Raises ExpectedError for what cannot be run."""
     data.check_split(split)
-    codes = {number: entries.read(number).code_sha256 for number in models}
+    codes = {number: entries.read_entry(number).code_sha256 for number in models}
     chosen = tuple(seeds)
     # Seeds first: what is there early says something about every iteration.
     jobs = [
@@ -99,7 +99,7 @@ def train_missing(
     `on_start` hears how many trainings go on at once, `on_result` each that ends. An interrupt
     stops the trainings, whose runs end as KILLED, and is raised again.
     """
-    with cluster.connect(scheduler, workers) as client:
+    with cluster.cluster_client(scheduler, workers) as client:
         places = cluster.check_workers(client)  # a refused sweep leaves no run behind
         with tracking.continue_run(sweep.name) as parent:
             tracking.adopt(sweep.held.values(), parent.run_id)
@@ -165,6 +165,6 @@ def _summarise(parent: tracking.RunWriter, sweep: Sweep, results: list[JobResult
             low, high = (100 * bound for bound in verdict.pass_rate)
             interval = f"{verdict.passing} of {seeds} seeds ({low:.0f} to {high:.0f} %)"
             parent.set_tags({f"{model}.verdict": f"{verdict.answer}, {interval}"})
-    shown = tables.shown(verdicts, loading.load_target())
+    shown = tables.shown_verdicts(verdicts, loading.load_target())
     failed = [f"- {result.job.name}: {result.failure}" for result in results if result.failure]
     parent.describe("\n".join([f"A {sweep.name}.", "", markdown.as_table(shown), "", *failed]))

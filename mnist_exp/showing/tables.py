@@ -11,7 +11,7 @@ from mnist_exp.evidence.verdict import EpochScore, Verdict
 from mnist_exp.recipe import Target
 
 
-def shown(verdicts: Sequence[Verdict], target: Target) -> pd.DataFrame:
+def shown_verdicts(verdicts: Sequence[Verdict], target: Target) -> pd.DataFrame:
     """The table of verdicts as it is shown everywhere: text, one row per iteration.
 
     Scores on another split than "test" say so, and are no verdict.

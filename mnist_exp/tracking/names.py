@@ -233,7 +233,7 @@ class Image(_Artifact):
         return f"{self}.png"
 
 
-class Text(_Artifact):
+class TextFile(_Artifact):
     """Texts, by their files."""
 
     LAYERS = "layers.txt", "the network's layers, with shapes and parameters"
@@ -243,10 +243,10 @@ class Text(_Artifact):
 
 def source_file(model: int) -> str:
     """The text that holds the source of an iteration."""
-    return Text.SOURCE.replace("<model>", f"{model}")
+    return TextFile.SOURCE.replace("<model>", f"{model}")
 
 
-class Digits(_Artifact):
+class DataSet(_Artifact):
     """Data sets, by what they were for."""
 
     TRAINING = "training", "the digits that were trained on: how many, and their checksum"
@@ -267,8 +267,8 @@ REGISTER: Mapping[Kind, Mapping[str, Meaning]] = {
     "table": _meanings(Table),
     "figure": _meanings(Figure),
     "image": _meanings(Image),
-    "text": _meanings(Text),
-    "digits": _meanings(Digits),
+    "text": _meanings(TextFile),
+    "digits": _meanings(DataSet),
     "network": {NETWORK: Meaning("the trained network, exported, as a model of the run")},
 }
 """All of it, by kind."""
@@ -287,7 +287,7 @@ def entry(kind: Kind, name: str) -> str:
     raise ValueError(f"{name!r} is no {kind} of a run: enter it in mnist_exp/tracking/names.py")
 
 
-def check(kind: Kind, names: Iterable[str]) -> None:
+def require(kind: Kind, names: Iterable[str]) -> None:
     """Raise ValueError where the register lacks one of the names."""
     for name in names:
         entry(kind, name)
@@ -307,7 +307,7 @@ RUN_COLUMNS = (
 """The columns that `tracking.runs` has whatever the store holds."""
 
 
-def as_markdown() -> str:
+def register_table() -> str:
     """The register as a table, which docs/records.md shows."""
     rows = [
         f"| {kind} | `{name}` | {meaning.text} | {meaning.unit} |"

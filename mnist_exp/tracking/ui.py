@@ -48,7 +48,7 @@ def run_address(experiment_id: str, run_id: str) -> str:
     return f"{address()}{run_path(experiment_id, run_id)}"
 
 
-def prepare(last_epochs: int, page: Path | None = None) -> str:
+def prepare_ui(last_epochs: int, page: Path | None = None) -> str:
     """Make the store pleasant to browse; returns the path of the run table, relative to `address`.
 
     Saves the view that shows the columns that matter, among them the lowest accuracy of the

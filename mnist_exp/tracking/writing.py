@@ -36,7 +36,7 @@ def start_run(
     """A new run that ends with the block: FINISHED, KILLED by an interrupt, or FAILED with the
     error as its tag `failure`. `source` is the file that the UI names as the run's source, `parent`
     the run below which it shows this one."""
-    names.check("tag", tags)
+    names.require("tag", tags)
     with readable_errors():
         _, experiment = connect()
         tags = {**tags, **({names.SOURCE: source} if source else {})}
@@ -134,7 +134,7 @@ class RunWriter:
 
     @readable_errors()
     def log_parameters(self, parameters: Mapping[str, object]) -> None:
-        names.check("parameter", parameters)
+        names.require("parameter", parameters)
         mlflow.log_params({key: str(value) for key, value in parameters.items()})
 
     @readable_errors()
@@ -143,13 +143,13 @@ class RunWriter:
     ) -> None:
         """At `time` (seconds since 1970), by default the start of the run: a point that the store
         has already, of the same step, value and time, is not entered twice."""
-        names.check("metric", metrics)
+        names.require("metric", metrics)
         timestamp = self.start_time if time is None else round(1000 * time)
         mlflow.log_metrics(dict(metrics), step=step, timestamp=timestamp)
 
     @readable_errors()
     def set_tags(self, tags: Mapping[str, str]) -> None:
-        names.check("tag", tags)
+        names.require("tag", tags)
         mlflow.set_tags(dict(tags))
 
     @readable_errors()
@@ -172,7 +172,7 @@ class RunWriter:
 
     @readable_errors()
     def log_text(self, text: str, file: str) -> None:
-        names.check("text", [file])
+        names.require("text", [file])
         mlflow.log_text(text, file)
 
     @readable_errors()
@@ -205,9 +205,9 @@ class RunWriter:
             )  # fmt: skip
         # Of two runs that enter the same data set at once, MLflow refuses one: it is there by then.
         with contextlib.suppress(MlflowException):
-            mlflow.log_input(dataset, context=names.Digits(context))
+            mlflow.log_input(dataset, context=names.DataSet(context))
             return
-        mlflow.log_input(dataset, context=names.Digits(context))
+        mlflow.log_input(dataset, context=names.DataSet(context))
 
     @readable_errors()
     def log_network(self, network: nn.Module, images: Tensor, register_as: str | None) -> None:

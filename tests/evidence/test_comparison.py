@@ -55,7 +55,7 @@ def test_9940_of_10000_pass_and_9939_do_not() -> None:
     record_run(6, errors=[61] * 15)
     found = comparison.compare()
     assert [verdict.met for verdict in found.verdicts] == [True, False]
-    shown = tables.shown(found.verdicts, found.target)
+    shown = tables.shown_verdicts(found.verdicts, found.target)
     worst = shown["worst of last 5"].tolist()
     assert worst == ["99.40 % (seed 1, epoch 15)", "99.39 % (seed 1, epoch 15)"]
 
@@ -122,7 +122,7 @@ def test_a_run_whose_iteration_is_gone_and_those_of_others_are_left_out() -> Non
     other = client.create_run(experiment.experiment_id)
     client.log_param(other.info.run_id, "model", "resnet")
     found = comparison.compare()
-    (shown,) = tables.shown(found.verdicts, found.target).to_dict("records")
+    (shown,) = tables.shown_verdicts(found.verdicts, found.target).to_dict("records")
     assert shown["worst of last 5"] == "99.40 % (seed 1, epoch 15)"
     assert (shown["parameters"], shown["receptive field"]) == ("7,416", "28")
     assert found.counting["run_id"].tolist() == [run]
@@ -172,7 +172,7 @@ def test_runs_on_the_validation_split_have_their_table() -> None:
     (verdict,) = comparison.of_runs([run])
     assert verdict.split == "validation"
     assert (verdict.worst.accuracy, verdict.best.accuracy) == (0.994, 0.994)
-    shown = tables.shown([verdict], verdict.target)
+    shown = tables.shown_verdicts([verdict], verdict.target)
     assert {"final validation", "best validation"} <= set(shown.columns)
     assert not {"verdict", "final test", "best test"} & set(shown.columns)
 

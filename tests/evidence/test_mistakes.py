@@ -58,12 +58,12 @@ def without_a_mistake() -> Mistakes:
 def test_a_run_and_a_folder_give_them_back(made: Callable[[], Mistakes], tmp_path: Path) -> None:
     wrong = made()
     wrong.write(tmp_path)
-    assert same(mistakes.read(tmp_path), wrong)
+    assert same(mistakes.read_mistakes(tmp_path), wrong)
     run_id = record_run(6)
-    assert mistakes.of_run(run_id) is None
+    assert mistakes.mistakes_of(run_id) is None
     with mlflow.start_run(run_id):
         wrong.record(RunWriter(run_id, "1", 0))
-    kept = mistakes.of_run(run_id)
+    kept = mistakes.mistakes_of(run_id)
     assert kept is not None
     assert same(kept, wrong)
 

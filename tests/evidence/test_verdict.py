@@ -104,7 +104,7 @@ def judged(*runs: tuple[int, Sequence[float]], demanded: int = 0, **changes: obj
     table = run_rows(*({"run_id": f"{seed}", "seed": seed} | changes for seed, _ in runs))
     rows = pd.concat([history(errors, f"{seed}") for seed, errors in runs])
     table = table.join(scores.scores(table, rows, TARGET))
-    return verdicts.judge_iteration(entries.read(6), table, TARGET, demanded)
+    return verdicts.judge_iteration(entries.read_entry(6), table, TARGET, demanded)
 
 
 def test_met_on_every_seed() -> None:
@@ -174,7 +174,11 @@ def test_verdicts_make_a_table_with_a_row_each() -> None:
     table = verdicts.as_frame([judged((5, LOW), (1, GOOD), (2, GOOD)), unscored])
     first, second = verdicts.as_records([judged((5, LOW), (1, GOOD), (2, GOOD)), unscored])
     assert table.columns.tolist() == list(verdicts.COLUMNS) == list(first)
-    assert (first["model"], first["split"], first["title"]) == (6, "test", entries.read(6).title)
+    assert (first["model"], first["split"], first["title"]) == (
+        6,
+        "test",
+        entries.read_entry(6).title,
+    )
     assert (first["seeds"], first["which_seeds"], first["passing"]) == (3, "1-2 5", 2)
     assert (first["worst_accuracy"], first["worst_seed"], first["worst_epoch"]) == (0.9939, 5, 13)
     # Of three, two pass: by the exact interval, from 9.4 to 99.2 %.

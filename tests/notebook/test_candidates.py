@@ -14,7 +14,7 @@ from mnist_exp.notebook.candidates import Candidate
 from mnist_exp.notebook.new import UNWRITTEN, create
 from mnist_exp.recipe import Recipe
 
-PUBLISHED = candidates.read()
+PUBLISHED = candidates.read_candidates()
 NEEDS_A_LOST_CLASS = "262faf1e0b"
 
 
@@ -36,7 +36,7 @@ def test_one_published_candidate_does_not_run() -> None:
 
 
 def test_each_names_the_iteration_whose_code_is_nearest() -> None:
-    iterations = {number: entries.read(number) for number in entries.numbers()}
+    iterations = {number: entries.read_entry(number) for number in entries.numbers()}
     for candidate in PUBLISHED[::10]:
         assert candidate.nearest == nearest(candidate.entry, iterations), candidate.name
 
@@ -74,7 +74,7 @@ def test_they_are_one_a_line_in_the_order_of_their_hashes(folder: Path) -> None:
     assert hashes == sorted(set(hashes))
     awkward = some("x = '\u2028 \x85 \"'\n")
     candidates.write(awkward, file)
-    assert candidates.read(file) == awkward
+    assert candidates.read_candidates(file) == awkward
 
 
 def test_a_candidate_becomes_an_iteration(folder: Path) -> None:
@@ -132,7 +132,7 @@ def test_a_damaged_file_is_one_line(line: str, tmp_path: Path) -> None:
     candidates.write(good, file)
     file.write_text(file.read_text() + line + "\n")
     with pytest.raises(ExpectedError, match=r"candidates\.jsonl, line 2: this is no candidate"):
-        candidates.read(file)
+        candidates.read_candidates(file)
     file.write_text(file.read_text().partition("\n")[0].replace("x = 1", "x = 2"))
     with pytest.raises(ExpectedError, match=r"line 1: this is no candidate with the hash"):
-        candidates.read(file)
+        candidates.read_candidates(file)

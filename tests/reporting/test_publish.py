@@ -22,7 +22,7 @@ from mnist_exp.reporting.enter import Imported, enter_runs
 from mnist_exp.reporting.publish import END, MARK, publish, write_summary
 from mnist_exp.training.receptive_field import receptive_field_table
 
-CANDIDATE = entries.read(4).source.replace("batch_size=128", "batch_size=64")
+CANDIDATE = entries.read_entry(4).source.replace("batch_size=128", "batch_size=64")
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_the_published_page_is_short() -> None:
 
 @pytest.mark.usefixtures("store")
 def test_the_source_of_a_candidate_travels_along(published: Path, tmp_path: Path) -> None:
-    (candidate,) = candidates.read(published / "results" / "candidates.jsonl")
+    (candidate,) = candidates.read_candidates(published / "results" / "candidates.jsonl")
     assert candidate.source == CANDIDATE
     assert (candidate.idea, candidate.nearest) == ("idea 4", 4)
     listed = (published / "results" / "candidates.md").read_text()
@@ -95,9 +95,9 @@ def test_the_source_of_a_candidate_travels_along(published: Path, tmp_path: Path
     lost = dataclasses.replace(candidate, does_not_run="a class is gone")
     candidates.write([lost], tmp_path / "results" / "candidates.jsonl")
     publish(comparison.compare(), tmp_path)  # keeps what is published
-    assert candidates.read(tmp_path / "results" / "candidates.jsonl") == [lost]
+    assert candidates.read_candidates(tmp_path / "results" / "candidates.jsonl") == [lost]
     publish(comparison.compare(), tmp_path / "new")
-    assert candidates.read(tmp_path / "new" / "results" / "candidates.jsonl") == []
+    assert candidates.read_candidates(tmp_path / "new" / "results" / "candidates.jsonl") == []
 
 
 @pytest.mark.usefixtures("store")

@@ -24,7 +24,7 @@ RUN = "0123456789abcdef" * 2
 
 @pytest.fixture
 def kept(tmp_path: Path) -> Checkpoint:
-    return checkpoint.of_run(RUN, tmp_path)
+    return checkpoint.checkpoint_of(RUN, tmp_path)
 
 
 def content() -> dict[str, object]:
@@ -76,7 +76,7 @@ def test_a_file_that_is_cut_off_anywhere_is_refused_by_name(kept: Checkpoint) ->
 def test_a_flipped_bit_is_noticed(
     place: int, bit: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    kept = checkpoint.of_run(RUN, tmp_path_factory.getbasetemp())
+    kept = checkpoint.checkpoint_of(RUN, tmp_path_factory.getbasetemp())
     kept.save(content())
     flipped = bytearray(kept.path.read_bytes())
     flipped[place % len(flipped)] ^= 1 << bit
@@ -89,7 +89,7 @@ def test_a_flipped_bit_is_noticed(
 def test_a_file_of_something_else_is_refused(
     junk: bytes, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    kept = checkpoint.of_run(RUN, tmp_path_factory.getbasetemp())
+    kept = checkpoint.checkpoint_of(RUN, tmp_path_factory.getbasetemp())
     for prefix in (b"", MAGIC, MAGIC + hashlib.sha256(junk).digest()):
         kept.path.write_bytes(prefix + junk)
         with pytest.raises(ExpectedError):
@@ -128,7 +128,7 @@ def test_the_checkpoint_of_another_run_is_refused(kept: Checkpoint) -> None:
 )
 def test_only_the_id_of_a_run_names_a_file(run_id: str, tmp_path: Path) -> None:
     with pytest.raises(ExpectedError, match="the id of a run is needed") as refused:
-        checkpoint.of_run(run_id, tmp_path)
+        checkpoint.checkpoint_of(run_id, tmp_path)
     assert str(refused.value).isprintable()
 
 
@@ -148,7 +148,7 @@ def test_what_cannot_be_written_leaves_the_last_one(kept: Checkpoint) -> None:
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:
     code = "import sys; from pathlib import Path; from mnist_exp.runs import checkpoint\n"
-    code += f"with checkpoint.hold('{RUN}', Path(sys.argv[1])): print(1, flush=True); input()"
+    code += f"with checkpoint.claim('{RUN}', Path(sys.argv[1])): print(1, flush=True); input()"
     other = subprocess.Popen(
         [sys.executable, "-c", code, tmp_path], cwd=ROOT, text=True, stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -157,12 +157,12 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
         assert other.stdout.readline() == "1\n"
         with (
             pytest.raises(ExpectedError, match="is being trained by another process"),
-            checkpoint.hold(RUN, tmp_path),
+            checkpoint.claim(RUN, tmp_path),
         ):
             pass
     finally:
         other.kill()
         other.communicate()
-    with checkpoint.hold(RUN, tmp_path) as kept:  # a dead process holds nothing
+    with checkpoint.claim(RUN, tmp_path) as kept:  # a dead process holds nothing
         kept.save(content())
     assert [found.path.stem for found in checkpoint.all_in(tmp_path)] == [RUN]

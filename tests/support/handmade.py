@@ -57,7 +57,7 @@ def record_run(
     } | parameters  # fmt: skip
     marks = {"overrides": "none", "idea": f"idea {number}"} | (tags or {})
     if "code_sha256" not in marks:
-        marks["code_sha256"] = entries.read(number).code_sha256
+        marks["code_sha256"] = entries.read_entry(number).code_sha256
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tracking.RunWriter, "end", lambda *_: mlflow.end_run(status))
         with tracking.start_run(f"model-{number} · seed {seed}", own, marks) as run:

@@ -215,7 +215,7 @@ def test_what_has_no_name(kind: names.Kind, name: str) -> None:
 
 
 def test_every_epoch_metric_is_a_metric() -> None:
-    names.check("metric", names.EPOCH_METRICS)
+    names.require("metric", names.EPOCH_METRICS)
     assert len(names.EPOCH_METRICS) == len(set(names.EPOCH_METRICS)) == 10
 
 
@@ -223,4 +223,4 @@ def test_the_names_are_in_the_documentation() -> None:
     page = (ROOT / "docs" / "records.md").read_text(encoding="utf-8")
     shown = page.partition("<!-- names -->\n")[2].partition("\n<!-- end of names -->")[0]
     make = '.venv/bin/python -c "from mnist_exp.tracking import names; print(names.as_markdown())"'
-    assert shown == names.as_markdown(), f"{make} makes it anew"
+    assert shown == names.register_table(), f"{make} makes it anew"

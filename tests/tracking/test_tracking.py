@@ -285,7 +285,7 @@ def test_a_server_works_like_the_local_store(server: str, monkeypatch: pytest.Mo
     assert tracking.history()["test_errors"].tolist() == [99, 98]
     assert tracking.is_served()
     assert ui.address() == server
-    assert ui.prepare(5).startswith("/#/experiments/")
+    assert ui.prepare_ui(5).startswith("/#/experiments/")
 
 
 @pytest.mark.parametrize("silent", [True, False])

@@ -35,7 +35,7 @@ def view() -> dict[str, Any]:
 
 
 def test_the_saved_view_shows_the_columns_that_matter() -> None:
-    assert "viewStateShareKey=iterations" in ui.prepare(5)
+    assert "viewStateShareKey=iterations" in ui.prepare_ui(5)
     state = view()
     assert state["selectedColumns"][1] == "metrics.`parameters`"
     assert "metrics.`worst_of_last_5_test_accuracy_percent`" in state["selectedColumns"]
@@ -44,15 +44,15 @@ def test_the_saved_view_shows_the_columns_that_matter() -> None:
 
 
 def test_the_description_links_to_the_newest_report(tmp_path: Path) -> None:
-    ui.prepare(5)
+    ui.prepare_ui(5)
     first = tags()["mlflow.note.content"]
     assert first.startswith("[run table](/#/experiments/")
     assert "report" not in first.partition("\n")[0]
     page = tmp_path / "comparison.html"
     page.write_text("<p>the comparison</p>")
-    ui.prepare(5, page)
-    ui.prepare(5, page)
-    ui.prepare(5)  # does not take the link away
+    ui.prepare_ui(5, page)
+    ui.prepare_ui(5, page)
+    ui.prepare_ui(5)  # does not take the link away
     line = tags()["mlflow.note.content"].partition("\n")[0]
     assert tracking.runs().empty  # it does not stand among the trainings
     client, _ = tracking.open_store()
@@ -65,12 +65,12 @@ def test_the_description_links_to_the_newest_report(tmp_path: Path) -> None:
 def test_another_target_changes_what_is_shown(tmp_path: Path) -> None:
     page = tmp_path / "comparison.html"
     page.touch()
-    ui.prepare(5, page)
+    ui.prepare_ui(5, page)
     made = tags()
-    ui.prepare(5, page)
+    ui.prepare_ui(5, page)
     assert tags() == made  # nor is the time of the view another
     assert "metrics.`worst_of_last_3_test_accuracy_percent`" not in view()["selectedColumns"]
-    ui.prepare(3, page)
+    ui.prepare_ui(3, page)
     assert "metrics.`worst_of_last_3_test_accuracy_percent`" in view()["selectedColumns"]
     assert "worst_of_last_3_test_accuracy_percent" in tags()["mlflow.note.content"]
     assert "worst_of_last_5" not in tags()["mlflow.note.content"]
@@ -86,7 +86,7 @@ def test_a_description_that_someone_else_wrote_stays(tmp_path: Path) -> None:
     client.set_experiment_tag(experiment, "mlflow.note.content", "My own words.")
     page = tmp_path / "comparison.html"
     page.touch()
-    ui.prepare(5, page)
+    ui.prepare_ui(5, page)
     assert tags()["mlflow.note.content"] == "My own words."
 
 
