@@ -13,6 +13,7 @@ import psutil
 
 from mnist_exp import ROOT
 from mnist_exp.common import markdown
+from mnist_exp.runs import environment
 
 FILE = Path(__file__).with_name("RESULTS.md")
 HEAD = """# What is fast, and how fast
@@ -69,15 +70,7 @@ def _circumstances() -> str:
     commit += "-dirty" if commit and changed else ""
     versions = [f"{name} {version(name)}" for name in ("torch", "torchvision", "mlflow", "numpy")]
     return (
-        f"{datetime.now(UTC):%Y-%m-%d}, commit {commit or 'unknown'}, {_processor()}, "
+        f"{datetime.now(UTC):%Y-%m-%d}, commit {commit or 'unknown'}, {environment.processor()}, "
         f"{psutil.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GB, "
         f"Python {platform.python_version()}, {', '.join(versions)}."
     )
-
-
-def _processor() -> str:
-    try:
-        found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
-    except FileNotFoundError:
-        found = None
-    return found[1] if found else platform.processor()

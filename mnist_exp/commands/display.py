@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from mnist_exp.common.words import percent
+from mnist_exp.common.words import duration, percent
 
 if TYPE_CHECKING:
     from mnist_exp.runs.sweep import Sweep
@@ -79,13 +79,13 @@ class SweepDisplay:
         left = len(self.sweep.missing) - len(self.seconds)
         expected = sum(self.seconds) / len(self.seconds) * math.ceil(left / self.at_once)
         ended = result.failure or f"{self.sweep.split} {percent(result.accuracy)}, {result.verdict}"
-        line = f"{result.job.name}: {ended} ({_duration(result.seconds)})"
+        line = f"{result.job.name}: {ended} ({duration(result.seconds)})"
         self.bar.update()
-        _write(self.bar, f"{line}; {left} left, about {_duration(expected)}" if left else line)
+        _write(self.bar, f"{line}; {left} left, about {duration(expected)}" if left else line)
 
 
 def _write(bar: tqdm, line: str) -> None:
-    """Above the bar."""
+    """Print a line above the bar, which stays at the bottom."""
     try:
         bar.write(line, file=sys.stdout)
         sys.stdout.flush()
@@ -93,7 +93,3 @@ def _write(bar: tqdm, line: str) -> None:
         if error.errno == errno.EIO:  # the terminal is gone, and its signal went to make alone
             raise KeyboardInterrupt from None
         raise
-
-
-def _duration(seconds: float) -> str:
-    return f"{round(seconds)} s" if seconds < 90 else f"{round(seconds / 60)} min"

@@ -1,7 +1,7 @@
 """Numbers and texts as they are shown everywhere: 99.40 %, +0.12, 1-5 7, "2 epochs"."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 
 def printable(text: str) -> str:
@@ -14,6 +14,19 @@ def printable(text: str) -> str:
 def counted(number: int, noun: str) -> str:
     """As in "1 epoch" and "2 epochs"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """As in "42 s", "3 min 12 s" and, from ten minutes on, "75 min"."""
+    if round(seconds) >= 600:
+        return f"{round(seconds / 60)} min"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def seeds_named(numbers: Collection[int]) -> str:
+    """As in "seed 3" and "seeds 1-5"."""
+    return f"seed{'' if len(numbers) == 1 else 's'} {ranges(numbers)}"
 
 
 def ranges(numbers: Iterable[int]) -> str:

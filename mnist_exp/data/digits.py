@@ -17,10 +17,11 @@ if TYPE_CHECKING:  # who asks for checksums need not wait for torch
     from torch import Tensor
 
 MEAN, STANDARD_DEVIATION = 0.1307, 0.3081
-"""Of all training pixels, as fractions of 255."""
+"""The mean and standard deviation of all training pixels, as fractions of 255."""
 
 Split = Literal["test", "validation"]
 VALIDATION_IMAGES = 10_000
+"""The last so many training digits, on which candidates are compared."""
 
 
 @dataclass(frozen=True)
@@ -40,15 +41,13 @@ class Digits:
         return Digits(self.images.to(device), self.labels.to(device))
 
     def sha256(self) -> str:
-        """Of the images' bytes and then the labels' (int64), hexadecimal."""
+        """The SHA-256 of the images' bytes followed by the labels' (int64), hexadecimal."""
         content = self.images.cpu().numpy().tobytes() + self.labels.cpu().numpy().tobytes()
         return hashlib.sha256(content).hexdigest()
 
     def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Digits]:
-        """All digits in batches of `size`; the last one holds the rest.
-
-        In order, or shuffled by `generator` (CPU).
-        """
+        """All digits in batches of `size`, of which the last holds the rest: in their order, or
+        shuffled by `generator` (CPU)."""
         import torch
 
         if generator is None:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from mnist_exp import tracking
 from mnist_exp.common.errors import ExpectedError
-from mnist_exp.common.words import ranges
+from mnist_exp.common.words import seeds_named
 from mnist_exp.evidence import effect, scores
 from mnist_exp.evidence.effect import Effect
 from mnist_exp.evidence.verdict import Answer, Verdict, as_records, judge_iteration
@@ -122,10 +122,10 @@ class Comparison:
         for number in sorted(set(choosing["model"])):
             chosen = set(choosing.loc[choosing["model"] == number, "seed"].astype(int))
             tested = set(self.counting.loc[self.counting["model"] == number, "seed"])
-            words = [f"compared on the validation split with {_seeds(chosen)}"]
-            words += [f"tested with {_seeds(tested)}" if tested else "not tested yet"]
+            words = [f"compared on the validation split with {seeds_named(chosen)}"]
+            words += [f"tested with {seeds_named(tested)}" if tested else "not tested yet"]
             if chosen & tested:
-                words += [f"{_seeds(chosen & tested)} served for both"]
+                words += [f"{seeds_named(chosen & tested)} served for both"]
             choices[number] = "; ".join(words)
         return choices
 
@@ -236,7 +236,3 @@ def _ours(runs: pd.DataFrame) -> pd.DataFrame:
     numbers = pd.to_numeric(runs["model"], errors="coerce").dropna()
     numbers = numbers[numbers % 1 == 0]
     return runs.loc[numbers.index].assign(model=numbers.astype(int))
-
-
-def _seeds(numbers: Collection[int]) -> str:
-    return f"seed{'s' if len(numbers) > 1 else ''} {ranges(numbers)}"

@@ -68,6 +68,7 @@ def where(error: BaseException, file: Path) -> str:
 
 
 def _execute(source: str, file: Path) -> types.ModuleType:
+    """The module that the source makes; ExpectedError names the line of `file` that fails."""
     module = types.ModuleType(f"experiments.{file.stem}")
     module.__file__ = str(file)
     sys.modules[module.__name__] = module  # where a dataclass looks for what its annotations name
@@ -75,7 +76,7 @@ def _execute(source: str, file: Path) -> types.ModuleType:
         exec(compile(source, str(file), "exec", dont_inherit=True), module.__dict__)
     except SyntaxError as error:
         raise entries.syntax_error(error, file) from None
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit) as error:  # whatever is written in the file
         raise ExpectedError(where(error, file)) from None
     finally:
         sys.modules.pop(module.__name__, None)

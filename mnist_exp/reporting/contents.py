@@ -15,7 +15,7 @@ from PIL import Image
 
 from mnist_exp import __version__, tracking
 from mnist_exp.common.errors import ExpectedError
-from mnist_exp.common.words import counted, percent, ranges
+from mnist_exp.common.words import counted, duration, percent, ranges
 from mnist_exp.evidence import mistakes
 from mnist_exp.evidence.comparison import Comparison, changed_lines
 from mnist_exp.evidence.effect import Effect
@@ -368,7 +368,7 @@ def _origin(runs: pd.DataFrame) -> Origin:
         "run": newest["run_name"],
         "run id": newest["run_id"],
         "started (UTC)": newest["start_time"].dt.strftime("%Y-%m-%d %H:%M"),
-        "wall time": (newest["end_time"] - newest["start_time"]).map(_duration),
+        "wall time": (newest["end_time"] - newest["start_time"]).map(_wall_time),
         "counts": newest["exclusion"].fillna("yes"),
         "commit": newest["git_commit"].astype(str).str[:10],
         "uncommitted changes": newest["git_dirty"].map({"true": "yes", "false": "no"}),
@@ -388,11 +388,8 @@ def _origin(runs: pd.DataFrame) -> Origin:
     return Origin(caption, table, tuple(addresses))
 
 
-def _duration(length: pd.Timedelta) -> str:
-    if pd.isna(length):
-        return ""
-    minutes, seconds = divmod(round(length.total_seconds()), 60)
-    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+def _wall_time(length: pd.Timedelta) -> str:
+    return "" if pd.isna(length) else duration(length.total_seconds())
 
 
 def _rows(table: pd.DataFrame) -> Any:

@@ -12,6 +12,7 @@ from mnist_exp import __version__, tracking
 from mnist_exp.common.errors import ExpectedError
 
 CONNECT = "10s"
+"""How long a scheduler may take to answer."""
 
 
 @contextmanager
@@ -54,16 +55,19 @@ def cluster_client(scheduler: str, workers: int | None) -> Iterator[Client]:
 
 
 def check_workers(client: Client) -> int:
-    """How many trainings the workers take at once; ExpectedError when they are not like us."""
+    """How many trainings the workers take at once.
+
+    Raises ExpectedError when there is none, or one (or the scheduler) has another mnist-exp.
+    """
     workers = client.run(_version, on_error="return")
     if not workers:
         raise ExpectedError("SCHEDULER= has no worker: start one, as docs/machines.md says")
-    found = {f"worker {address}": version for address, version in workers.items()}
+    versions = {f"worker {address}": version for address, version in workers.items()}
     try:
-        found["the scheduler"] = client.run_on_scheduler(_version)  # it reads the jobs, too
+        versions["the scheduler"] = client.run_on_scheduler(_version)  # it reads the jobs, too
     except ModuleNotFoundError as error:
-        found["the scheduler"] = error
-    for place, version in found.items():
+        versions["the scheduler"] = error
+    for place, version in versions.items():
         if isinstance(version, Exception):
             raise ExpectedError(
                 f"{place} cannot use mnist-exp ({version}): start it in the environment and the "

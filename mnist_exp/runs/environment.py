@@ -16,7 +16,8 @@ from mnist_exp.notebook import code_hash
 from mnist_exp.training import classifier, faster, loop, torch_internals
 
 TRAINING_CODE = (augment, preprocess, views, digits, classifier, torch_internals, faster, loop)
-"""The modules that take part in a training."""
+"""The modules that take part in a training; `recipe` only says what is asked of them, which a run
+records by itself."""
 
 CPUINFO = Path("/proc/cpuinfo")
 
@@ -37,8 +38,11 @@ def surroundings(device: torch.device) -> dict[str, object]:
 
 @cache
 def processor() -> str:
-    """Its name and kind, as far as the system tells: the libraries that torch computes with choose
-    by more than the instructions."""
+    """The name and kind of this machine's processor, or "unknown" where the system does not tell.
+
+    Both, because the libraries that torch computes with choose their code by the kind, and not by
+    the instruction set alone.
+    """
     try:
         lines = CPUINFO.read_text().splitlines()
     except OSError:  # no Linux
@@ -69,8 +73,8 @@ def choose_device(name: str) -> torch.device:
         "cpu": True,
     }
     if name == "auto":
-        name = next(device for device, there in available.items() if there)
+        name = next(device for device, is_there in available.items() if is_there)
     if not available.get(name):
-        there = ", ".join(device for device, is_there in available.items() if is_there)
-        raise ExpectedError(f"DEVICE={name}: this machine has {there}; DEVICE=auto chooses")
+        devices = ", ".join(device for device, is_there in available.items() if is_there)
+        raise ExpectedError(f"DEVICE={name}: this machine has {devices}; DEVICE=auto chooses")
     return torch.device(name)

@@ -1,8 +1,13 @@
 """One training of a sweep, in a process of its own: `python -m mnist_exp.runs.job`.
 
-The first line on stdin is the job as JSON. When stdin ends, whoever asked for the training is gone,
-and it stops as it does at an interrupt: nobody is there to notice that it is trained a second time.
-Writes the run's id to stdout when the run has begun, and the result as JSON at its end.
+This is one end of a pipe; `worker.train` is the other.
+
+- stdin: one line of JSON, {"job": the fields of a `Job`, "parent": the id of the sweep's run}. It
+  stays open as long as somebody waits for the training. When it ends, the training stops as it does
+  at an interrupt: nobody is there to notice that it is trained a second time.
+- stdout: the id of the run when it has begun; at its end a line of JSON, {"accuracy": a fraction,
+  "verdict": in words}.
+- stderr: its last line says why the training failed. The exit code is then not 0.
 """
 
 import json
@@ -19,8 +24,8 @@ from mnist_exp.common.errors import ExpectedError
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be trained, for `epochs` other than those of the recipe if not None;
-    `code_sha256` is that of the iteration, as the run will record it."""
+    """What is to be trained. `epochs` is None for those of the recipe; `code_sha256` is the hash of
+    the iteration, which the run will record."""
 
     model: int
     seed: int
@@ -30,12 +35,13 @@ class Job:
 
     @property
     def key(self) -> str:
-        """The same for the same training."""
+        """What the scheduler calls it: the same for the same training."""
         code = self.code_sha256[:16]
         return f"model-{self.model}-{code}-{self.split}-{self.epochs or 'all'}-{self.seed}"
 
     @property
     def name(self) -> str:
+        """What a person calls it."""
         return f"model-{self.model} · seed {self.seed}"
 
 

@@ -19,7 +19,8 @@ def layers(network: nn.Module) -> str:
 
 
 def git_state() -> tuple[dict[str, str], str]:
-    """Where the code stands in git, as tags, and what is not committed, as status and diff."""
+    """Where the code stands in git: its commit and whether anything is not committed, as tags; and
+    what is not committed, as text that `git apply` takes."""
     try:
         commit = _git("rev-parse", "HEAD").strip()
         status, diff = _git("status", "--porcelain"), _git("diff", "HEAD")

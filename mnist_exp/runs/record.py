@@ -26,7 +26,8 @@ SHEET = 32
 def beginning(
     run: tracking.RunWriter, plan: Plan, train: data.Digits, held_out: data.Digits
 ) -> None:
-    """What is known before the first epoch: description, source, layers, digits, provenance."""
+    """Record what is known before the first epoch: description, source, layers, digits, and where
+    the code stands."""
     entry = plan.entry
     state, uncommitted = provenance.git_state()
     run.set_tags(state | {"idea": entry.title})
@@ -57,16 +58,20 @@ def beginning(
 
 
 class Epochs:
-    """Writes epochs to a run, among them those in `waiting`; those that the store does not take
-    wait until it does. Of a run that is `resumed`, the store may have some already."""
+    """Writes the epochs of a run to the store, each once.
+
+    While the store does not answer, epochs wait. `waiting` are those that wait from the beginning;
+    of a run that is `resumed`, the store may have some of them.
+    """
 
     def __init__(
         self, run: tracking.RunWriter, split: str, waiting: deque[EpochResult], resumed: bool
     ) -> None:
         self.run, self.split, self.waiting = run, split, waiting
-        # The store is ahead of a checkpoint that was put back from an older copy.
-        whole = tracking.history([run.run_id]).dropna() if resumed else pd.DataFrame()
-        self.recorded = set() if whole.empty else set(whole["epoch"])
+        # The store is ahead of a checkpoint that was put back from an older copy. An epoch that it
+        # has in part only is written again, of which no point is entered twice.
+        history = tracking.history([run.run_id]).dropna() if resumed else pd.DataFrame()
+        self.recorded = set() if history.empty else set(history["epoch"])
 
     def add(self, result: EpochResult) -> None:
         """Write an epoch and those that wait, if the store answers."""
@@ -146,7 +151,7 @@ def _keep_network(
 
 
 def _mistakes(run: tracking.RunWriter, plan: Plan, training: Training) -> None:
-    """What the trained network takes for which, and each digit that it gets wrong."""
+    """Record which digits the trained network takes for which, and each that it gets wrong."""
     wrong = mistakes.of_output(training.evaluation, training.output)
     wrong.record(run)
     count = f"{len(wrong.images)} of {len(training.evaluation):,}"
@@ -155,7 +160,8 @@ def _mistakes(run: tracking.RunWriter, plan: Plan, training: Training) -> None:
 
 
 def metrics(result: EpochResult, split: str) -> dict[str, float]:
-    """What is recorded of an epoch; accuracies are fractions, losses mean cross-entropies."""
+    """What is recorded of an epoch, by name: accuracies are fractions, losses mean cross-entropies
+    in nats."""
     return {
         names.accuracy("train"): result.train.accuracy,
         names.loss("train"): result.train.loss,

@@ -44,8 +44,11 @@ class Reproduction:
 
 @dataclass(frozen=True)
 class EpochPair:
-    """An epoch as recorded and as trained again. `accuracy`: on the evaluated split, a fraction.
-    `identical`: in every metric, to the last bit."""
+    """An epoch as it was recorded and as it was trained again.
+
+    Accuracies are those of the evaluated split, as fractions. `identical` says that every metric
+    is the same to the last bit, but for times.
+    """
 
     epoch: int
     recorded_accuracy: float

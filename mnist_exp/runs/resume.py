@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def resume(run_id: str) -> Plan:
-    """The plan of a run that ended early, to be carried out to its end.
+    """Plan to carry a run on that ended early.
 
     Raises ExpectedError when the run is finished or is not there, when it has no checkpoint here,
     and when what decides its numbers has changed since: its code, versions, machine or threads.
@@ -29,19 +29,21 @@ def resume(run_id: str) -> Plan:
         raise ExpectedError(f"run {run_id} is finished: there is nothing to resume")
     content = run_checkpoint.load()
     torch.set_num_threads(int(content["identity"]["threads"]))
-    again = dataclasses.replace(settle(**content["request"]), run_id=run_id)
-    changed = _changes(content, again)
+    plan = dataclasses.replace(settle(**content["request"]), run_id=run_id)
+    changed = _changes(content, plan)
     if changed:
         raise ExpectedError(
             f"run {run_id} cannot go on as it began: {', '.join(changed)}; make run "
-            f"MODEL={again.entry.number} begins another"
+            f"MODEL={plan.entry.number} begins another"
         )
-    return again
+    return plan
 
 
 def unfinished(wanted: Plan) -> Plan | None:
-    """The newest run that began as `wanted` would and has not been finished, as a plan to go on
-    with it; None if there is none whose checkpoint is here, or another process trains it."""
+    """Plan to carry on the newest run that began as `wanted` would and ended early.
+
+    None if there is no such run, if its checkpoint is not here, or while it is being trained.
+    """
     runs = tracking.runs()
     ended = set(runs.loc[runs["status"].isin(["KILLED", "FAILED"]), "run_id"])
     for run_checkpoint in checkpoint.all_in(checkpoints()):
@@ -60,7 +62,8 @@ def checkpoints() -> Path:
 
 
 def _changes(content: dict[str, Any], plan: Plan) -> list[str]:
-    """What decides the numbers of a run and is not as it was when its checkpoint was made."""
+    """What decides the numbers of a run and is not as it was when its checkpoint was made, each in
+    words."""
     before, now = content["identity"], plan.identity()
     changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     absent = "not recorded"

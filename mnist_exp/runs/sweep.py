@@ -39,7 +39,7 @@ class Sweep:
     epochs: int | None
     """None for those of each recipe."""
     held: dict[Job, str]
-    """Finished runs by job."""
+    """The ids of finished runs, by what they were trained for."""
     missing: tuple[Job, ...]
 
     @property
@@ -66,25 +66,23 @@ def settle_sweep(
     held = _held(jobs, tracking.runs())
     missing = tuple(job for job in jobs if job not in held)
     for number in {job.model for job in missing}:
-        loading.load_iteration(
-            number
-        )  # one that cannot be run is refused before anything is trained
+        # One that cannot be run is refused here, before anything is trained.
+        loading.load_iteration(number)
     return Sweep(tuple(codes), chosen, split, epochs, held, missing)
 
 
 def _held(jobs: Iterable[Job], runs: pd.DataFrame) -> dict[Job, str]:
     """The newest finished run of each job."""
     hashes = {f"sha256.{name}": value for name, value in data.SHA256.items()}
-    own = runs.reindex(columns=list(dict.fromkeys([*runs.columns, *hashes, "epochs"])))
-    own = own[
-        (own["status"] == "FINISHED") & (own[list(hashes)] == list(hashes.values())).all(axis=1)
-    ]
+    runs = runs.reindex(columns=list(dict.fromkeys([*runs.columns, *hashes, "epochs"])))
+    same_data = (runs[list(hashes)] == list(hashes.values())).all(axis=1)
+    finished = runs[same_data & (runs["status"] == "FINISHED")]
     newest: dict[Job, str] = {}
-    rows: Any = own.sort_values("start_time").itertuples()
+    rows: Any = finished.sort_values("start_time").itertuples()
     for run in rows:
         done = Job(run.model, run.seed, run.split, run.epochs, run.code_sha256)
         newest[done] = run.run_id
-        if pd.isna(run.overrides):
+        if pd.isna(run.overrides):  # what trained as many epochs as the recipe has serves both
             newest[dataclasses.replace(done, epochs=None)] = run.run_id
     return {job: newest[job] for job in jobs if job in newest}
 
@@ -113,6 +111,7 @@ def _train_all(
     client: Client, sweep: Sweep, parent: tracking.RunWriter, threads: int,
     on_result: Callable[[JobResult], None],
 ) -> list[JobResult]:  # fmt: skip
+    """Train on the workers what is missing; whatever ends this ends the trainings."""
     results = []
     stop = Event(f"stop-{parent.run_id}", client=client)
     stop.clear()
@@ -144,7 +143,7 @@ def _train_all(
 
 
 def _summarise(parent: tracking.RunWriter, sweep: Sweep, results: list[JobResult]) -> None:
-    """Give the parent run what its runs come to, per iteration."""
+    """Record in the parent run what the runs below it come to, for each iteration."""
     trained = [result.run_id for result in results if not result.failure]
     verdicts = comparison.of_runs([*sweep.held.values(), *trained])
     for verdict in verdicts:

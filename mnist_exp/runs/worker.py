@@ -1,4 +1,8 @@
-"""The worker's end of the pipe to a training, which is a process of its own (`job.py`)."""
+"""The worker's end of the pipe to a training.
+
+The other end is `job`, the process in which the training goes on; its docstring says what each end
+writes.
+"""
 
 import dataclasses
 import json
@@ -34,23 +38,28 @@ class JobResult:
 
 
 def train(job: Job, request: dict[str, Any]) -> JobResult:
-    """Run on a worker: train one job in a process of its own, which ends when this worker does."""
+    """Run on a worker: train one job in a process of its own, which ends when this worker does.
+
+    `request` has the `parent` run, the store's `uri`, the number of `threads`, and the `module` of
+    the process.
+    """
     begun = time.monotonic()
-    tracking.use_store(request["uri"])
-    environment = os.environ | {"OMP_NUM_THREADS": str(request["threads"])}
-    own = {"job": dataclasses.asdict(job), "parent": request["parent"]}
     stop = Event(f"stop-{request['parent']}")
     if stop.is_set():
         return JobResult(job, "", 0, failure="not begun")
+    tracking.use_store(request["uri"])
+    # It writes to files: nobody reads while it runs, and a pipe would be full at some time.
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
         # A session of its own: Ctrl-C in the terminal reaches the sweep, which stops the trainings.
         process = subprocess.Popen(
             [sys.executable, "-m", request["module"]], stdin=subprocess.PIPE, stdout=out,
-            stderr=errors, text=True, env=environment, start_new_session=True,
+            stderr=errors, text=True, start_new_session=True,
+            env=os.environ | {"OMP_NUM_THREADS": str(request["threads"])},
         )  # fmt: skip
         assert process.stdin
-        process.stdin.write(json.dumps(own) + "\n")
-        process.stdin.flush()
+        order = {"job": dataclasses.asdict(job), "parent": request["parent"]}
+        process.stdin.write(json.dumps(order) + "\n")
+        process.stdin.flush()  # and stays open: its end would stop the training
         try:
             while process.poll() is None and not stop.is_set():
                 time.sleep(0.2)
@@ -58,22 +67,30 @@ def train(job: Job, request: dict[str, Any]) -> JobResult:
             _end(process)
         out.seek(0)
         errors.seek(0)
-        said, complained = out.read().splitlines(), errors.read().strip().splitlines()
-    seconds = time.monotonic() - begun
-    run_id = said[0] if said else ""
-    if process.returncode == 0:
-        return JobResult(job, run_id, seconds, **json.loads(said[-1]))
-    if process.returncode < 0:
-        failure = f"its process was ended by signal {-process.returncode}"
+        lines, complaints = out.read().splitlines(), errors.read().strip().splitlines()
+    return _result(job, time.monotonic() - begun, process.returncode, lines, complaints)
+
+
+def _result(
+    job: Job, seconds: float, code: int, lines: list[str], complaints: list[str]
+) -> JobResult:
+    """What a process came to that ended with this exit code, and wrote these lines to stdout and
+    these to stderr."""
+    run_id = lines[0] if lines else ""
+    if code == 0:
+        return JobResult(job, run_id, seconds, **json.loads(lines[-1]))
+    if code < 0:
+        failure = f"its process was ended by signal {-code}"
         if run_id:
             with suppress(ExpectedError):  # a store that is away hears of it later
                 tracking.end_run(run_id, "FAILED", failure)
     else:
-        failure = complained[-1] if complained else f"exit code {process.returncode}"
+        failure = complaints[-1] if complaints else f"exit code {code}"
     return JobResult(job, run_id, seconds, failure=failure)
 
 
 def _end(process: subprocess.Popen[str]) -> None:
+    """End the process if it goes on, with time to end its run, and close the pipe to it."""
     if process.poll() is None:
         process.terminate()  # once: a second signal would interrupt the ending of its run
         with suppress(subprocess.TimeoutExpired):

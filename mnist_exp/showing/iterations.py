@@ -53,7 +53,7 @@ def accuracy_by_seed(runs: pd.DataFrame, history: pd.DataFrame, target: Target) 
             band = ("pi", 100) if many else None
             sns.lineplot(**line, errorbar=band, linewidth=1.8)
         bar(axes, target, label=number == 0)
-        axes.set_title(_seeds(model, own["seed"].nunique()), fontsize=10)
+        axes.set_title(_panel_title(model, own["seed"].nunique()), fontsize=10)
         axes.set(xlabel="", ylabel="", ylim=SHOWN)
         if not (own[columns[2:]] > SHOWN[0]).any(axis=None):
             axes.text(0.5, 0.5, f"below {percent(SHOWN[0])}", transform=axes.transAxes, ha="center")
@@ -252,5 +252,5 @@ def _panels(count: int) -> tuple[Figure, list[Axes]]:
     return figure, grid[:count]
 
 
-def _seeds(model: int, seeds: int) -> str:
+def _panel_title(model: int, seeds: int) -> str:
     return f"model {model}, {counted(seeds, 'seed')}"

@@ -1,1 +1,6 @@
-"""A recipe is trained, epoch after epoch: what is computed, and nothing of what becomes of it."""
+"""A recipe goes in, and the results of its epochs come out.
+
+Nothing here reads or writes anything, or knows of the tracking store. `loop` trains, `classifier`
+is what is evaluated, `faster` makes the same training quicker, and `receptive_field` says how much
+of an image a network sees.
+"""

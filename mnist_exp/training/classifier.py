@@ -23,13 +23,16 @@ def network_input(recipe: Recipe, images: Tensor, generator: torch.Generator) ->
 
 
 def _prepared(pixels: Tensor, preprocess: Preprocessing | None) -> Tensor:
+    """Pixels 0..255, preprocessed and normalised; the shape stays."""
     return normalise(preprocess(pixels) if preprocess else pixels)
 
 
 class Classifier(nn.Module):
-    """A network with the preprocessing and normalisation in front: from uint8 images
-    (N, 1, 28, 28) to the network's output, float32 (N, 10); with views, to the logarithms of the
-    mean of their probabilities."""
+    """A network behind its preprocessing and normalisation: what is evaluated, and kept.
+
+    It takes uint8 images (N, 1, 28, 28) and gives float32 (N, 10): the network's output, or, with
+    views, the logarithms of the probabilities, averaged over the views of each image.
+    """
 
     def __init__(
         self,
@@ -47,6 +50,8 @@ class Classifier(nn.Module):
         if self.views is None:
             return self._output(pixels)
         outputs = [self._output(view).log_softmax(dim=1) for view in self.views(pixels)]
+        # The logarithm of the mean over V views, (V, N, 10): log(sum(p)) - log(V). From logarithms,
+        # since a probability may be too small for float32.
         return torch.stack(outputs).logsumexp(dim=0) - math.log(len(outputs))
 
     def _output(self, pixels: Tensor) -> Tensor:
@@ -56,7 +61,8 @@ class Classifier(nn.Module):
 
 @torch.inference_mode()
 def predict(classifier: Classifier, images: Tensor) -> Tensor:
-    """Classifier output, float32 (N, 10), for uint8 images (N, 1, 28, 28), in evaluation mode."""
+    """The output of the classifier in evaluation mode, float32 (N, 10), for uint8 images
+    (N, 1, 28, 28)."""
     classifier.eval()
     return torch.cat([classifier(part) for part in images.split(EVALUATION_BATCH)])
 

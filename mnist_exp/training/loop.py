@@ -22,7 +22,7 @@ from mnist_exp.training.classifier import Classifier
 
 @dataclass(frozen=True)
 class Score:
-    """`correct` of `total` digits classified rightly, at a mean cross-entropy of `loss`."""
+    """How digits were classified: `correct` of `total`, at a mean cross-entropy of `loss` nats."""
 
     correct: int
     total: int
@@ -30,20 +30,24 @@ class Score:
 
     @property
     def accuracy(self) -> float:
-        """As a fraction."""
+        """The share of digits that are classified rightly, a fraction."""
         return self.correct / self.total
 
     @property
     def errors(self) -> int:
-        """Digits classified wrongly."""
+        """How many digits are classified wrongly."""
         return self.total - self.correct
 
 
 @dataclass(frozen=True)
 class EpochResult:
-    """One epoch, counted from 1. `train` is scored while training: augmented images, dropout on,
-    each batch before its step. `evaluation` is scored after the epoch, by the classifier, with both
-    off. `ended` is the time then, in seconds since 1970."""
+    """What one epoch came to; epochs are counted from 1.
+
+    `train` is scored in training: with augmentation and dropout, each batch before its step.
+    `evaluation` is scored after the epoch, by the classifier, without them. `learning_rate` is the
+    one with which the epoch began, `seconds` is what it took with its evaluation, and `ended` is
+    the time at its end, in seconds since 1970.
+    """
 
     epoch: int
     train: Score
@@ -55,7 +59,7 @@ class EpochResult:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where an epoch stands after `batch` of `batches`; `train` covers those so far."""
+    """Where an epoch stands after `batch` of `batches`; `train` is the score of those so far."""
 
     epoch: int
     batch: int
@@ -80,12 +84,12 @@ class Training:
         self, recipe: Recipe, train: Digits, evaluation: Digits, *, seed: int, device: torch.device
     ) -> None:
         faster.keep_memory()
-        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.deterministic = True  # on a GPU: the same seed, the same results
         self.recipe = recipe
         self.seed = seed
         self.train = train.to(device)
         self.evaluation = evaluation.to(device)
-        torch.manual_seed(seed)
+        torch.manual_seed(seed)  # of the weights, which are the first that is drawn
         self.network = faster.speed_up(recipe.network(), device, torch.zeros(2, *PIXELS))
         self.optimizer = recipe.optimizer(self.network.parameters())
         self.schedule = recipe.schedule(self.optimizer) if recipe.schedule else None
@@ -99,13 +103,13 @@ class Training:
 
     @property
     def classifier(self) -> "Classifier":
-        """What is evaluated and kept: with the average, where the recipe has one."""
+        """What is evaluated and kept. Where the recipe averages, it has the averaged network."""
         network = self.average.module if self.average else self.network
         return Classifier(network, self.recipe.preprocess, self.recipe.views)
 
     @property
     def output(self) -> Tensor:
-        """What the classifier gave for the evaluation digits after the last epoch, float32
+        """The classifier's output for the evaluation digits after the last epoch, float32
         (N, 10)."""
         if self._output is None:  # that epoch was trained before an interrupt
             self._output = classifier.predict(self.classifier, self.evaluation.images)
@@ -134,8 +138,8 @@ class Training:
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         for part in ("schedule", "batch_schedule", "average"):
-            if own := getattr(self, part):
-                own.load_state_dict(state[part])
+            if stepped := getattr(self, part):
+                stepped.load_state_dict(state[part])
         self.results = [
             EpochResult(
                 **result | {part: Score(**result[part]) for part in ("train", "evaluation")}
@@ -164,11 +168,14 @@ class Training:
             yield result
 
     def _batches(self) -> int:
-        """Of an epoch."""
+        """How many batches an epoch has; the last one may be smaller."""
         return math.ceil(len(self.train) / self.recipe.batch_size)
 
     def _train_epoch(self, epoch: int, watch: Callable[[Progress], None] | None) -> Score:
+        """Train one epoch; the score is that of all its batches, each before its step."""
         self.network.train()
+        # Mixed, so that the draws of one seed or epoch say nothing of those of the next. Dropout
+        # draws from torch's global state; the order and the augmentation have a generator.
         dropout_seed, order_seed = np.random.SeedSequence((self.seed, epoch)).generate_state(2)
         torch.manual_seed(int(dropout_seed))
         generator = torch.Generator().manual_seed(int(order_seed))
@@ -176,7 +183,8 @@ class Training:
         loss_sum, correct, total = 0.0, 0, 0
         shuffled = self.train.batches(self.recipe.batch_size, generator)
         for number, batch in enumerate(shuffled, start=1):
-            output = self.network(classifier.network_input(self.recipe, batch.images, generator))
+            pixels = classifier.network_input(self.recipe, batch.images, generator)
+            output = self.network(pixels)  # float32 (N, 10)
             loss = F.cross_entropy(output, batch.labels)
             self.optimizer.zero_grad()
             loss.backward()
@@ -193,7 +201,7 @@ class Training:
                     f"the loss became {value} in epoch {epoch}, batch {number} of {batches}; "
                     "a lower learning rate may help"
                 )
-            loss_sum += value * len(batch)
+            loss_sum += value * len(batch)  # a mean over digits, not batches: the last is smaller
             correct += int((output.argmax(dim=1) == batch.labels).sum())
             total += len(batch)
             if watch:
@@ -203,15 +211,20 @@ class Training:
 
 
 def _average(network: nn.Module, averaging: ExponentialAverage) -> AveragedModel:
+    """The average of the network over the steps, as `ExponentialAverage` describes it."""
+
     def update(averages: Any, values: Any, count: Tensor | int) -> None:
+        # `count` is how often it was averaged: early on, the average follows the network closely.
         decay = min(averaging.decay, (1 + int(count)) / (10 + int(count)))
         get_ema_multi_avg_fn(decay)(averages, values, count)
 
+    # The buffers are the statistics of batch normalisation, which belong to the weights.
     return AveragedModel(network, multi_avg_fn=update, use_buffers=True)
 
 
 def _plain(value: Any) -> Any:
-    """With numpy's numbers, which a schedule may have calculated, as Python's."""
+    """The same value with Python's numbers for numpy's, which a schedule may have calculated: a
+    checkpoint holds no others."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list):
