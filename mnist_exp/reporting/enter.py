@@ -1,5 +1,7 @@
 """The published results are entered into a store again."""
 
+import dataclasses
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,11 +9,14 @@ import pandas as pd
 
 from mnist_exp import tracking
 from mnist_exp.common.errors import ExpectedError
-from mnist_exp.evidence import mistakes
+from mnist_exp.evidence import mistakes, scores
 from mnist_exp.evidence.mistakes import Mistakes
-from mnist_exp.notebook import candidates
-from mnist_exp.notebook.entries import EXPERIMENTS
-from mnist_exp.tracking import RunWriter, names
+from mnist_exp.evidence.verdict import RunVerdict, judge_run
+from mnist_exp.notebook import candidates, entries, loading
+from mnist_exp.notebook.candidates import Candidate
+from mnist_exp.notebook.entries import EXPERIMENTS, Entry
+from mnist_exp.showing import description
+from mnist_exp.tracking import RunWriter, names, ui
 from mnist_exp.tracking.archive import ArchivedRun
 from mnist_exp.tracking.names import Table
 
@@ -32,9 +37,17 @@ class PublishedRun:
     """A published run with what it keeps beside its parameters, tags and metrics."""
 
     archived: ArchivedRun
-    field: pd.DataFrame
-    """Its receptive-field table; without rows where none is published."""
+    entry: Entry
+    """What was trained, as the notebook or the candidates have it now; without sections where
+    neither has it."""
+    accuracy: float
+    """After the last epoch, on the split of the run (a fraction)."""
+    verdict: RunVerdict | None
+    """None on the validation split."""
+    field: pd.DataFrame | None
+    """Its receptive-field table; None where none is published."""
     source: str | None
+    """Of a candidate."""
     mistakes: Mistakes | None
 
 
@@ -65,40 +78,73 @@ def enter_runs(folder: Path = EXPERIMENTS) -> Imported:
 def _read(results: Path) -> list[PublishedRun]:
     """The published runs. Raises what pandas and Python raise for files that are not as `publish`
     writes them."""
+    table = pd.read_csv(results / "runs.csv", dtype=str)
+    rows = [{str(key): text for key, text in row.dropna().items()} for _, row in table.iterrows()]
+    if absent := {name for row in rows for name in NEEDED - row.keys()}:
+        raise KeyError(f"runs.csv lacks {', '.join(sorted(absent))}")
     history = pd.read_csv(results / "history.csv", parse_dates=["time"])
+    archived = [
+        tracking.archived_run(row, history[history["run_id"] == row["run_id"]]) for row in rows
+    ]
+    runs = table.rename(columns=lambda name: name.removeprefix("params."))
+    target = loading.load_target()
+    runs = runs.join(scores.scores(runs, history, target))
     fields = pd.read_csv(results / "receptive_field.csv").convert_dtypes()
-    models = fields["model"].astype(str)
     tried = candidates.read_candidates(results / candidates.FILE.name)
+    files = _files(tried)
     sources = {candidate.code_sha256: candidate.source for candidate in tried}
-    best_run, wrong = "", None
-    if (results / "best_run").is_dir():
-        best_run = (results / "best_run" / "run_id").read_text().strip()
-        wrong = mistakes.read_mistakes(results / "best_run")
-    runs = []
-    for _, cells in pd.read_csv(results / "runs.csv", dtype=str).iterrows():
-        row: dict[str, str] = {str(key): value for key, value in cells.dropna().items()}
-        if absent := NEEDED - row.keys():
-            raise KeyError(f"runs.csv lacks {', '.join(sorted(absent))}")
-        # A run on the validation split speaks for no iteration, whose number it may share.
-        own_field = (models == row["params.model"]) & (row.get("params.split") == "test")
-        runs.append(
-            PublishedRun(
-                tracking.archived_run(row, history[history["run_id"] == row["run_id"]]),
-                _own_columns(fields[own_field].drop(columns="model")),
-                sources.get(row.get("tags.code_sha256", "")),
-                wrong if row["run_id"] == best_run else None,
-            )
+    best_run, wrong = _best_run(results / "best_run")
+    return [
+        PublishedRun(
+            archived=run,
+            entry=_entry(run, files),
+            accuracy=scored["final_accuracy"],
+            verdict=judge_run(scored, target) if scored["split"] == "test" else None,
+            field=_field(run, fields),
+            source=sources.get(run.tags.get("code_sha256", "")),
+            mistakes=wrong if run.run_id == best_run else None,
         )
-    return runs
+        for run, (_, scored) in zip(archived, runs.iterrows(), strict=True)
+    ]
 
 
-def _own_columns(table: pd.DataFrame) -> pd.DataFrame:
-    """A receptive-field table without what only those of other networks have: each quantity stands
-    in one column, or in two where height and width differ."""
+def _files(tried: Iterable[Candidate]) -> dict[str, Entry]:
+    """The iterations and the candidates by the hashes of their code."""
+    files = {candidate.code_sha256: candidate.entry for candidate in tried}
+    for number in entries.numbers():
+        entry = entries.read_entry(number)
+        files[entry.code_sha256] = entry
+    return files
+
+
+def _entry(run: ArchivedRun, files: Mapping[str, Entry]) -> Entry:
+    """What the run trained, under the number and the title that it had then."""
+    number, title = int(run.params["model"]), run.tags.get("idea", "")
+    file = files.get(run.tags.get("code_sha256", ""))
+    if file is None:
+        return Entry(number=number, source="", title=title, sections={})
+    return dataclasses.replace(file, number=number, title=title)
+
+
+def _field(run: ArchivedRun, fields: pd.DataFrame) -> pd.DataFrame | None:
+    """The receptive-field table of a run, without what only those of other networks have: each
+    quantity stands in one column, or in two where height and width differ."""
+    # A run on the validation split speaks for no iteration, whose number it may share.
+    own = fields["model"].astype(str) == run.params["model"]
+    if run.params.get("split") != "test" or not own.any():
+        return None
+    table = fields[own].drop(columns="model")
     sided = [name for name in map(str, table) if name.endswith(("_height", "_width"))]
     differ = {name.rpartition("_")[0] for name in sided if table[name].notna().any()}
     others = [name for name in sided if name.rpartition("_")[0] not in differ]
     return table.drop(columns=[*differ, *others], errors="ignore")
+
+
+def _best_run(folder: Path) -> tuple[str | None, Mistakes | None]:
+    """The id of the run whose mistakes are published, and these."""
+    if not folder.is_dir():
+        return None, None
+    return (folder / "run_id").read_text().strip(), mistakes.read_mistakes(folder)
 
 
 def _present(ids: set[str]) -> set[str]:
@@ -112,9 +158,19 @@ def _present(ids: set[str]) -> set[str]:
 
 
 def _enter_evidence(writer: RunWriter, run: PublishedRun) -> None:
-    if len(run.field):
+    """Give a run what it keeps beside its parameters, tags and metrics."""
+    params, table = run.archived.params, ""
+    if run.field is not None:
         writer.log_table(run.field, Table.RECEPTIVE_FIELD)
+        table = ui.run_path(writer.experiment_id, writer.run_id, Table.RECEPTIVE_FIELD.json)
     if run.mistakes:
         run.mistakes.record(writer)
     if run.source:
-        writer.log_text(run.source, names.source_file(int(run.archived.params["model"])))
+        writer.log_text(run.source, names.source_file(int(params["model"])))
+    seen = params.get("receptive_field", "")
+    writer.describe(
+        description.of_ended_run(
+            run.entry, split=params.get("split", ""), accuracy=run.accuracy, verdict=run.verdict,
+            receptive_field="" if seen.startswith("unknown") else seen, table=table,
+        )
+    )  # fmt: skip

@@ -110,11 +110,12 @@ def end(run: tracking.RunWriter, plan: Plan, training: Training) -> RunVerdict |
         reason = {} if judged.met else {"verdict_reason": judged.reason}
         run.set_tags({"verdict": str(judged)} | reason)
     table = ui.run_path(run.experiment_id, run.run_id, Table.RECEPTIVE_FIELD.json)
+    followed = plan.receptive_field.size is not None
     run.describe(
         description.of_ended_run(
             plan.entry, split=plan.split, accuracy=scored["final_accuracy"], verdict=judged,
-            receptive_field=plan.receptive_field, table=table, overridden=plan.overridden,
-            why_not_kept=why_not_kept,
+            receptive_field=str(plan.receptive_field) if followed else "",
+            table=table if followed else "", overridden=plan.overridden, why_not_kept=why_not_kept,
         )
     )  # fmt: skip
     return judged

@@ -16,10 +16,9 @@ from mnist_exp.tracking.reading import all_runs, utc_time
 from mnist_exp.tracking.store import connect, readable_errors
 from mnist_exp.tracking.writing import RunWriter
 
-PORTABLE_TAGS = (names.DESCRIPTION, names.SOURCE)
-"""Of MLflow's own tags, those that say nothing about the machine and its user."""
-ANYWHERE = "/experiments/EXPERIMENT/runs/RUN"
-"""Takes the place of a run in links to it, in an archive."""
+PORTABLE_TAGS = (names.SOURCE,)
+"""Of MLflow's own tags, those that say nothing about the machine and its user, and that nothing
+else says."""
 
 
 def archive(run_ids: Iterable[str]) -> pd.DataFrame:
@@ -27,7 +26,9 @@ def archive(run_ids: Iterable[str]) -> pd.DataFrame:
 
     Columns as MLflow names them: `run_id` (that of the original, for a run that was entered from an
     archive), `run_name`, `start_time`, `end_time`, and `params.*`, `tags.*` and `metrics.*` (those
-    that are not per epoch). All of it text, as it stands in the store.
+    that are not per epoch). All of it text, as it stands in the store, but for the line breaks in
+    tags, which become spaces: one run is one line. Descriptions are left out, since they can be
+    made again.
     """
     wanted = set(run_ids)
     with readable_errors():
@@ -41,8 +42,7 @@ def archive(run_ids: Iterable[str]) -> pd.DataFrame:
             if key in PORTABLE_TAGS or not (key in liveness.TAGS or key.startswith("mlflow."))
         }
         original = tags.pop(names.IMPORTED, run.info.run_id)
-        own = _place(run.info.experiment_id, run.info.run_id)
-        tags = {key: value.replace(own, ANYWHERE) for key, value in tags.items()}
+        tags = {key: " ".join(value.splitlines()) for key, value in tags.items()}
         metrics = {
             key: value for key, value in run.data.metrics.items() if key not in EPOCH_METRICS
         }
@@ -105,7 +105,7 @@ def archived_run(row: Mapping[str, str], history: pd.DataFrame) -> ArchivedRun:
 def enter_run(archived: ArchivedRun) -> Iterator[RunWriter]:
     """Make a finished run, with the times of the original.
 
-    The block may add tables; the run counts as finished when the block has ended.
+    The block may add tables and a description; the run counts as finished when it has ended.
     """
     points = archived.points
     with readable_errors():
@@ -115,9 +115,7 @@ def enter_run(archived: ArchivedRun) -> Iterator[RunWriter]:
             tags={names.IMPORTED: archived.run_id} | liveness.own_tags(),
         )  # fmt: skip
         run_id = run.info.run_id
-        here = _place(experiment, run_id)
-        tags = [RunTag(key, text.replace(ANYWHERE, here)) for key, text in archived.tags.items()]
-        client.log_batch(run_id, tags=tags)
+        client.log_batch(run_id, tags=[RunTag(*item) for item in archived.tags.items()])
         for place in range(0, len(points), 1000):  # what one request may hold
             client.log_batch(run_id, metrics=points[place : place + 1000])
         client.log_batch(run_id, params=[Param(*item) for item in archived.params.items()])
@@ -128,10 +126,6 @@ def enter_run(archived: ArchivedRun) -> Iterator[RunWriter]:
         mlflow.end_run("RUNNING")
     with readable_errors():
         client.set_terminated(run_id, "FINISHED", archived.end)
-
-
-def _place(experiment_id: str, run_id: str) -> str:
-    return f"/experiments/{experiment_id}/runs/{run_id}"
 
 
 def _milliseconds(time: pd.Timestamp) -> int:
