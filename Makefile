@@ -1,9 +1,9 @@
 # Every command a person uses; bare `make` lists them. What a command of mnist-exp takes and does is
-# said in mnist_exp/commands/cli.py, and nowhere else.
+# said by its function in mnist_exp/commands, and nowhere else.
 
 .DEFAULT_GOAL := help
 .SUFFIXES:
-commands := run resume reproduce sweep check compare report results import backup restore ui server new
+commands := run resume reproduce sweep new check compare report results import backup restore ui server
 .PHONY: $(commands) help setup test test-slow test-faults test-browser bench lint
 
 # What a person sets is taken literally: it reaches a command through the environment alone, and

@@ -18,6 +18,14 @@ from mnist_exp.common.errors import ExpectedError
 
 Command = Callable[..., int]
 """Returns its exit code."""
+COMMANDS: dict[str, Command] = {}
+"""By name, in the order in which they are listed."""
+
+
+def command(function: Command) -> Command:
+    """Make `_run(model: Model, seed: Seed = 1)` the command `run MODEL=5 SEED=3`."""
+    COMMANDS[function.__name__.strip("_")] = function
+    return function
 
 
 class Kind(Protocol):

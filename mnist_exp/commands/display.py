@@ -1,10 +1,11 @@
-"""What a person sees of trainings that go on: bars on a terminal, lines everywhere."""
+"""What a person sees: bars and lines while trainings go on, and the table of verdicts."""
 
 from __future__ import annotations
 
 import errno
 import math
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
@@ -12,6 +13,7 @@ from tqdm import tqdm
 from mnist_exp.common.words import duration, percent
 
 if TYPE_CHECKING:
+    from mnist_exp.evidence.verdict import Verdict
     from mnist_exp.runs.sweep import Sweep
     from mnist_exp.runs.worker import JobResult
     from mnist_exp.training.loop import EpochResult, Progress
@@ -93,3 +95,19 @@ def _write(bar: tqdm, line: str) -> None:
         if error.errno == errno.EIO:  # the terminal is gone, and its signal went to make alone
             raise KeyboardInterrupt from None
         raise
+
+
+def print_verdicts(verdicts: Sequence[Verdict]) -> None:
+    """A table of verdicts, and what decides each."""
+    from mnist_exp.notebook import loading
+    from mnist_exp.showing import tables
+
+    table = tables.shown_verdicts(verdicts, loading.load_target())
+    for words in table.columns.intersection(["idea", "verdict"]):
+        table[words] = table[words].str.ljust(table[words].str.len().max())
+    print(table.to_string(index=False))
+    judged = [verdict for verdict in verdicts if verdict.split == "test"]
+    if judged:
+        print()
+    for verdict in judged:
+        print(f"Model {verdict.model}: {verdict.answer}; {verdict.reason}")

@@ -1,0 +1,188 @@
+"""The commands that make numbers: runs, and the files that say how.
+
+What loads torch or MLflow is imported by the command that needs it, so that help is quick.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mnist_exp.commands.arguments import command
+from mnist_exp.commands.settings import (
+    Count,
+    Device,
+    Epochs,
+    Model,
+    Models,
+    NewModel,
+    RunId,
+    Scheduler,
+    Seed,
+    Seeds,
+    Source,
+    Split,
+    Switch,
+)
+from mnist_exp.common.errors import ExpectedError
+from mnist_exp.common.words import counted
+
+if TYPE_CHECKING:
+    from mnist_exp.evidence.verdict import RunVerdict
+    from mnist_exp.runs.plan import Plan
+
+
+@command
+def _run(
+    model: Model,
+    seed: Seed = 1,
+    epochs: Epochs | None = None,
+    device: Device = "auto",
+    split: Split = "test",
+    resume: Switch = False,
+) -> int:
+    """Train an iteration and record it.
+
+    DEVICE is auto, cpu, cuda or mps; SPLIT is test or validation. RESUME goes on with the newest
+    unfinished run of these settings.
+    """
+    from mnist_exp import tracking
+
+    tracking.check_answers()  # before torch takes its seconds
+    from mnist_exp.runs import resume as resuming
+    from mnist_exp.runs.plan import settle
+
+    plan = settle(model, seed=seed, epochs=epochs, device=device, split=split)
+    if resume:
+        unfinished = resuming.unfinished(plan)
+        if unfinished is None:
+            raise ExpectedError(
+                f"there is no unfinished run of model {model} to resume with this code, seed, "
+                "split, number of epochs, versions and threads: leave RESUME out"
+            )
+        plan = unfinished
+    return _carry_out(plan)
+
+
+@command
+def _resume(run_: RunId) -> int:
+    """Go on with a run that ended early."""
+    from mnist_exp.runs import resume
+
+    return _carry_out(resume.resume(run_))
+
+
+@command
+def _reproduce(run_: RunId) -> int:
+    """Train a recorded run again, and compare every epoch.
+
+    Exits with 0 for the same numbers, and with 1 for others.
+    """
+    from mnist_exp.common.words import percent
+    from mnist_exp.notebook import loading
+    from mnist_exp.runs import reproduce
+
+    reproduction = reproduce.prepare(run_)
+    epochs = counted(len(reproduction.history), "epoch")
+    print(f"{reproduction.name} (run {reproduction.run_id}) is trained again: {epochs}")
+    for name, was, now in reproduction.differences:
+        print(f"  {name} was {was}, and is {now} here")
+    pairs = []
+    for pair in reproduce.repeat(reproduction):
+        pairs.append(pair)
+        same = "the same" if pair.identical else f"recorded {percent(pair.recorded_accuracy)}"
+        print(
+            f"epoch {pair.epoch:2}  {reproduction.split} {percent(pair.accuracy)}, {same}",
+            flush=True,
+        )
+    agreement = reproduce.agree(pairs, loading.load_target().last_epochs)
+    print(agreement)
+    return 0 if agreement.reproduced else 1
+
+
+def _carry_out(plan: Plan) -> int:
+    from mnist_exp import tracking
+    from mnist_exp.commands.display import ProgressDisplay
+    from mnist_exp.runs import run
+
+    _print_plan(plan)
+    with ProgressDisplay(plan.recipe.epochs, plan.split) as display:
+        outcome = run.carry_out(plan, on_batch=display.batch, on_epoch=display.epoch)
+    if outcome.verdict:
+        _print_verdict(outcome.verdict)
+    else:
+        print("Not judged: the target is about the test split.")
+    if plan.overrides:
+        number = plan.entry.number
+        print(f"Overridden ({plan.overridden}), so it does not count for model {number}.")
+    print(f"See it: {'' if tracking.is_served() else 'make ui, then '}{outcome.address}")
+    return 0
+
+
+def _print_plan(plan: Plan) -> None:
+    print(f"Model {plan.entry.number}: {plan.entry.title}")
+    print(f"  {plan.parameters:,} parameters, receptive field {plan.receptive_field}")
+    epochs = f"{plan.recipe.epochs} epoch{'s' if plan.recipe.epochs > 1 else ''}"
+    how = f"seed {plan.seed}, device {plan.device.type}, {epochs}, {plan.split} split"
+    print(f"  {how}", flush=True)
+    if plan.run_id:
+        print(f"  resumes run {plan.run_id}", flush=True)
+
+
+def _print_verdict(judged: RunVerdict) -> None:
+    print(f"{str(judged).capitalize()}:")
+    for condition in judged.conditions:
+        print(f"  {'yes' if condition.met else 'NO ':3}  {condition.name}: {condition.measured}")
+
+
+@command
+def _sweep(
+    models: Models,
+    seeds: Seeds,
+    epochs: Epochs | None = None,
+    split: Split = "test",
+    workers: Count | None = None,
+    threads: Count = 1,
+    scheduler: Scheduler = "",
+) -> int:
+    """Train what the store lacks of iterations and seeds.
+
+    SEEDS=5 is the seeds 1 to 5, SEEDS=101-110 are those. SCHEDULER is that of a cluster.
+    """
+    from mnist_exp.commands.display import SweepDisplay, print_verdicts
+    from mnist_exp.evidence import comparison
+    from mnist_exp.runs import sweep
+
+    asked = sweep.settle_sweep(models, seeds, split=split, epochs=epochs)
+    count = len(asked.held) + len(asked.missing)
+    print(f"A {asked.name}: {count} runs, {len(asked.held)} in the store")
+    runs = list(asked.held.values())
+    failed = []
+    if asked.missing:
+        with SweepDisplay(asked) as display:
+            results = sweep.train_missing(
+                asked, workers=workers, threads=threads, scheduler=scheduler,
+                on_start=display.start, on_result=display.result,
+            )  # fmt: skip
+        failed = [result for result in results if result.failure]
+        runs += [result.run_id for result in results if not result.failure]
+    else:
+        print("Nothing is missing, so nothing was trained.")
+    if runs:
+        print_verdicts(comparison.of_runs(runs))
+    if failed:
+        raise ExpectedError(f"{len(failed)} of {count} runs failed; the same command tries again")
+    return 0
+
+
+@command
+def _new(model: NewModel, from_: Source) -> int:
+    """Start an iteration from a copy of another, or of a candidate.
+
+    FROM is the number of the iteration, or 7 or more digits of the candidate's hash.
+    """
+    from mnist_exp.notebook.new import create
+
+    file = create(model, from_)
+    origin = f"model {from_}" if isinstance(from_, int) else f"candidate {from_}"
+    print(f"{file} is a copy of {origin}: change one thing, and say what in its docstring")
+    return 0

@@ -1,0 +1,35 @@
+"""What can be set: the type of each value, and how its text is read, with an example of one."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from mnist_exp.commands.arguments import (
+    IterationOrHash,
+    On,
+    SeedRanges,
+    Text,
+    WholeNumber,
+    WholeNumbers,
+)
+
+Model = Annotated[int, WholeNumber(1, 9999, "5")]
+Baseline = Annotated[int, WholeNumber(1, 9999, "4")]
+NewModel = Annotated[int, WholeNumber(1, 9999, "30")]
+Source = Annotated[int | str, IterationOrHash("12")]
+Models = Annotated[list[int], WholeNumbers(WholeNumber(1, 9999, '"3 6"'))]
+Seed = Annotated[int, WholeNumber(0, 2**32 - 1, "3")]
+Seeds = Annotated[list[int], SeedRanges("5")]
+SeedCount = Annotated[int, WholeNumber(1, 10_000, "5")]
+Epochs = Annotated[int, WholeNumber(1, 10_000, "2")]
+Device = Annotated[str, Text("cuda")]
+Split = Annotated[Literal["test", "validation"], Text("validation")]  # data refuses other words
+RunId = Annotated[str, Text("<id of the run, as the UI shows it>")]
+Count = Annotated[int, WholeNumber(1, 1024, "2")]
+Scheduler = Annotated[str, Text("tcp://host:8786")]
+Database = Annotated[str, Text("postgresql://user:password@host/mlflow")]
+Artifacts = Annotated[str, Text("s3://bucket/path")]
+Host = Annotated[str, Text("192.0.2.1")]
+Port = Annotated[int, WholeNumber(1, 65535, "5001")]
+Backup = Annotated[str, Text("backups/now.tar.gz")]
+Switch = Annotated[bool, On()]
