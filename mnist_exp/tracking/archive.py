@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import mlflow
 import pandas as pd
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Metric, Param, Run, RunTag
 
 from mnist_exp.tracking import liveness, names
 from mnist_exp.tracking.names import EPOCH_METRICS, column_name
@@ -33,31 +33,28 @@ def archive(run_ids: Iterable[str]) -> pd.DataFrame:
     wanted = set(run_ids)
     with readable_errors():
         client, experiment = connect()
-        found = [run for run in all_runs(client, experiment) if run.info.run_id in wanted]
-    rows = []
-    for run in found:
-        tags = {
-            key: value
-            for key, value in run.data.tags.items()
-            if key in PORTABLE_TAGS or not (key in liveness.TAGS or key.startswith("mlflow."))
-        }
-        original = tags.pop(names.IMPORTED, run.info.run_id)
-        tags = {key: " ".join(value.splitlines()) for key, value in tags.items()}
-        metrics = {
-            key: value for key, value in run.data.metrics.items() if key not in EPOCH_METRICS
-        }
-        rows.append(
-            {
-                "run_id": original,
-                "run_name": run.info.run_name,
-                "start_time": utc_time(run.info.start_time).isoformat(),
-                "end_time": utc_time(run.info.end_time).isoformat(),
-                **{f"params.{key}": value for key, value in sorted(run.data.params.items())},
-                **{f"tags.{key}": value for key, value in sorted(tags.items())},
-                **{f"metrics.{key}": repr(value) for key, value in sorted(metrics.items())},
-            }
-        )
-    return pd.DataFrame(rows)
+        runs = [run for run in all_runs(client, experiment) if run.info.run_id in wanted]
+    return pd.DataFrame([_row(run) for run in runs])
+
+
+def _row(run: Run) -> dict[str, str]:
+    tags = {
+        key: " ".join(value.splitlines())
+        for key, value in run.data.tags.items()
+        if key in PORTABLE_TAGS or not (key in liveness.TAGS or key.startswith("mlflow."))
+    }
+    original = tags.pop(names.IMPORTED, run.info.run_id)
+    metrics = {key: value for key, value in run.data.metrics.items() if key not in EPOCH_METRICS}
+    return {
+        "run_id": original,
+        "run_name": run.info.run_name,
+        "start_time": utc_time(run.info.start_time).isoformat(),
+        "end_time": utc_time(run.info.end_time).isoformat(),
+        **{f"params.{key}": value for key, value in sorted(run.data.params.items())},
+        **{f"tags.{key}": value for key, value in sorted(tags.items())},
+        # All its digits, so that the number that is read again is the same to the last bit.
+        **{f"metrics.{key}": repr(value) for key, value in sorted(metrics.items())},
+    }
 
 
 @dataclass(frozen=True)
@@ -90,10 +87,12 @@ def archived_run(row: Mapping[str, str], history: pd.DataFrame) -> ArchivedRun:
     }
     metrics = {column_name(key): key for key in EPOCH_METRICS}
     points = [
-        Metric(metrics[column], float(own[column]), _milliseconds(own["time"]), int(own["epoch"]))
-        for own in history.to_dict("records")
-        for column in metrics.keys() & own.keys()
-        if pd.notna(own[column])
+        Metric(
+            metrics[column], float(epoch[column]), _milliseconds(epoch["time"]), int(epoch["epoch"])
+        )
+        for epoch in history.to_dict("records")
+        for column in metrics.keys() & epoch.keys()
+        if pd.notna(epoch[column])
     ]
     points += [Metric(key, float(value), end, 0) for key, value in parts["metrics"].items()]
     return ArchivedRun(

@@ -41,13 +41,14 @@ def back_up(file: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".backup-", dir=file.parent) as folder:
             copy, packed = Path(folder, DATABASE), Path(folder, "backup.tar.gz")
-            # What is linked is needed as well.
+            # Links are followed: a backup that only names what is elsewhere would be none.
             with tarfile.open(packed, "w:gz", compresslevel=1, dereference=True) as archive:
                 # First: a run that ends meanwhile needs its checkpoint no more, but until then.
                 _pack(archive, database.parent / "checkpoints")
                 copy_database(database, copy)
                 archive.add(copy, DATABASE)
-                # Those of runs that are newer than the database's copy do no harm.
+                # Last: every run of the database's copy has its artifacts then. Those of newer runs
+                # do no harm.
                 _pack(archive, database.parent / "artifacts")
             with packed.open("rb") as whole:
                 os.fsync(whole.fileno())
@@ -72,17 +73,19 @@ def restore(file: Path) -> Path | None:
         with tempfile.TemporaryDirectory(prefix=".restore-", dir=home) as folder, only_one():
             _check_idle(database)
             _unpack(file, Path(folder))
-            there = [home / name for name in names if os.path.lexists(home / name)]
-            kept = free(home / time.strftime("before-restore-%Y%m%d-%H%M%S")) if there else None
-            if kept:
-                kept.mkdir()
-                for path in there:
-                    path.rename(kept / path.name)
+            replaced = [home / name for name in names if os.path.lexists(home / name)]
+            attic = free(home / time.strftime("before-restore-%Y%m%d-%H%M%S")) if replaced else None
+            # Renames only, on one disk: killed between two of them, it leaves everything somewhere,
+            # and `store` says where when it is opened next.
+            if attic:
+                attic.mkdir()
+                for path in replaced:
+                    path.rename(attic / path.name)
             for part in Path(folder).iterdir():
                 part.rename(database if part.name == DATABASE else home / part.name)
     except OSError as error:
         raise ExpectedError(f"{file} cannot be restored: {error.strerror or error}") from None
-    return kept
+    return attic
 
 
 def _database() -> Path:

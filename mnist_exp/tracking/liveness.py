@@ -1,7 +1,9 @@
 """Which of the runs under way still have a process.
 
-Who writes to a run leaves its host, process id and start time as a tag, and says every half minute
-that it is still there.
+A process that is killed cannot say so, and its run would be under way for ever. So whoever writes
+to a run leaves its host, process id and start time as a tag, and says every half minute that it is
+still there. Whoever opens the store next ends the runs whose process is gone (`mark_lost`): on the
+same host it asks the system for the process, on another it can only wait for the silence.
 """
 
 from __future__ import annotations
@@ -35,8 +37,9 @@ SILENCE = 300
 def own_tags() -> dict[str, str]:
     """The tags of a run that this process writes to."""
     process = psutil.Process()
-    own = {"host": _host(), "id": process.pid, "started": process.create_time()}
-    return {PROCESS: json.dumps(own), HEARTBEAT: str(time.time())}
+    # The system gives the id of a process that ended to a new one, which started at another time.
+    identity = {"host": _host(), "id": process.pid, "started": process.create_time()}
+    return {PROCESS: json.dumps(identity), HEARTBEAT: str(time.time())}
 
 
 @contextlib.contextmanager
@@ -46,7 +49,8 @@ def heartbeat(client: MlflowClient, run_id: str) -> Iterator[None]:
 
     def beat() -> None:
         while not over.wait(BEAT):
-            # A store that is away is noticed by who writes something that matters.
+            # Whatever goes wrong: a store that is away is noticed when something that matters is
+            # written, and a thread that ends here would make a run that goes on seem lost.
             with contextlib.suppress(Exception):
                 client.set_tag(run_id, HEARTBEAT, str(time.time()))
 
@@ -64,7 +68,8 @@ def mark_lost(client: MlflowClient, experiment: str) -> None:
     """
     for run in client.search_runs([experiment], "attributes.status = 'RUNNING'", max_results=1000):
         run_id, name = run.info.run_id, printable(run.info.run_name)
-        # What a process wrote before it ended is seen only by who asks after that.
+        # The list may be older than the end of the process, which may have finished its run just
+        # before: only what is read after the end of the process is the last that it wrote.
         now = client.get_run(run_id) if is_gone(run.data.tags) else run
         if not is_gone(now.data.tags) or now.info.status != "RUNNING":
             continue
@@ -90,6 +95,7 @@ def is_gone(tags: Mapping[str, str]) -> bool:
     try:
         process, last = json.loads(tags[PROCESS]), float(tags[HEARTBEAT])
         host, process_id, started = process["host"], process["id"], process["started"]
+        # Also no NaN, which compares as false.
         times = all(0 <= moment < 2 * time.time() for moment in (started, last))
         if not (times and isinstance(host, str) and 0 < process_id < 2**32):
             return False
@@ -101,6 +107,7 @@ def is_gone(tags: Mapping[str, str]) -> bool:
 
 
 def _host() -> str:
+    """The name of this machine, and where Linux tells it, which processes it is one of."""
     # Containers on one machine can have its name, and each its own process ids.
     space = Path("/proc/self/ns/pid")
     return f"{platform.node()} {space.readlink() if space.exists() else ''}".strip()
@@ -109,7 +116,8 @@ def _host() -> str:
 def _is_running(process_id: int, started: float) -> bool:
     try:
         process = psutil.Process(process_id)
-        same = abs(process.create_time() - started) < 2  # the clock may be set
+        same = abs(process.create_time() - started) < 2  # seconds: the clock may have been set
+        # A zombie has ended; it only waits for its parent to ask how.
         return bool(same and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False

@@ -39,8 +39,9 @@ def runs() -> pd.DataFrame:
     """
     with readable_errors():
         client, experiment = connect()
-        found = all_runs(client, experiment)
-    records = pd.DataFrame([_run_record(run) for run in found if names.GROUP not in run.data.tags])
+        every = all_runs(client, experiment)
+    trainings = [run for run in every if names.GROUP not in run.data.tags]
+    records = pd.DataFrame([_run_record(run) for run in trainings])
     return records.reindex(columns=list(dict.fromkeys([*RUN_COLUMNS, *records.columns])))
 
 
@@ -51,10 +52,10 @@ def find_run(run_id: str) -> pd.DataFrame:
     Raises ExpectedError when the store does not hold it.
     """
     every = runs()
-    found = every[(every["run_id"] == run_id) | (every["imported_from"] == run_id)]
-    if found.empty:
+    of_this_id = every[(every["run_id"] == run_id) | (every["imported_from"] == run_id)]
+    if of_this_id.empty:
         raise ExpectedError(f"the store holds no run {ascii(run_id)[1:-1][:40]}")
-    return found.head(1)
+    return of_this_id.head(1)
 
 
 PIXELS = 60_000 * 28 * 28
@@ -177,19 +178,21 @@ def _artifact(run_id: str, file: str) -> io.BytesIO | None:
 
 
 def all_runs(client: MlflowClient, experiment: str) -> list[Run]:
-    found: list[Run] = []
+    """Every run of an experiment, oldest first, however many requests it takes."""
+    runs: list[Run] = []
     token = None
     while True:
         page = client.search_runs(
             [experiment], max_results=1000, order_by=["attributes.start_time"], page_token=token
         )
-        found += page
+        runs += page
         token = page.token
         if not token:
-            return found
+            return runs
 
 
 def _run_record(run: Run) -> dict[str, object]:
+    """The row of a run in `runs`."""
     info = run.info
     times = {"start_time": utc_time(info.start_time), "end_time": utc_time(info.end_time)}
     tags = {
@@ -197,15 +200,15 @@ def _run_record(run: Run) -> dict[str, object]:
         for key, value in run.data.tags.items()
         if key not in liveness.TAGS and not key.startswith("mlflow.")
     }
-    own = {"run_id": info.run_id, "run_name": info.run_name, "status": info.status, **times}
-    own |= {"experiment_id": info.experiment_id, "parent": run.data.tags.get(names.PARENT)}
+    facts = {"run_id": info.run_id, "run_name": info.run_name, "status": info.status, **times}
+    facts |= {"experiment_id": info.experiment_id, "parent": run.data.tags.get(names.PARENT)}
     # Without the tag, as a run that another program made, it is not taken for a whole recipe.
     overrides = tags.get("overrides", "not recorded")
-    own["overrides"] = None if overrides == "none" else overrides
+    facts["overrides"] = None if overrides == "none" else overrides
     # A parameter wins over a metric of its name: the learning rate is that of the recipe.
     parameters = {key: _number(value) for key, value in run.data.params.items()}
     values = run.data.metrics | tags | parameters
-    return {column_name(key): value for key, value in values.items()} | own
+    return {column_name(key): value for key, value in values.items()} | facts
 
 
 def utc_time(milliseconds: int | None) -> Any:

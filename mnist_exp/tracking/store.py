@@ -37,8 +37,6 @@ PAGES = "mnist_exp reports"
 DEFAULT_FOLDER = ROOT / "mlruns"
 ANSWER = 4.0
 """Seconds that a tracking server has to say that it is there."""
-
-
 ADDRESS = "MLFLOW_TRACKING_URI"
 """The variable of the environment that names the store."""
 
@@ -56,7 +54,8 @@ def tracking_uri() -> str:
     database = sqlite_file(uri)
     if database is None:
         return uri
-    # What SQLAlchemy would read as something else; to encode more would confuse MLflow.
+    # Only where SQLAlchemy would read something else: "%41" as "A", and what follows "?" as
+    # options. MLflow does not decode more.
     path = re.sub("%(?=[0-9a-fA-F]{2})", "%25", str(database)).replace("?", "%3F")
     return f"sqlite:///{path}"
 
@@ -79,11 +78,19 @@ class UnreachableError(ExpectedError):
 
 @contextlib.contextmanager
 def readable_errors() -> Iterator[None]:
-    """What the store or the way to it refuses becomes one line for the user."""
+    """A block, or a function, in which the store is used: what the store or the way to it refuses
+    becomes one line for the user, an ExpectedError.
+
+    It is UnreachableError where trying again may help, so that a training can go on meanwhile.
+    """
+    # An interrupt that came where Python swallows exceptions, or within a transaction, is raised
+    # before and after the block, never in its midst.
     interrupts.check()
     try:
         yield
+    # What else is raised is a mistake of ours, and stays a traceback.
     except (MlflowException, SQLAlchemyError, CommandError, sqlite3.Error, OSError) as error:
+        # SQLAlchemy adds the whole statement.
         reason = " ".join(str(error).partition("[SQL:")[0].split())[:300]
         if "Max retries exceeded" in reason:
             reason = "it does not answer"
@@ -97,10 +104,12 @@ def readable_errors() -> Iterator[None]:
 
 
 def _may_come_back(error: Exception) -> bool:
-    code = getattr(error, "error_code", "INTERNAL_ERROR")  # what MLflow says by default
-    return sqlite_file(tracking_uri()) is None and code in (
-        "INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE",
-    )  # fmt: skip
+    """Whether the store may answer later: one that is no file, and gave no answer now."""
+    # An answer has a code of its own. That of a connection that failed is MLflow's default, and an
+    # error that isn't MLflow's has none.
+    code = getattr(error, "error_code", "INTERNAL_ERROR")
+    silent = code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")
+    return silent and sqlite_file(tracking_uri()) is None
 
 
 def open_store() -> tuple[MlflowClient, str]:
@@ -113,7 +122,8 @@ def open_store() -> tuple[MlflowClient, str]:
 
 
 def connect() -> tuple[MlflowClient, str]:
-    """What `open_store` gives, with MLflow's own exceptions; MLflow's own calls go there too."""
+    """What `open_store` gives, with MLflow's own exceptions. `mlflow.log_metrics` and the like
+    write to the same store from then on."""
     uri = tracking_uri()
     experiment = _opened(uri)
     mlflow.set_tracking_uri(uri)
@@ -132,6 +142,7 @@ def _opened(uri: str) -> str:
         experiment = experiment_id(uri)
         if database:
             bring_home(uri, database, experiment)
+    # Last, and not with the others waiting: it may take a request for each run.
     liveness.mark_lost(MlflowClient(uri), experiment)
     return experiment
 
@@ -177,9 +188,10 @@ def bring_home(uri: str, database: Path, experiment: str) -> None:
     if old == new or not old.startswith("file:"):
         return
     if not (database.parent / "artifacts").is_dir() and mlflow_internals.local_path(old).is_dir():
-        return  # the database alone was copied
+        return  # the database alone was copied: the artifacts are where they were
     with mlflow_internals.database(client, write=True) as session:
         for column in mlflow_internals.ADDRESSES:
+            # In a folder's name, "%" and "_" are no wildcards.
             inside: Any = column.startswith(f"{old}/", autoescape=True)
             moved = new + func.substr(column, len(old) + 1)
             session.execute(
@@ -191,11 +203,11 @@ def bring_home(uri: str, database: Path, experiment: str) -> None:
 def _mention_restore(database: Path | None) -> None:
     """Say where a restore that was killed between its renames has left the store."""
     if database and not database.exists():
-        kept = sorted(database.parent.glob("before-restore-*"))
-        if kept:
+        attics = sorted(database.parent.glob("before-restore-*"))
+        if attics:
             log.warning(
                 "this is a new store: a restore was interrupted, and what was here is in %s; make "
-                "restore again, or move it back", kept[-1],
+                "restore again, or move it back", attics[-1],
             )  # fmt: skip
 
 
@@ -221,7 +233,7 @@ def upgrade(uri: str, database: Path | None) -> None:
             "the tracking database has the schema of another MLflow: keep a copy (pg_dump), then "
             "upgrade it (.venv/bin/mlflow db upgrade <address>)"
         )
-    # A copy that is there already may be the only whole one, of an upgrade that was interrupted.
+    # Never over an older copy: it may be the only whole one, of an upgrade that was interrupted.
     copy = free(database.with_name(f"{database.name}.{current}"))
     copy_database(database, copy)
     mlflow_internals.upgrade_schema(engine)
@@ -273,18 +285,22 @@ def need(module: str, who: str) -> None:
 
 @contextlib.contextmanager
 def only_one() -> Iterator[None]:
-    """A block that one process at a time enters: on this machine for SQLite, anywhere for
-    PostgreSQL. A tracking server sees to it itself."""
+    """A block that one process at a time enters: on this machine for SQLite, on any machine for
+    PostgreSQL. A tracking server sees to it itself.
+
+    Either lock goes with its process, however that ends.
+    """
     uri = tracking_uri()
     database = sqlite_file(uri)
     if database:
         database.parent.mkdir(parents=True, exist_ok=True)
-        # The one object can be entered again inside its block.
+        # A singleton, so that a block within the block does not wait for itself.
         with FileLock(database.parent / ".lock", is_singleton=True):
             yield
     elif uri.startswith("postgresql"):
         need("psycopg2", "a store on PostgreSQL")
         with create_engine(uri, poolclass=NullPool).connect() as connection:
+            # Held until the connection is closed, hence no pool, which would keep it open.
             connection.execute(text("SELECT pg_advisory_lock(hashtext('mnist_exp'))"))
             yield
     else:

@@ -33,9 +33,12 @@ def start_run(
     name: str, parameters: Mapping[str, object], tags: Mapping[str, str], source: str = "",
     parent: str = "",
 ) -> Iterator[RunWriter]:  # fmt: skip
-    """A new run that ends with the block: FINISHED, KILLED by an interrupt, or FAILED with the
-    error as its tag `failure`. `source` is the file that the UI names as the run's source, `parent`
-    the run below which it shows this one."""
+    """A new run, which ends with the block: FINISHED, KILLED by an interrupt, or FAILED with the
+    error as its tag `failure`.
+
+    `source` is the file that the UI names as the run's source. `parent` is the id of the run below
+    which the UI shows this one. Raises ExpectedError when the store cannot be used.
+    """
     names.require("tag", tags)
     with readable_errors():
         _, experiment = connect()
@@ -50,10 +53,11 @@ def start_run(
 
 @contextlib.contextmanager
 def resume_run(run_id: str, parameters: Mapping[str, object]) -> Iterator[RunWriter]:
-    """A run that is there already; it is under way again until the block ends, and ends as one of
+    """A run that was begun before: it is under way again, and ends with the block as one of
     `start_run` does. Raises ExpectedError when it has other values of the parameters."""
     with readable_errors():
         client, _ = connect()
+        # First: whoever opens the store once the run is under way again asks for its process.
         for key, value in liveness.own_tags().items():
             client.set_tag(run_id, key, value)
         run = mlflow.start_run(run_id)
@@ -66,8 +70,8 @@ def resume_run(run_id: str, parameters: Mapping[str, object]) -> Iterator[RunWri
 
 @contextlib.contextmanager
 def continue_run(name: str) -> Iterator[RunWriter]:
-    """The run called `name` that holds what belongs to several, made when it is not there; under
-    way as with `resume_run`."""
+    """The one run called `name`, which holds what belongs to several runs. It is made if there is
+    none, and then goes on as one of `resume_run` does."""
     with readable_errors():
         run_id = _find_or_make(*connect(), name)
     with resume_run(run_id, {}) as writer:
@@ -76,6 +80,7 @@ def continue_run(name: str) -> Iterator[RunWriter]:
 
 @contextlib.contextmanager
 def _under_way(run: Run) -> Iterator[RunWriter]:
+    """Say while the block lasts that the run is under way, and end it as the block ends."""
     info = run.info
     writer = RunWriter(info.run_id, info.experiment_id, info.start_time)
     with liveness.heartbeat(MlflowClient(tracking_uri()), info.run_id):
@@ -84,7 +89,8 @@ def _under_way(run: Run) -> Iterator[RunWriter]:
             writer.end("FINISHED")
         except BaseException as error:
             interrupts.heard()
-            # A store that cannot be written to hears of it when it is opened again.
+            # A store that cannot be written to now learns of the end when it is opened next, since
+            # the process is gone by then (liveness.mark_lost).
             with contextlib.suppress(ExpectedError), readable_errors():
                 writer.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
                 if isinstance(error, Exception):
@@ -94,15 +100,11 @@ def _under_way(run: Run) -> Iterator[RunWriter]:
 
 
 def _find_or_make(client: MlflowClient, experiment: str, name: str) -> str:
-    quoted = name.replace("'", "")
-    found = client.search_runs([experiment], f"attributes.run_name = '{quoted}'", max_results=1)
-    run = (
-        found[0]
-        if found
-        else client.create_run(
-            experiment, run_name=quoted, tags={names.GROUP: "yes"} | liveness.own_tags()
-        )
-    )
+    """The id of the newest run of that name in an experiment, or of a new one."""
+    name = name.replace("'", "")  # a filter has no way to quote it
+    runs = client.search_runs([experiment], f"attributes.run_name = '{name}'", max_results=1)
+    tags = {names.GROUP: "yes"} | liveness.own_tags()
+    run = runs[0] if runs else client.create_run(experiment, run_name=name, tags=tags)
     return str(run.info.run_id)
 
 
@@ -112,9 +114,11 @@ class ExportError(ExpectedError):
 
 @dataclass(frozen=True)
 class RunWriter:
-    """Writes to one run, which is under way. To write the same again changes nothing.
+    """Writes to one run, which is under way.
 
-    What `names` does not name raises ValueError.
+    To write the same again changes nothing, so that a resumed run may begin anew. A name that is
+    not in `names` raises ValueError: that is a mistake of the caller's code. ExpectedError is
+    raised when the store cannot be written to.
     """
 
     run_id: str
@@ -128,12 +132,14 @@ class RunWriter:
         if mlflow.active_run() is None:
             return
         client = MlflowClient(tracking_uri())
+        # A run that is silent for long, as on a laptop that sleeps, is taken for lost, and goes on.
         if status == "FINISHED" and names.FAILURE in client.get_run(self.run_id).data.tags:
-            client.delete_tag(self.run_id, names.FAILURE)  # it was taken for lost, and was not
+            client.delete_tag(self.run_id, names.FAILURE)
         mlflow.end_run(status)
 
     @readable_errors()
     def log_parameters(self, parameters: Mapping[str, object]) -> None:
+        """Settle what decides the result; a parameter keeps the value that it was given first."""
         names.require("parameter", parameters)
         mlflow.log_params({key: str(value) for key, value in parameters.items()})
 
@@ -141,8 +147,8 @@ class RunWriter:
     def log_metrics(
         self, metrics: Mapping[str, float], step: int = 0, time: float | None = None
     ) -> None:
-        """At `time` (seconds since 1970), by default the start of the run: a point that the store
-        has already, of the same step, value and time, is not entered twice."""
+        """Enter a point of each metric, at `time` (seconds since 1970; by default the start of the
+        run). The store takes two points of the same step, value and time for one."""
         names.require("metric", metrics)
         timestamp = self.start_time if time is None else round(1000 * time)
         mlflow.log_metrics(dict(metrics), step=step, timestamp=timestamp)
@@ -159,29 +165,31 @@ class RunWriter:
 
     @readable_errors()
     def log_table(self, table: pd.DataFrame, name: str) -> None:
-        """As JSON, which the UI shows as a table, and as CSV."""
-        # As mlflow.log_table does, but for one thing: it appends to a table that is there.
-        kept = names.Table(name)
+        """Keep a table of `names.Table` as JSON, which the UI shows as a table, and as CSV."""
+        # As mlflow.log_table does, which however appends to a table that the run has already.
+        files = names.Table(name)
         # Through objects: missing whole numbers become text otherwise.
         objects = table.astype(object).where(table.notna(), None)
-        mlflow.log_text(objects.to_json(orient="split", index=False), kept.json)
+        mlflow.log_text(objects.to_json(orient="split", index=False), files.json)
         client = MlflowClient(tracking_uri())
         shown = client.get_run(self.run_id).data.tags.get(names.TABLES_SHOWN, "[]")
-        mlflow.set_tag(names.TABLES_SHOWN, mlflow_internals.with_table(shown, kept.json))
-        mlflow.log_text(table.to_csv(index=False), kept.csv)
+        mlflow.set_tag(names.TABLES_SHOWN, mlflow_internals.with_table(shown, files.json))
+        mlflow.log_text(table.to_csv(index=False), files.csv)
 
     @readable_errors()
     def log_text(self, text: str, file: str) -> None:
+        """Keep a text under one of the paths of `names.Text`."""
         names.require("text", [file])
         mlflow.log_text(text, file)
 
     @readable_errors()
     def log_figure(self, figure: Figure, name: str) -> None:
+        """Keep a figure of `names.Figure` as a PNG."""
         mlflow.log_figure(figure, names.Figure(name).file, save_kwargs={"dpi": 110})
 
     @readable_errors()
     def log_image(self, pixels: np.ndarray, name: str) -> None:
-        """Grey values, uint8 (height, width), as a PNG."""
+        """Keep an image of `names.Image`, grey values of uint8 (height, width), as a PNG."""
         mlflow.log_image(pixels, names.Image(name).file)
 
     @readable_errors()
@@ -195,7 +203,8 @@ class RunWriter:
         digest: str,
         source: str,
     ) -> None:
-        """Enter a data set: uint8 images (N, 1, 28, 28), labels (N,), and the SHA-256 of both."""
+        """Say which digits the run used: uint8 `images` (N, 1, 28, 28), `labels` (N,), and the
+        SHA-256 of both. `context` is one of `names.DataSet`, `source` an address."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # two readers fit the source; either does
             dataset = from_numpy(
@@ -203,11 +212,13 @@ class RunWriter:
                 # Enough to tell them apart in a table; the run's tags hold the whole sums.
                 digest=digest[:8], source=source,
             )  # fmt: skip
-        # Of two runs that enter the same data set at once, MLflow refuses one: it is there by then.
-        with contextlib.suppress(MlflowException):
-            mlflow.log_input(dataset, context=names.DataSet(context))
-            return
-        mlflow.log_input(dataset, context=names.DataSet(context))
+        context = names.DataSet(context)
+        try:
+            mlflow.log_input(dataset, context=context)
+        except MlflowException:
+            # Of two runs that enter the same digits at once, MLflow refuses one, whose second try
+            # finds them entered.
+            mlflow.log_input(dataset, context=context)
 
     @readable_errors()
     def log_network(self, network: nn.Module, images: Tensor, register_as: str | None) -> None:
@@ -234,30 +245,31 @@ class RunWriter:
                         input_example=images.numpy(),
                         pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}"],
                     )
-                except Exception:
+                except Exception:  # of MLflow, or whatever torch raises in its midst
                     interrupts.check()
                     self._check_export(network, images)
-                    raise  # it was the store
+                    raise  # torch can export it, so it was the store
                 model_id = logged.model_id
         versions = MlflowClient(tracking_uri()).search_model_versions(f"run_id = '{self.run_id}'")
         if register_as and not versions:
             mlflow.register_model(f"models:/{model_id}", register_as)
 
     def _check_export(self, network: nn.Module, images: Tensor) -> None:
+        """Raise ExportError when torch itself cannot export the network."""
         import torch
 
         try:
             torch.export.export(network, (images,))
-        except Exception as error:  # whatever the network does that torch cannot trace
-            self._logged_network()  # removes the beginnings of it
+        except Exception as error:  # torch has no common class for what it cannot trace
+            self._logged_network()  # removes what MLflow has begun
             raise ExportError(" ".join(str(error).split())[:200]) from error
 
     def _logged_network(self) -> str | None:
-        """The id of the network that the run logged before it was interrupted; one that is not
-        whole is removed."""
+        """The id of the network that the run has logged, as before an interrupt; None if it has
+        none. One that is not whole is removed."""
         client = MlflowClient(tracking_uri())
-        own = f"source_run_id = '{self.run_id}'"
-        for model in client.search_logged_models([self.experiment_id], own):
+        of_this_run = f"source_run_id = '{self.run_id}'"
+        for model in client.search_logged_models([self.experiment_id], of_this_run):
             if model.status == LoggedModelStatus.READY:
                 return str(model.model_id)
             client.delete_logged_model(model.model_id)
@@ -265,7 +277,7 @@ class RunWriter:
 
 
 def adopt(run_ids: Iterable[str], parent: str) -> None:
-    """Show the runs below the run `parent`."""
+    """Have the UI show the runs below the run with the id `parent`."""
     with readable_errors():
         client, _ = connect()
         for run_id in run_ids:
@@ -278,7 +290,7 @@ def end_run(run_id: str, status: str, failure: str) -> None:
         client, _ = connect()
         if client.get_run(run_id).info.status != "RUNNING":
             return
-        client.set_tag(run_id, "failure", failure)
+        client.set_tag(run_id, names.FAILURE, failure)
         client.set_terminated(run_id, status)
 
 

@@ -17,6 +17,7 @@ from conftest import REFERENCE
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from PIL import Image
+from short_runs import EASY, carry_out, short
 from torch import nn
 from torch.optim import SGD
 
@@ -24,22 +25,8 @@ from mnist_exp import data, tracking
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.data import Digits
 from mnist_exp.notebook import entries, loading
-from mnist_exp.recipe import Target
-from mnist_exp.runs import provenance, run
-from mnist_exp.runs.plan import Plan, settle
-from mnist_exp.runs.run import Outcome
-
-EASY = Target(test_accuracy=0.01, last_epochs=2, max_epochs=15, parameters_below=8_000)
-
-
-def carry_out(plan: Plan) -> Outcome:
-    return run.carry_out(plan, on_batch=lambda _: None, on_epoch=lambda _: None)
-
-
-def short(number: int = 6, target: Target = EASY, **changes: object) -> Plan:
-    """Two epochs that count as the iteration's own recipe."""
-    plan = dataclasses.replace(settle(number), target=target)
-    return dataclasses.replace(plan, recipe=dataclasses.replace(plan.recipe, epochs=2, **changes))
+from mnist_exp.runs import provenance
+from mnist_exp.runs.plan import settle
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ import psutil
 import pytest
 from handmade import record_run
 from mlflow import MlflowClient
+from waiting import when
 
 from mnist_exp import ROOT, tracking
 from mnist_exp.common.errors import ExpectedError
@@ -47,16 +48,6 @@ def train_missing(
         on_start=on_start,
         on_result=lambda _: None,
     )
-
-
-def when(condition: Callable[[], list], seconds: float = 60) -> list:
-    """What `condition` gives, as soon as that is anything."""
-    for _ in range(round(10 * seconds)):
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.1)
-    pytest.fail(f"it did not come to that; the runs are {tracking.runs()['status'].tolist()}")
 
 
 def trainings() -> list[psutil.Process]:

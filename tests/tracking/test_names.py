@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from test_run import EASY, carry_out, short
+from short_runs import EASY, carry_out, short
 from torch import Tensor
 from torch.optim import SGD
 

@@ -15,8 +15,8 @@ from distributed import Client
 from handmade import GOOD, add_evidence, record_run
 from mlflow import MlflowClient
 from servers import free_port, wait_until_healthy
-from test_sweep import when
 from test_tracking import RECORD
+from waiting import when
 
 from mnist_exp import ROOT, __version__, tracking
 from mnist_exp.commands.cli import main

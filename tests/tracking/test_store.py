@@ -17,7 +17,7 @@ import pytest
 import torch
 from handmade import OLD, add_evidence, make_old_store, record_run
 from servers import free_port, wait_until_healthy
-from test_run import carry_out, short
+from short_runs import carry_out, short
 
 from mnist_exp import data, tracking
 from mnist_exp.common.errors import ExpectedError
