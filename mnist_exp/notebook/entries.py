@@ -112,9 +112,9 @@ def docstring_sections(docstring: str, number: int, file: Path) -> tuple[str, di
 
 def read_source(number: int, folder: Path = EXPERIMENTS) -> str:
     """The text of the file of an iteration; if it is not there, the error says which are."""
-    there = ", ".join(map(str, numbers(folder))) or "none"
+    iterations = ", ".join(map(str, numbers(folder))) or "none"
     start = f"make new MODEL={number} FROM=<one of them> starts it"
-    return read_text(path(number, folder), f"; the iterations are {there} ({start})")
+    return read_text(path(number, folder), f"; the iterations are {iterations} ({start})")
 
 
 def read_text(file: Path, if_absent: str = "") -> str:

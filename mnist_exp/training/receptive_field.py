@@ -225,8 +225,8 @@ class _Recorder(TorchDispatchMode):
 
     def field(self, value: object) -> Field | None:
         """The field of a tensor; None for anything that does not depend on the images."""
-        found = self.fields.get(id(value))
-        return found[1] if found else None
+        _, field = self.fields.get(id(value), (None, None))
+        return field
 
     def layer(self, operation: str) -> str:
         """The innermost module; a functional call is named by its operation behind its module."""
