@@ -15,7 +15,8 @@ class Augmentation(Protocol):
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Augment `images`, float32 (N, C, H, W), with numbers drawn from `generator` (CPU)."""
+        """Augment `images`, float32 (N, C, H, W) of pixels 0..255, with numbers that are drawn from
+        `generator` (CPU)."""
 
 
 @dataclass(frozen=True)

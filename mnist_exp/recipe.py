@@ -1,4 +1,4 @@
-"""What an iteration is: its recipe, the target it is judged by, and how its file is read."""
+"""What the file of an iteration names: its recipe; and the target that it is judged by."""
 
 from __future__ import annotations
 

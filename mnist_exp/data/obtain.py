@@ -1,4 +1,4 @@
-"""The canonical MNIST: obtained, proved by its checksums, held as tensors, given out in batches."""
+"""The canonical MNIST: found or fetched, and proved by its checksums."""
 
 from __future__ import annotations
 
@@ -18,16 +18,12 @@ import zipfile
 import zlib
 from http.client import HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from filelock import FileLock
 
 from mnist_exp import ROOT
 from mnist_exp.common.errors import ExpectedError
-
-if TYPE_CHECKING:  # who asks for checksums need not wait for torch
-    pass
 
 log = logging.getLogger(__name__)
 

@@ -56,14 +56,14 @@ class Mistakes:
         return dataclasses.replace(self, misclassified=ordered, images=self.images[order])
 
     def record(self, run: tracking.RunWriter) -> None:
-        """Give the tables and the images to a run, which `of_run` reads."""
+        """Give the tables and the images to a run, where `mistakes_of` reads them."""
         for name, table in self._tables().items():
             run.log_table(table, name)
         if len(self.images):
             run.log_image(rows_of_ten(self.images), SHEET)
 
     def write(self, folder: Path) -> None:
-        """Write the tables and the images to `folder`, which `read` reads."""
+        """Write the tables and the images to `folder`, where `read_mistakes` reads them."""
         for name, table in self._tables().items():
             table.to_csv(folder / name.csv, index=False)
         if len(self.images):

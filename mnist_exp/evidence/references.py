@@ -5,7 +5,7 @@ import pandas as pd
 from mnist_exp.evidence.comparison import Comparison
 from mnist_exp.notebook.entries import EXPERIMENTS
 
-COURSE_FIGURES = EXPERIMENTS / "published.csv"
+COURSE_FIGURES = EXPERIMENTS / "course.csv"
 """The log that a public course published of the first six networks: each epoch of one run."""
 PUBLIC_RESULTS = EXPERIMENTS / "public.csv"
 
@@ -17,7 +17,7 @@ def public_results() -> pd.DataFrame:
 
 
 def course_figures(comparison: Comparison) -> pd.DataFrame:
-    """Whether the runs reproduce the course's figures, of one seed each (`published.csv`).
+    """Whether the runs reproduce the course's figures, of one seed each (`course.csv`).
 
     One row per iteration that the course had and quantity (best train, best test, and worst of the
     last epochs). Columns: `model`; `quantity`; `course`, the course's figure; `low` and `high` over

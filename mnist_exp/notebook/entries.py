@@ -73,7 +73,7 @@ def read_entry(number: int, folder: Path = EXPERIMENTS) -> Entry:
 
 
 def parse(source: str, number: int, folder: Path = EXPERIMENTS) -> Entry:
-    """The entry of iteration `number` from the source of its file; raises as `read` does."""
+    """The entry of iteration `number` from the source of its file; raises as `read_entry` does."""
     file = path(number, folder)
     try:
         docstring = ast.get_docstring(ast.parse(source))

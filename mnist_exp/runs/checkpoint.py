@@ -67,8 +67,8 @@ class Checkpoint:
             packed = self.path.read_bytes()
         except FileNotFoundError:
             raise ExpectedError(
-                f"there is no checkpoint of run {self.run_id} here: it ended before its first "
-                "epoch, or was trained on another machine"
+                f"there is no checkpoint of run {self.run_id} here: its loss was not finite, "
+                "it was trained on another machine, or the file was removed"
             ) from None
         except OSError as error:
             raise ExpectedError(f"{self.path} cannot be read: {error.strerror}") from None

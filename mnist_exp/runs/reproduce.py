@@ -145,7 +145,8 @@ def repeat(reproduction: Reproduction) -> Iterator[EpochPair]:
         identical = all(
             recorded[column_name(name)] == value
             for name, value in record.metrics(result, reproduction.split).items()
-            if name != names.EPOCH_SECONDS
+            # An older run may lack a metric that runs have now.
+            if name != names.EPOCH_SECONDS and column_name(name) in recorded
         )
         accuracy = recorded[column_name(names.accuracy(reproduction.split))]
         yield EpochPair(result.epoch, accuracy, result.evaluation.accuracy, identical)

@@ -7,7 +7,7 @@ run: see PLACEHOLDERS. Accuracies are fractions, but for metrics that end in `_p
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -147,12 +147,15 @@ def worst_of_last(n: int | str, split: str) -> str:
 
 LEARNING_RATE, EPOCH_SECONDS = "learning_rate", "epoch_seconds"
 
-METRICS = {
+_EACH_EPOCH = {
     accuracy("<part>"): Meaning("per epoch: share of digits classified rightly", "fraction"),
     loss("<part>"): Meaning("per epoch: mean cross-entropy", "nats"),
     errors("<split>"): Meaning("per epoch: digits that are misclassified", "digits"),
     LEARNING_RATE: Meaning("per epoch: the learning rate with which it begins"),
     EPOCH_SECONDS: Meaning("per epoch: how long it took, with its evaluation", "s"),
+}
+
+METRICS = _EACH_EPOCH | {
     best("<split>"): Meaning("highest accuracy of an epoch", "percent"),
     final("<split>"): Meaning("accuracy after the last epoch", "percent"),
     worst_of_last("<n>", "<split>"): Meaning(
@@ -173,10 +176,15 @@ METRICS = {
     ),
 }  # fmt: skip
 
-EPOCH_METRICS = (
-    *(name for part in ("train", "test", "validation") for name in (accuracy(part), loss(part))),
-    errors("test"), errors("validation"), LEARNING_RATE, EPOCH_SECONDS,
-)  # fmt: skip
+
+def _filled(name: str) -> Iterator[str]:
+    """The names that one with `<part>` or `<split>` in it stands for."""
+    word = re.search(r"<(\w+)>", name)
+    for text in PLACEHOLDERS[word[1]].split("|") if word else [""]:
+        yield re.sub(r"<\w+>", text, name)
+
+
+EPOCH_METRICS = tuple(filled for name in _EACH_EPOCH for filled in _filled(name))
 """What a run records each epoch, on whichever split."""
 
 

@@ -58,7 +58,7 @@ def find_run(run_id: str) -> pd.DataFrame:
     return of_this_id.head(1)
 
 
-PIXELS = 60_000 * 28 * 28
+MOST_PIXELS = 60_000 * 28 * 28
 """The largest image that is read: a sheet of every digit."""
 RUNS_PER_QUERY = 1_000
 
@@ -153,7 +153,7 @@ def grey_values(file: Path | io.BytesIO) -> np.ndarray:
     bombs = Image.DecompressionBombWarning, Image.DecompressionBombError
     try:
         with warnings.catch_warnings(action="error"), Image.open(file, formats=["PNG"]) as opened:
-            if opened.mode != "L" or opened.width * opened.height > PIXELS:
+            if opened.mode != "L" or opened.width * opened.height > MOST_PIXELS:
                 raise ValueError(f"it is no sheet of digits ({opened.mode}, {opened.size})")
             return np.asarray(opened)
     # What Pillow raises has nothing in common; SyntaxError is its word for a broken PNG.
