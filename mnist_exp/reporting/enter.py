@@ -83,17 +83,18 @@ def _read(results: Path) -> list[PublishedRun]:
     if absent := {name for row in rows for name in NEEDED - row.keys()}:
         raise KeyError(f"runs.csv lacks {', '.join(sorted(absent))}")
     history = pd.read_csv(results / "history.csv", parse_dates=["time"])
-    archived = [
-        tracking.archived_run(row, history[history["run_id"] == row["run_id"]]) for row in rows
-    ]
-    runs = table.rename(columns=lambda name: name.removeprefix("params."))
-    target = loading.load_target()
-    runs = runs.join(scores.scores(runs, history, target))
     fields = pd.read_csv(results / "receptive_field.csv").convert_dtypes()
+    fields = fields.astype({"model": str})
+    best_run, wrong = _best_run(results / "best_run")
     tried = candidates.read_candidates(results / candidates.FILE.name)
     files = _files(tried)
     sources = {candidate.code_sha256: candidate.source for candidate in tried}
-    best_run, wrong = _best_run(results / "best_run")
+    archived = [
+        tracking.archived_run(row, history[history["run_id"] == row["run_id"]]) for row in rows
+    ]
+    target = loading.load_target()
+    runs = table.rename(columns=lambda name: name.removeprefix("params."))
+    runs = runs.join(scores.scores(runs, history, target))
     return [
         PublishedRun(
             archived=run,
@@ -130,7 +131,7 @@ def _field(run: ArchivedRun, fields: pd.DataFrame) -> pd.DataFrame | None:
     """The receptive-field table of a run, without what only those of other networks have: each
     quantity stands in one column, or in two where height and width differ."""
     # A run on the validation split speaks for no iteration, whose number it may share.
-    own = fields["model"].astype(str) == run.params["model"]
+    own = fields["model"] == run.params["model"]
     if run.params.get("split") != "test" or not own.any():
         return None
     table = fields[own].drop(columns="model")
