@@ -270,10 +270,10 @@ def _course(comparison: Comparison) -> pd.DataFrame:
         {
             "model": table["model"].map(str),
             "figure": table["quantity"],
-            "published": table["course"].map(percent),
+            "course": table["course"].map(percent),
             "seeds": table["seeds"].map(str),
             "measured": measured,
-            "published value": places,
+            "the course is": places,
         }
     )
 
@@ -300,6 +300,7 @@ def _fields(counting: pd.DataFrame) -> tuple[tuple[Field, ...], dict[int, str]]:
 
 
 def _field(numbers: tuple[int, ...], run_id: str, table: pd.DataFrame) -> Field:
+    """What the layers of some iterations see, from the table of a run of one of them."""
     models = f"Model{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
     with _as_a_run_writes_it(run_id):
         height, width = (
@@ -316,6 +317,7 @@ def _field(numbers: tuple[int, ...], run_id: str, table: pd.DataFrame) -> Field:
 
 
 def _best_run(comparison: Comparison) -> BestRun | None:
+    """What the best run gets wrong; None when no run counts, or the best does not hold it."""
     run = comparison.best_run()
     if run is None:
         return None

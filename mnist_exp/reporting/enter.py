@@ -59,6 +59,7 @@ def enter_runs(folder: Path = EXPERIMENTS) -> Imported:
     results = folder / "results"
     try:
         published = _read(results)
+    # What pandas and Python raise for damaged files has nothing narrower in common.
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         reason = " ".join(str(error).split())
         raise ExpectedError(
@@ -131,10 +132,10 @@ def _field(run: ArchivedRun, fields: pd.DataFrame) -> pd.DataFrame | None:
     """The receptive-field table of a run, without what only those of other networks have: each
     quantity stands in one column, or in two where height and width differ."""
     # A run on the validation split speaks for no iteration, whose number it may share.
-    own = fields["model"] == run.params["model"]
-    if run.params.get("split") != "test" or not own.any():
+    of_model = fields["model"] == run.params["model"]
+    if run.params.get("split") != "test" or not of_model.any():
         return None
-    table = fields[own].drop(columns="model")
+    table = fields[of_model].drop(columns="model")
     sided = [name for name in map(str, table) if name.endswith(("_height", "_width"))]
     differ = {name.rpartition("_")[0] for name in sided if table[name].notna().any()}
     others = [name for name in sided if name.rpartition("_")[0] not in differ]

@@ -25,6 +25,7 @@ from mnist_exp.notebook.loading import load_iteration
 from mnist_exp.reporting.contents import BestRun, Field, contents_of, summary
 from mnist_exp.reporting.page import as_markdown
 from mnist_exp.reporting.pictures import write_figures
+from mnist_exp.showing.tables import plain
 
 PAGES = ("steps", "candidates", "receptive_fields", "mistakes", "course_figures")
 """What `RESULTS.md` leads to, in `results/`: a template each."""
@@ -122,7 +123,8 @@ def _lost(archive: pd.DataFrame, published: Path) -> int:
 
 
 def _write_history(comparison: Comparison, archive: pd.DataFrame, folder: Path) -> None:
-    # The runs' own ids may be those of an import.
+    """Write the epochs of the archived runs, under the ids that the archive has: in the store a run
+    that was imported has another."""
     entered = comparison.runs.set_index("run_id")["imported_from"].dropna()
     originals = comparison.history["run_id"].replace(entered.to_dict())
     history = comparison.history.assign(run_id=originals)
@@ -131,6 +133,7 @@ def _write_history(comparison: Comparison, archive: pd.DataFrame, folder: Path) 
 
 
 def _write_fields(fields: tuple[Field, ...], folder: Path) -> None:
+    """Write the receptive-field tables of all iterations below each other."""
     tables = {number: field.table for field in fields for number in field.numbers}
     empty = pd.DataFrame(columns=["model", "layer"])
     ordered = dict(sorted(tables.items()))
@@ -139,6 +142,7 @@ def _write_fields(fields: tuple[Field, ...], folder: Path) -> None:
 
 
 def _write_mistakes(best_run: BestRun, folder: Path) -> None:
+    """Write what the best run gets wrong, and its id in the archive."""
     folder.mkdir()
     (original,) = tracking.archive([best_run.run_id])["run_id"]
     (folder / "run_id").write_text(f"{original}\n")
@@ -159,7 +163,7 @@ def _candidates(comparison: Comparison, published: Path) -> list[Candidate]:
             source = tracking.source(run.run_id, int(run.model))
             if source is not None and has_code(source, run.code_sha256):
                 known[run.code_sha256] = Candidate(
-                    code_sha256=run.code_sha256, idea=run.idea, nearest=0, source=source
+                    code_sha256=run.code_sha256, idea=plain(run.idea), nearest=0, source=source
                 )
     iterations = {number: entries.read_entry(number) for number in entries.numbers()}
     return [

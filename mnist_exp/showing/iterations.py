@@ -44,18 +44,19 @@ def accuracy_by_seed(runs: pd.DataFrame, history: pd.DataFrame, target: Target) 
     models = sorted(rows["model"].unique())
     figure, panels = _panels(len(models))
     for number, (axes, model) in enumerate(zip(panels, models, strict=True)):
-        own = rows[rows["model"] == model]
+        epochs = rows[rows["model"] == model]
         for part, colour in PARTS:
-            line = {"data": own, "x": "epoch", "y": f"{part}_accuracy", "ax": axes, "color": colour}
-            many = own["seed"].nunique() > MOST_LINES
+            accuracy = f"{part}_accuracy"
+            line = {"data": epochs, "x": "epoch", "y": accuracy, "ax": axes, "color": colour}
+            many = epochs["seed"].nunique() > MOST_LINES
             if not many:
                 sns.lineplot(**line, units="seed", estimator=None, linewidth=0.6, alpha=0.5)
             band = ("pi", 100) if many else None
             sns.lineplot(**line, errorbar=band, linewidth=1.8)
         bar(axes, target, label=number == 0)
-        axes.set_title(_panel_title(model, own["seed"].nunique()), fontsize=10)
+        axes.set_title(_panel_title(model, epochs["seed"].nunique()), fontsize=10)
         axes.set(xlabel="", ylabel="", ylim=SHOWN)
-        if not (own[columns[2:]] > SHOWN[0]).any(axis=None):
+        if not (epochs[columns[2:]] > SHOWN[0]).any(axis=None):
             axes.text(0.5, 0.5, f"below {percent(SHOWN[0])}", transform=axes.transAxes, ha="center")
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1, symbol=" %"))
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))

@@ -83,7 +83,7 @@ def test_the_page_answers_the_questions(report_folder: Path) -> None:
         "final test accuracy against model 5: -0.01 points, 95 % interval -0.03 to +0.01 (3 pairs)",
         "+    schedule=partial(StepLR, step_size=6, gamma=0.1),",
         "no run counts (1 stale: of an earlier version of its file)",
-        "99.45 %",  # the published best of model 6
+        "99.45 %",  # the best of model 6 in the course
         "2 taken for 7",
         "98.70 %",
         "overridden",
