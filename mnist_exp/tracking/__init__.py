@@ -1,7 +1,15 @@
-"""The tracking store: runs are written to it and read from it as DataFrames.
+"""The tracking store: a run is written to it as it goes, and read from it as DataFrames.
 
-The only package that knows MLflow. The store is the one that MLFLOW_TRACKING_URI names, or
+The only room that knows MLflow. The store is the one that MLFLOW_TRACKING_URI names, or
 `mlruns/mlflow.db` in the checkout, with the artifacts beside it in `mlruns/artifacts`.
+
+- `names`: all that a run holds. A new parameter, tag, metric or artifact is entered there first.
+- `writing` and `reading`: runs, and what they hold.
+- `store`: where it is, how it is opened, and its errors as one line for the user.
+- `liveness`: which runs under way still have a process.
+- `archive`: runs as rows of text, which travel with git. `backup`: the whole of a local store.
+- `ui` and `server`: what MLflow's pages show, and who serves them.
+- `startup` and `mlflow_internals`: what MLflow is told, and what it does not promise.
 """
 
 # ruff: noqa: E402 (MLflow reads its environment when it is imported, as by each of the others)

@@ -1,11 +1,14 @@
 """What is set once in a process: for whoever imports the package, and for commands."""
 
+import ast
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from mnist_exp import ROOT
 
 
 def says(code: str, **environment: str) -> str:
@@ -73,3 +76,16 @@ from mnist_exp.common import startup
 startup.of_command()
 {draw}"""
     assert says(code, MPLBACKEND="module://not_installed_here.backend") == "imported"
+
+
+def test_no_other_module_does_anything_when_it_is_imported() -> None:
+    calls = set()
+    for file in (ROOT / "mnist_exp").rglob("*.py"):
+        for statement in ast.parse(file.read_text(encoding="utf-8")).body:
+            if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
+                calls.add((file.relative_to(ROOT).as_posix(), ast.unparse(statement)))
+    assert calls == {
+        ("mnist_exp/__init__.py", "startup.at_import()"),
+        ("mnist_exp/tracking/__init__.py", "start_up()"),
+        ("mnist_exp/__main__.py", "sys.exit(main())"),  # which nobody imports
+    }
