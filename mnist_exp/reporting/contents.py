@@ -238,8 +238,8 @@ def _tried(comparison: Comparison, candidates: int) -> str:
         f"{counted(candidates, 'recipe')} tried on the validation split, in {trials}. With those "
         f"for the verdicts, the {counted(len(comparison.runs), 'run')} of the store took "
         f"{comparison.core_hours:.1f} hours of a processor core. {tested} in all had their test "
-        "digits scored: where each is written after the scores of those before it, what the last "
-        "of many reaches says less than it would alone."
+        "digits scored. Later ones were written after the test scores of earlier ones had been "
+        "seen, so theirs are somewhat optimistic."
     )
 
 

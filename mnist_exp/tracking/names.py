@@ -7,7 +7,7 @@ run: see PLACEHOLDERS. Accuracies are fractions, but for metrics that end in `_p
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -177,14 +177,16 @@ METRICS = _EACH_EPOCH | {
 }  # fmt: skip
 
 
-def _filled(name: str) -> Iterator[str]:
-    """The names that one with `<part>` or `<split>` in it stands for."""
-    word = re.search(r"<(\w+)>", name)
-    for text in PLACEHOLDERS[word[1]].split("|") if word else [""]:
-        yield re.sub(r"<\w+>", text, name)
+def _filled(word: str) -> list[str]:
+    """The names of each epoch with `<word>` in them, once with each text that it stands for."""
+    names = [name for name in _EACH_EPOCH if f"<{word}>" in name]
+    texts = PLACEHOLDERS[word].split("|")
+    return [name.replace(f"<{word}>", text) for text in texts for name in names]
 
 
-EPOCH_METRICS = tuple(filled for name in _EACH_EPOCH for filled in _filled(name))
+EPOCH_METRICS = (
+    *_filled("part"), *_filled("split"), *(name for name in _EACH_EPOCH if "<" not in name),
+)  # fmt: skip
 """What a run records each epoch, on whichever split."""
 
 
