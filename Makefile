@@ -47,7 +47,7 @@ help: ## list these commands
 	@echo "or an environment of your own (conda: VENV=\$$CONDA_PREFIX)."
 test: $(installed) ## run the tests
 	@"$$VENV/bin/python" -m pytest
-test-slow: $(installed) ## run the tests that kill sweeps, their workers and their trainings
+test-slow: $(installed) ## run the slow tests: each command of the documents, and what is killed and goes on
 	@"$$VENV/bin/python" -m pytest --no-cov -m slow
 test-faults: $(installed) ## kill, cut off and fill up runs at random moments, and print what was lost
 	@PYTHONPATH=tests/support "$$VENV/bin/python" -W ignore tests/faults/inject.py

@@ -154,6 +154,7 @@ def test_there_are_commands_and_snippets() -> None:
     assert len(PYTHON) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command(command: str, environment: tuple[Path, dict[str, str]]) -> None:
     copy, variables = environment
@@ -221,6 +222,7 @@ def serve_and_stop(copy: Path, variables: dict[str, str]) -> None:
     assert "Traceback" not in errors
 
 
+@pytest.mark.slow
 def test_snippets(environment: tuple[Path, dict[str, str]]) -> None:
     """Each with names of its own, in one process, which imports torch and MLflow once."""
     copy, variables = environment

@@ -3,8 +3,10 @@
 import random
 
 import inject
+import pytest
 
 
+@pytest.mark.slow
 def test_nothing_is_lost() -> None:
     random.seed(1)
     rows = inject.inject(inject.FEW, models=(6,), seconds=60)  # dropout, augmentation, a schedule
