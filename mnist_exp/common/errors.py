@@ -4,7 +4,7 @@ ExpectedError                                  one line, exit code 2
 ├── tracking.UnreachableError                  the store does not answer: a run waits for it
 ├── tracking.ExportError                       a network is not kept; its run goes on
 ├── training.loop.NonFiniteLossError           a run ends, and resuming it would not help
-└── training.receptive_field.ReceptiveFieldError    a run has no table, and says why
+└── training.axes.ReceptiveFieldError          a run has no table, and says why
 """
 
 from mnist_exp.common.words import printable

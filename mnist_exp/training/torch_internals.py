@@ -1,7 +1,7 @@
 """What torch does not promise to keep, as it is in 2.14.1.
 
 When it changes, `tests/training/test_torch_internals.py` says what. One more thing has no promise:
-the names of operations, by which `receptive_field` knows them; its own tests hold those against
+the names of operations, by which `following` knows them; its own tests hold those against
 torch.
 """
 

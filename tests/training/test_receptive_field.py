@@ -14,14 +14,15 @@ from torch import Tensor, nn
 
 from mnist_exp.notebook import loading
 from mnist_exp.training import receptive_field
-from mnist_exp.training.receptive_field import (
-    Axis,
-    ReceptiveFieldError,
-    output_field,
-    receptive_field_table,
-)
+from mnist_exp.training.axes import Axis, Field, ReceptiveFieldError
+from mnist_exp.training.following import follow
+from mnist_exp.training.receptive_field import receptive_field_table
 
 IMAGE = (1, 28, 28)
+
+
+def output_field(network: nn.Module, shape: tuple[int, ...]) -> Field:
+    return follow(network, shape)[1]
 
 
 class Net(nn.Module):
