@@ -26,7 +26,7 @@ from mnist_exp.notebook.entries import Entry
 from mnist_exp.recipe import Target
 from mnist_exp.reporting import pictures
 from mnist_exp.reporting.pictures import Picture
-from mnist_exp.showing import iterations, tables
+from mnist_exp.showing import fields, tables
 from mnist_exp.showing.tables import plain
 from mnist_exp.tracking import ui
 from mnist_exp.tracking.names import Table
@@ -69,6 +69,8 @@ class Field:
     """Their receptive-field table, as the store holds it."""
     texts: pd.DataFrame
     """The same as it is shown: `3`, or `3x5` where height and width differ."""
+    stops: str
+    """Why the table ends before the network does; empty where it does not."""
     picture: Picture
 
 
@@ -171,7 +173,7 @@ def contents_of(comparison: Comparison) -> Contents:
     verdicts, target, counting = comparison.verdicts, comparison.target, comparison.counting
     candidates = comparison.candidates
     effects = [effect for effect in comparison.effects if effect.seeds]
-    fields, unknown_fields = _fields(counting)
+    followed, unknown_fields = _fields(counting)
     made_again = [_command(verdict) for verdict in verdicts]
     return Contents(
         title="MNIST iterations compared",
@@ -186,7 +188,7 @@ def contents_of(comparison: Comparison) -> Contents:
         candidates=tables.shown_candidates(candidates, target),
         steps=_steps(comparison),
         course=_course(comparison),
-        fields=fields,
+        fields=followed,
         unknown_fields=unknown_fields,
         best_run=_best_run(comparison),
         origin=_origin(comparison.runs),
@@ -282,38 +284,33 @@ def _fields(counting: pd.DataFrame) -> tuple[tuple[Field, ...], dict[int, str]]:
     """What the layers of each iteration see, once for all that see the same; and of those of which
     the store has no table, why."""
     alike: dict[str, list[int]] = {}
-    newest: dict[str, tuple[str, pd.DataFrame]] = {}
+    newest: dict[str, tuple[str, pd.DataFrame, str]] = {}
     unknown = {}
     for _, runs in counting.groupby("model"):
         run = runs.iloc[-1]
+        words = str(run["receptive_field"])
+        stops = words.removeprefix("unknown: ") if words.startswith("unknown") else ""
         table = tracking.table(run["run_id"], Table.RECEPTIVE_FIELD)
         if table is None:
-            words = str(run["receptive_field"])
-            unknown[int(run["model"])] = (
-                words if words.startswith("unknown") else "the run has none"
-            )
+            unknown[int(run["model"])] = words if stops else "the run has none"
         else:
-            key = table.to_csv()
+            with _as_a_run_writes_it(run["run_id"]):
+                # As they are shown: tables of before lack the columns that have come since.
+                key = fields.shown_fields(table).to_csv() + stops
             alike.setdefault(key, []).append(int(run["model"]))
-            newest[key] = run["run_id"], table
+            newest[key] = run["run_id"], table, stops
     return tuple(_field(tuple(alike[key]), *newest[key]) for key in alike), unknown
 
 
-def _field(numbers: tuple[int, ...], run_id: str, table: pd.DataFrame) -> Field:
+def _field(numbers: tuple[int, ...], run_id: str, table: pd.DataFrame, stops: str) -> Field:
     """What the layers of some iterations see, from the table of a run of one of them."""
     models = f"Model{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
     with _as_a_run_writes_it(run_id):
-        height, width = (
-            iterations.along(table, side)
-            .drop(columns=["dilation", "start", "misaligned"], errors="ignore")
-            .astype(object)
-            .map(plain)
-            for side in ("height", "width")
-        )
-        texts = height.where(height == width, height + "x" + width)
+        texts = fields.shown_fields(table)
         seen = ", ".join(texts["layer"] + " " + texts["r_out"])
         name = f"receptive_field_{numbers[0]}"
-        return Field(numbers, models, table, texts, pictures.growth(name, models, table, seen))
+        picture = pictures.growth(name, models, table, seen, stops)
+        return Field(numbers, models, table, texts, stops, picture)
 
 
 def _best_run(comparison: Comparison) -> BestRun | None:

@@ -18,7 +18,7 @@ from mnist_exp.evidence.effect import Effect
 from mnist_exp.evidence.mistakes import Mistakes
 from mnist_exp.evidence.references import public_results
 from mnist_exp.evidence.verdict import as_frame
-from mnist_exp.showing import iterations, one_run
+from mnist_exp.showing import fields, iterations, one_run
 from mnist_exp.showing.style import INK, PAPER
 
 
@@ -118,14 +118,15 @@ def effects_picture(steps: list[Effect]) -> Picture:
     )
 
 
-def growth(name: str, models: str, table: pd.DataFrame, seen: str) -> Picture:
+def growth(name: str, models: str, table: pd.DataFrame, seen: str, stops: str) -> Picture:
     """How much each layer of `models` sees, from their receptive-field table; `seen` says it in
-    words."""
+    words, and `stops` why the table ends before the network does, if it does."""
+    end = f" It is not known from there on: {stops}." if stops else ""
     return Picture(
         name,
-        iterations.receptive_field_growth(table),
-        f"Pixels that each layer sees: {seen}.",
-        f"{models}: how much of the input each layer sees. The shaded band is the input.",
+        fields.receptive_field_growth(table, stops),
+        f"Pixels that each layer sees: {seen}.{end}",
+        f"{models}: how much of the input each layer sees. The shaded band is the input.{end}",
     )
 
 

@@ -196,49 +196,6 @@ def effects(steps: Sequence[Effect]) -> Figure:
     return figure
 
 
-@mpl.rc_context(STYLE)
-def receptive_field_growth(table: pd.DataFrame) -> Figure:
-    """How much of the input each layer sees: a bar as wide as its receptive field, over a band as
-    wide as the image. `table` is a receptive-field table. Where the field differs between the axes,
-    each axis has a panel of its own."""
-    sides = {side: along(table, side)[["layer", "r_out", "n_out"]] for side in ("height", "width")}
-    if sides["height"].equals(sides["width"]):
-        del sides["height"]
-    figure = Figure(figsize=(WIDTH, 0.6 + 0.3 * len(table)), layout="constrained")
-    panels = figure.subplots(1, len(sides), sharey=True, squeeze=False).flat
-    for axes, (side, layers) in zip(panels, sides.items(), strict=True):
-        image = _draw_growth(axes, layers)
-        long = f"pixels seen; the shaded band is the input, {image} pixels wide"
-        axes.set_xlabel(long if len(sides) == 1 else f"pixels of the {side} seen, of {image}")
-    axes.invert_yaxis()  # one call turns all panels, which share the axis
-    return figure
-
-
-def _draw_growth(axes: Axes, layers: pd.DataFrame) -> int:
-    """Draw the bars along one axis of the image; returns its pixels."""
-    seen, image = layers["r_out"].astype(int), int(layers["n_out"].iloc[0])
-    axes.axvspan(-image / 2, image / 2, color=GREY, alpha=0.2, linewidth=0)
-    bars = axes.barh(layers["layer"], seen, left=-seen / 2, color=TRAIN, height=0.7)
-    axes.bar_label(bars, labels=[f"{pixels}" for pixels in seen], fontsize=9, padding=3)
-    axes.axvline(-image / 2, color=INK, linestyle="--", linewidth=1)
-    axes.axvline(image / 2, color=INK, linestyle="--", linewidth=1)
-    axes.set_xticks([])
-    widest = max(image, seen.max())
-    axes.set_xlim(-0.54 * widest, 0.58 * widest)
-    axes.margins(y=0.02)
-    sns.despine(ax=axes, bottom=True)
-    return image
-
-
-def along(table: pd.DataFrame, side: str) -> pd.DataFrame:
-    """A receptive-field table along one side of the image, "height" or "width": the column `r_out`
-    is what the table has as `r_out_height` and `r_out_width` where the two differ, and so with the
-    others."""
-    other = "width" if side == "height" else "height"
-    others = [name for name in table if str(name).endswith(f"_{other}")]
-    return table.drop(columns=others).rename(columns=lambda name: name.removesuffix(f"_{side}"))
-
-
 def _panels(count: int) -> tuple[Figure, list[Axes]]:
     """Panels with the same axes, so that what is lower or slower is seen to be."""
     columns = 2 if count <= 4 else 3

@@ -4,13 +4,10 @@ import io
 
 import pandas as pd
 import pytest
-from matplotlib.axes import Axes
-from torch import nn
 
 from mnist_exp.evidence.effect import Effect
 from mnist_exp.notebook import loading
 from mnist_exp.showing import iterations
-from mnist_exp.training.receptive_field import receptive_field_table
 
 TARGET = loading.load_target()
 PUBLIC = pd.DataFrame({"source": ["firekind/ERA4"], "parameters": [6_174], "lowest": [0.9942]})
@@ -93,31 +90,6 @@ def test_an_effect_without_an_interval_is_hollow() -> None:
     assert [line.get_xdata()[0] for line in points] == pytest.approx([0.2, -0.1])
     assert [line.get_markerfacecolor() for line in points] == [iterations.HELD_OUT, "none"]
     assert any(list(line.get_xdata()) == pytest.approx([0.1, 0.3]) for line in lines)
-
-
-def bars(axes: Axes) -> list[tuple[float, float]]:
-    """Where each bar begins, and how wide it is; the first patch is the band."""
-    return [(bar.get_x(), bar.get_width()) for bar in axes.patches[1:]]
-
-
-def test_a_receptive_field_is_a_bar_as_wide_as_what_is_seen() -> None:
-    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 5))
-    table = receptive_field_table(network, (1, 28, 28))  # 1, 3 and 3 + 4 pixels
-    (axes,) = iterations.receptive_field_growth(table).axes
-    assert bars(axes) == [(-0.5, 1), (-1.5, 3), (-3.5, 7)]
-    assert axes.get_xlabel() == "pixels seen; the shaded band is the input, 28 pixels wide"
-
-
-def test_a_receptive_field_that_is_no_square_has_a_panel_for_each_side() -> None:
-    network = nn.Sequential(nn.Conv2d(1, 2, (3, 5)), nn.Conv2d(2, 2, 3))
-    table = receptive_field_table(network, (1, 28, 28))
-    high, wide = iterations.receptive_field_growth(table).axes
-    assert bars(high) == [(-0.5, 1), (-1.5, 3), (-2.5, 5)]
-    assert bars(wide) == [(-0.5, 1), (-2.5, 5), (-3.5, 7)]
-    assert high.get_xlabel() == "pixels of the height seen, of 28"
-    assert [text.get_text() for text in wide.texts] == ["1", "5", "7"]
-    assert high.yaxis_inverted()
-    assert wide.yaxis_inverted()
 
 
 def test_no_verdict_and_no_run_still_draw() -> None:
