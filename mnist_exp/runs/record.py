@@ -30,7 +30,9 @@ def beginning(
     the code stands."""
     entry = plan.entry
     state, uncommitted = provenance.git_state()
-    run.set_tags(state | {"idea": entry.title})
+    commit = state["git_commit"]
+    shown = {} if commit == "unknown" else {names.COMMIT: commit}
+    run.set_tags(state | shown | {"idea": entry.title})
     run.describe(description.run_description(entry, "In training."))
     run.log_metrics({"parameters": plan.parameters, "model": entry.number})
     run.log_text(entry.source, names.source_file(entry.number))

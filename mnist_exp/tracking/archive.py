@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-import mlflow
 import pandas as pd
 from mlflow.entities import Metric, Param, Run, RunTag
 
@@ -118,11 +117,7 @@ def enter_run(archived: ArchivedRun) -> Iterator[RunWriter]:
         for place in range(0, len(points), 1000):  # what one request may hold
             client.log_batch(run_id, metrics=points[place : place + 1000])
         client.log_batch(run_id, params=[Param(*item) for item in archived.params.items()])
-        mlflow.start_run(run_id)
-    try:
-        yield RunWriter(run_id, experiment, archived.start)
-    finally:
-        mlflow.end_run("RUNNING")
+    yield RunWriter(run_id, experiment, archived.start)
     with readable_errors():
         client.set_terminated(run_id, "FINISHED", archived.end)
 

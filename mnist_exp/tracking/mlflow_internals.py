@@ -6,7 +6,6 @@ which says so when another MLflow has changed it.
 
 from __future__ import annotations
 
-import atexit
 import base64
 import contextlib
 import json
@@ -27,7 +26,6 @@ from mlflow.store.db.utils import (
 )
 from mlflow.store.model_registry.dbmodels.models import SqlModelVersion
 from mlflow.store.tracking.dbmodels.models import SqlExperiment, SqlLoggedModel, SqlMetric, SqlRun
-from mlflow.tracking import fluent
 from mlflow.utils import requirements_utils
 from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.rest_utils import http_request, verify_rest_response
@@ -35,12 +33,6 @@ from sqlalchemy import Engine
 
 Point = tuple[str, str, int, float, int]
 """Run, metric, step, value and time (ms since 1970) of a point."""
-
-
-def end_no_run_at_exit() -> None:
-    """Leave a run under way as it is when the process exits: MLflow would end it as FINISHED,
-    whatever became of it."""
-    atexit.unregister(fluent._safe_end_run)
 
 
 def skip_package_scan() -> None:

@@ -89,6 +89,7 @@ PARAMETERS = {
 PROCESS, HEARTBEAT, FAILURE = "process", "heartbeat", "failure"
 GROUP, IMPORTED = "group", "imported_from"
 DESCRIPTION, SOURCE, PARENT = "mlflow.note.content", "mlflow.source.name", "mlflow.parentRunId"
+USER, SOURCE_TYPE, COMMIT = "mlflow.user", "mlflow.source.type", "mlflow.source.git.commit"
 TABLES_SHOWN = "mlflow.loggedArtifacts"
 
 TAGS = {
@@ -110,6 +111,9 @@ TAGS = {
     "model-<model>.verdict": Meaning("of a sweep: the verdict on an iteration, over its seeds"),
     DESCRIPTION: Meaning("the description that the UI shows, Markdown"),
     SOURCE: Meaning("the file of the iteration"),
+    SOURCE_TYPE: Meaning("`LOCAL`: that it is a file"),
+    COMMIT: Meaning("`git_commit`, where the UI looks for it"),
+    USER: Meaning("who made the run, as the system calls them"),
     PARENT: Meaning("id of the sweep below which the UI shows the run"),
     TABLES_SHOWN: Meaning("which artifacts the UI shows as tables, JSON"),
 }

@@ -28,7 +28,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from mnist_exp import ROOT
 from mnist_exp.common import interrupts
 from mnist_exp.common.errors import ExpectedError
-from mnist_exp.tracking import liveness, mlflow_internals
+from mnist_exp.tracking import liveness, mlflow_internals, variables
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +48,7 @@ def use_store(uri: str) -> None:
 
 def tracking_uri() -> str:
     """The address of the store, absolute for SQLite, and with its driver for PostgreSQL."""
+    variables.refuse_variables()
     uri = os.environ.get(ADDRESS)
     uri = uri or f"sqlite:///{quote(str(DEFAULT_FOLDER / 'mlflow.db'))}"
     uri = re.sub("^postgres(ql)?://", "postgresql+psycopg2://", uri)
@@ -64,7 +65,7 @@ def make_tables() -> None:
     """Make the tables of the store's database, without an experiment in it, so that a server may
     choose where artifacts go."""
     with readable_errors(), only_one():
-        MlflowClient(tracking_uri()).search_experiments(max_results=1)
+        make_client(tracking_uri()).search_experiments(max_results=1)
 
 
 def is_served() -> bool:
@@ -122,13 +123,17 @@ def open_store() -> tuple[MlflowClient, str]:
 
 
 def connect() -> tuple[MlflowClient, str]:
-    """What `open_store` gives, with MLflow's own exceptions. `mlflow.log_metrics` and the like
-    write to the same store from then on."""
+    """What `open_store` gives, with MLflow's own exceptions. `mlflow.pytorch.load_model` and the
+    like read the same store from then on."""
     uri = tracking_uri()
     experiment = _opened(uri)
     mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
-    return MlflowClient(uri), experiment
+    return make_client(uri), experiment
+
+
+def make_client(uri: str) -> MlflowClient:
+    """A client of the store at this address, which is that of registered networks as well."""
+    return MlflowClient(uri, registry_uri=uri)
 
 
 @cache
@@ -143,7 +148,7 @@ def _opened(uri: str) -> str:
         if database:
             bring_home(uri, database, experiment)
     # Last, and not with the others waiting: it may take a request for each run.
-    liveness.mark_lost(MlflowClient(uri), experiment)
+    liveness.mark_lost(make_client(uri), experiment)
     return experiment
 
 
@@ -162,7 +167,7 @@ def check_answers() -> None:
 @cache
 def experiment_id(uri: str, name: str = EXPERIMENT) -> str:
     """The id of the experiment called `name`, which is made when it is not there."""
-    client = MlflowClient(uri)
+    client = make_client(uri)
     experiment = client.get_experiment_by_name(name)
     if experiment:
         return str(experiment.experiment_id)
@@ -183,7 +188,7 @@ def _artifacts(database: Path) -> str:
 def bring_home(uri: str, database: Path, experiment: str) -> None:
     """Point a store that was moved or copied at the artifacts beside it: MLflow keeps their places
     as absolute addresses."""
-    client = MlflowClient(uri)
+    client = make_client(uri)
     old, new = client.get_experiment(experiment).artifact_location, _artifacts(database)
     if old == new or not old.startswith("file:"):
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,14 +15,31 @@ import numpy as np
 import pandas as pd
 from mlflow import MlflowClient
 from mlflow.data.numpy_dataset import from_numpy
-from mlflow.entities import LoggedModelStatus, Run
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    InputTag,
+    LoggedModelStatus,
+    Metric,
+    Param,
+    Run,
+    RunTag,
+)
 from mlflow.exceptions import MlflowException
-from mlflow.models import infer_signature
+from mlflow.models import Model, infer_signature
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
 from mnist_exp.common import interrupts
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.tracking import liveness, mlflow_internals, names
-from mnist_exp.tracking.store import PAGES, connect, experiment_id, readable_errors, tracking_uri
+from mnist_exp.tracking.store import (
+    PAGES,
+    connect,
+    experiment_id,
+    make_client,
+    readable_errors,
+    tracking_uri,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,11 +59,12 @@ def start_run(
     """
     names.require("tag", tags)
     with readable_errors():
-        _, experiment = connect()
-        tags = {**tags, **({names.SOURCE: source} if source else {})}
+        client, experiment = connect()
+        # Not by mlflow.start_run: it goes on with whatever run the surroundings name, and adds what
+        # they say, such as the commit of another checkout.
+        tags = {**tags, **_origin(source), **liveness.own_tags()}
         tags |= {names.PARENT: parent} if parent else {}
-        tags |= liveness.own_tags()
-        run = mlflow.start_run(experiment_id=experiment, run_name=name, tags=tags)
+        run = client.create_run(experiment, run_name=name, tags=tags)
     with _under_way(run) as writer:
         writer.log_parameters(parameters)
         yield writer
@@ -60,7 +79,8 @@ def resume_run(run_id: str, parameters: Mapping[str, object]) -> Iterator[RunWri
         # First: whoever opens the store once the run is under way again asks for its process.
         for key, value in liveness.own_tags().items():
             client.set_tag(run_id, key, value)
-        run = mlflow.start_run(run_id)
+        client.update_run(run_id, "RUNNING")
+        run = client.get_run(run_id)
         if names.FAILURE in run.data.tags:
             client.delete_tag(run_id, names.FAILURE)
     with _under_way(run) as writer:
@@ -83,7 +103,7 @@ def _under_way(run: Run) -> Iterator[RunWriter]:
     """Say while the block lasts that the run is under way, and end it as the block ends."""
     info = run.info
     writer = RunWriter(info.run_id, info.experiment_id, info.start_time)
-    with liveness.heartbeat(MlflowClient(tracking_uri()), info.run_id):
+    with liveness.heartbeat(writer.client, info.run_id):
         try:
             yield writer
             writer.end("FINISHED")
@@ -95,8 +115,19 @@ def _under_way(run: Run) -> Iterator[RunWriter]:
                 writer.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
                 if isinstance(error, Exception):
                     failure = f"{type(error).__name__}: {error}"
-                    MlflowClient(tracking_uri()).set_tag(info.run_id, names.FAILURE, failure)
+                    writer.client.set_tag(info.run_id, names.FAILURE, failure)
             raise
+
+
+def _origin(source: str) -> dict[str, str]:
+    """The tags by which the UI says who made a run, and from which file."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError, ImportError):  # as in a container, whose users have no names
+        user = "unknown"
+    return {names.USER: user} | (
+        {names.SOURCE: source, names.SOURCE_TYPE: "LOCAL"} if source else {}
+    )
 
 
 def _find_or_make(client: MlflowClient, experiment: str, name: str) -> str:
@@ -126,22 +157,27 @@ class RunWriter:
     start_time: int
     """In milliseconds since 1970."""
 
+    @property
+    def client(self) -> MlflowClient:
+        return make_client(tracking_uri())
+
     @readable_errors()
     def end(self, status: str) -> None:
-        """End the run, unless it has ended."""
-        if mlflow.active_run() is None:
+        """End the run, unless it is finished."""
+        run = self.client.get_run(self.run_id)
+        if run.info.status == "FINISHED":
             return
-        client = MlflowClient(tracking_uri())
         # A run that is silent for long, as on a laptop that sleeps, is taken for lost, and goes on.
-        if status == "FINISHED" and names.FAILURE in client.get_run(self.run_id).data.tags:
-            client.delete_tag(self.run_id, names.FAILURE)
-        mlflow.end_run(status)
+        if status == "FINISHED" and names.FAILURE in run.data.tags:
+            self.client.delete_tag(self.run_id, names.FAILURE)
+        self.client.set_terminated(self.run_id, status)
 
     @readable_errors()
     def log_parameters(self, parameters: Mapping[str, object]) -> None:
         """Settle what decides the result; a parameter keeps the value that it was given first."""
         names.require("parameter", parameters)
-        mlflow.log_params({key: str(value) for key, value in parameters.items()})
+        params = [Param(key, str(value)) for key, value in parameters.items()]
+        self.client.log_batch(self.run_id, params=params, synchronous=True)
 
     @readable_errors()
     def log_metrics(
@@ -151,17 +187,20 @@ class RunWriter:
         run). The store takes two points of the same step, value and time for one."""
         names.require("metric", metrics)
         timestamp = self.start_time if time is None else round(1000 * time)
-        mlflow.log_metrics(dict(metrics), step=step, timestamp=timestamp)
+        points = [Metric(key, float(value), timestamp, step) for key, value in metrics.items()]
+        self.client.log_batch(self.run_id, metrics=points, synchronous=True)
 
     @readable_errors()
     def set_tags(self, tags: Mapping[str, str]) -> None:
         names.require("tag", tags)
-        mlflow.set_tags(dict(tags))
+        self.client.log_batch(
+            self.run_id, tags=[RunTag(*tag) for tag in tags.items()], synchronous=True
+        )
 
     @readable_errors()
     def describe(self, markdown: str) -> None:
         """The description that the UI shows above the run."""
-        mlflow.set_tag(names.DESCRIPTION, markdown)
+        self.client.set_tag(self.run_id, names.DESCRIPTION, markdown, synchronous=True)
 
     @readable_errors()
     def log_table(self, table: pd.DataFrame, name: str) -> None:
@@ -170,27 +209,29 @@ class RunWriter:
         files = names.Table(name)
         # Through objects: missing whole numbers become text otherwise.
         objects = table.astype(object).where(table.notna(), None)
-        mlflow.log_text(objects.to_json(orient="split", index=False), files.json)
-        client = MlflowClient(tracking_uri())
+        client = self.client
+        client.log_text(self.run_id, objects.to_json(orient="split", index=False), files.json)
         shown = client.get_run(self.run_id).data.tags.get(names.TABLES_SHOWN, "[]")
-        mlflow.set_tag(names.TABLES_SHOWN, mlflow_internals.with_table(shown, files.json))
-        mlflow.log_text(table.to_csv(index=False), files.csv)
+        shown = mlflow_internals.with_table(shown, files.json)
+        client.set_tag(self.run_id, names.TABLES_SHOWN, shown, synchronous=True)
+        client.log_text(self.run_id, table.to_csv(index=False), files.csv)
 
     @readable_errors()
     def log_text(self, text: str, file: str) -> None:
         """Keep a text under one of the paths of `names.Text`."""
         names.require("text", [file])
-        mlflow.log_text(text, file)
+        self.client.log_text(self.run_id, text, file)
 
     @readable_errors()
     def log_figure(self, figure: Figure, name: str) -> None:
         """Keep a figure of `names.Figure` as a PNG."""
-        mlflow.log_figure(figure, names.Figure(name).file, save_kwargs={"dpi": 110})
+        file = names.Figure(name).file
+        self.client.log_figure(self.run_id, figure, file, save_kwargs={"dpi": 110})
 
     @readable_errors()
     def log_image(self, pixels: np.ndarray, name: str) -> None:
         """Keep an image of `names.Image`, grey values of uint8 (height, width), as a PNG."""
-        mlflow.log_image(pixels, names.Image(name).file)
+        self.client.log_image(self.run_id, pixels, names.Image(name).file)
 
     @readable_errors()
     def log_dataset(
@@ -212,13 +253,14 @@ class RunWriter:
                 # Enough to tell them apart in a table; the run's tags hold the whole sums.
                 digest=digest[:8], source=source,
             )  # fmt: skip
-        context = names.DataSet(context)
+        tag = InputTag(MLFLOW_DATASET_CONTEXT, names.DataSet(context))
+        inputs = [DatasetInput(Dataset(**dataset.to_dict()), [tag])]
         try:
-            mlflow.log_input(dataset, context=context)
+            self.client.log_inputs(self.run_id, inputs)
         except MlflowException:
             # Of two runs that enter the same digits at once, MLflow refuses one, whose second try
             # finds them entered.
-            mlflow.log_input(dataset, context=context)
+            self.client.log_inputs(self.run_id, inputs)
 
     @readable_errors()
     def log_network(self, network: nn.Module, images: Tensor, register_as: str | None) -> None:
@@ -238,21 +280,36 @@ class RunWriter:
             model_id = self._logged_network()
             if model_id is None:
                 try:
-                    logged = mlflow.pytorch.log_model(
-                        network,
-                        name=names.NETWORK,
-                        signature=infer_signature(images.numpy(), output.numpy()),
-                        input_example=images.numpy(),
-                        pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}"],
-                    )
+                    model_id = self._log_network(network, images, output)
                 except Exception:  # of MLflow, or whatever torch raises in its midst
                     interrupts.check()
                     self._check_export(network, images)
                     raise  # torch can export it, so it was the store
-                model_id = logged.model_id
-        versions = MlflowClient(tracking_uri()).search_model_versions(f"run_id = '{self.run_id}'")
+        versions = self.client.search_model_versions(f"run_id = '{self.run_id}'")
         if register_as and not versions:
             mlflow.register_model(f"models:/{model_id}", register_as)
+
+    def _log_network(self, network: nn.Module, images: Tensor, output: Tensor) -> str:
+        """Log the network as `mlflow.pytorch.log_model` does, which however asks the surroundings
+        for its run and its experiment; returns its id."""
+        import torch
+
+        parameters = self.client.get_run(self.run_id).data.params
+        model = self.client.create_logged_model(
+            self.experiment_id, names.NETWORK, self.run_id, params=parameters
+        )
+        Model.log(
+            None,
+            mlflow.pytorch,
+            run_id=self.run_id,
+            model_id=model.model_id,
+            pytorch_model=network,
+            signature=infer_signature(images.numpy(), output.numpy()),
+            input_example=images.numpy(),
+            pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}"],
+            serialization_format="pt2",
+        )
+        return str(model.model_id)
 
     def _check_export(self, network: nn.Module, images: Tensor) -> None:
         """Raise ExportError when torch itself cannot export the network."""
@@ -267,7 +324,7 @@ class RunWriter:
     def _logged_network(self) -> str | None:
         """The id of the network that the run has logged, as before an interrupt; None if it has
         none. One that is not whole is removed."""
-        client = MlflowClient(tracking_uri())
+        client = self.client
         of_this_run = f"source_run_id = '{self.run_id}'"
         for model in client.search_logged_models([self.experiment_id], of_this_run):
             if model.status == LoggedModelStatus.READY:

@@ -5,10 +5,7 @@ When one of these fails with a new MLflow, it has changed that part.
 
 import json
 import math
-import os
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -19,34 +16,21 @@ import pytest
 import sqlalchemy
 import torch
 from handmade import OLD, make_old_store
-from mlflow import MlflowClient, environment_variables
+from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.utils import mlflow_tags, requirements_utils
 from servers import mlflow_server
 from torch import nn
 
 from mnist_exp import tracking
-from mnist_exp.tracking import mlflow_internals, names, startup
+from mnist_exp.tracking import mlflow_internals, names
 
 pytestmark = pytest.mark.usefixtures("store")
-
-LEAVE = "mlflow.start_run(experiment_id='1')"
-"""Begin a run, and end the process without ending it."""
 
 
 @pytest.fixture
 def client() -> MlflowClient:
     return tracking.open_store()[0]
-
-
-@pytest.mark.parametrize(
-    ("imports", "status"),
-    [("import mlflow", "FINISHED"), ("from mnist_exp import tracking; import mlflow", "RUNNING")],
-)
-def test_the_end_of_a_process_ends_no_run(imports: str, status: str, client: MlflowClient) -> None:
-    subprocess.run([sys.executable, "-W", "ignore", "-c", f"{imports}; {LEAVE}"], check=True)
-    (run,) = client.search_runs(["1"])
-    assert run.info.status == status
 
 
 def test_a_network_is_logged_without_a_scan_of_the_packages(
@@ -224,24 +208,3 @@ def test_the_ui_knows_the_words_of_a_saved_view() -> None:
         "FIRST_20_RUNS",
     ]  # fmt: skip
     assert [word for word in words if word not in code] == []
-
-
-def test_mlflow_reads_the_environment_that_is_set_for_it() -> None:
-    for name in startup.ENVIRONMENT:
-        assert getattr(environment_variables, name).get() is not None, name
-    code = """
-import sys
-assert "mlflow" not in sys.modules
-from mnist_exp import tracking
-from mlflow import environment_variables as known
-print(known.MLFLOW_DISABLE_TELEMETRY.get(), known.MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT.get(),
-      known.MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.get(), known.MLFLOW_HTTP_REQUEST_MAX_RETRIES.get(),
-      known.MLFLOW_HTTP_REQUEST_TIMEOUT.get())
-"""
-    environment = {k: v for k, v in os.environ.items() if k not in startup.ENVIRONMENT}
-    environment["MLFLOW_HTTP_REQUEST_TIMEOUT"] = "7"  # what a user has set stays
-    said = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], env=environment, capture_output=True,
-        text=True, check=True,
-    )  # fmt: skip
-    assert said.stdout.split() == ["True", "True", "False", "1", "7"]

@@ -168,7 +168,7 @@ def test_what_has_no_name_is_not_written(write: Callable[[tracking.RunWriter], N
     client, _ = tracking.open_store()
     kept = client.get_run(run.run_id).data
     assert kept.params == kept.metrics == {}
-    assert set(names.TAGS) & set(kept.tags) == {"process", "heartbeat", "mlflow.source.name"}
+    assert set(names.TAGS) & set(kept.tags) == {"process", "heartbeat", "mlflow.user"}
     assert client.list_artifacts(run.run_id) == []
 
 
