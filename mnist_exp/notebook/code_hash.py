@@ -2,28 +2,39 @@
 
 import ast
 import hashlib
+from collections.abc import Mapping
+from types import MappingProxyType
+
+NO_HELPERS: Mapping[str, str] = MappingProxyType({})
 
 
-def code_sha256(source: str) -> str:
+def code_sha256(source: str, helpers: Mapping[str, str] = NO_HELPERS) -> str:
     """SHA-256 (hexadecimal) of the code without its docstrings, comments and layout.
 
     Taken of the syntax tree, without its empty fields, of which newer Pythons have more: an
     Analysis added after the run does not change the hash, nor does another version of Python, but
     for an f-string with a format inside a format, f"{x:{width}}", which Python 3.12 reads
     differently.
+
+    `helpers` are the other files that take part, by name. With them it is the hash of all their
+    hashes and names; without any, that of the source alone.
     """
     tree = ast.parse(source)
     for node in ast.walk(tree):
         scope = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
         if isinstance(node, scope) and ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:] or [ast.Pass()]
-    return hashlib.sha256(repr(_structure(tree)).encode()).hexdigest()
+    own = hashlib.sha256(repr(_structure(tree)).encode()).hexdigest()
+    if not helpers:
+        return own
+    parts = [own, *(f"{code_sha256(helpers[name])} {name}" for name in sorted(helpers))]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def has_code(source: str, sha256: str) -> bool:
-    """Whether `source`, which may be anything, is code of that hash."""
+def has_code(source: str, sha256: str, helpers: Mapping[str, str] = NO_HELPERS) -> bool:
+    """Whether `source`, which may be anything, is code of that hash, together with `helpers`."""
     try:
-        return code_sha256(source) == sha256
+        return code_sha256(source, helpers) == sha256
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
 

@@ -3,13 +3,16 @@
 import ast
 import inspect
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mnist_exp import ROOT
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.common.words import printable
-from mnist_exp.notebook import code_hash
+from mnist_exp.notebook import code_hash, imports
+from mnist_exp.notebook.code_hash import NO_HELPERS
 
 EXPERIMENTS = ROOT / "experiments"
 SECTIONS = ("Target", "Change", "Expect", "Analysis")
@@ -23,6 +26,8 @@ class Entry:
     source: str
     title: str
     sections: dict[str, str]
+    helpers: Mapping[str, str] = field(default_factory=dict)
+    """The sources of the other files that it imports, by their paths from `folder`."""
     folder: Path = EXPERIMENTS
 
     @property
@@ -48,8 +53,16 @@ class Entry:
 
     @property
     def code_sha256(self) -> str:
-        """SHA-256 of the code; see `code_hash.code_sha256`."""
-        return code_hash.code_sha256(self.source)
+        """SHA-256 of the code, with that of the helpers; see `code_hash.code_sha256`."""
+        return code_hash.code_sha256(self.source, self.helpers)
+
+    @property
+    def code_files(self) -> dict[str, str]:
+        """The SHA-256 of the code of each file that takes part, by the path to show."""
+        sources = {self.path: self.source} | {
+            self.folder / name: source for name, source in self.helpers.items()
+        }
+        return {shown_path(file): code_hash.code_sha256(text) for file, text in sources.items()}
 
 
 def path(number: int, folder: Path = EXPERIMENTS) -> Path:
@@ -64,26 +77,61 @@ def numbers(folder: Path = EXPERIMENTS) -> list[int]:
 
 
 def read_entry(number: int, folder: Path = EXPERIMENTS) -> Entry:
-    """Read the file of an iteration, without running it.
+    """Read the file of an iteration, and its helpers, without running them.
 
-    Raises ExpectedError when there is no such file, or it is no Python with a docstring of the
-    four sections.
+    Raises ExpectedError when there is no such file, when it is no Python with a docstring of the
+    four sections, or a helper is no Python.
     """
-    return parse(read_source(number, folder), number, folder)
+    source = read_source(number, folder)
+    return parse(source, number, folder, read_helpers(source, path(number, folder)))
 
 
-def parse(source: str, number: int, folder: Path = EXPERIMENTS) -> Entry:
-    """The entry of iteration `number` from the source of its file; raises as `read_entry` does."""
+def parse(
+    source: str, number: int, folder: Path = EXPERIMENTS, helpers: Mapping[str, str] = NO_HELPERS
+) -> Entry:
+    """The entry of iteration `number` from the source of its file, and those of its helpers; raises
+    as `read_entry` does."""
     file = path(number, folder)
+    for name, text in {file.name: source, **helpers}.items():
+        with _readable_code(folder / name):
+            code_hash.code_sha256(text)  # whoever has an entry can have its hash
+    docstring = ast.get_docstring(ast.parse(source)) or ""
+    title, sections = docstring_sections(docstring, number, file)
+    return Entry(
+        number=number, source=source, title=title, sections=sections, helpers=dict(helpers),
+        folder=folder,
+    )  # fmt: skip
+
+
+def read_helpers(source: str, file: Path) -> dict[str, str]:
+    """The sources of all files beside `file` that it imports, by their paths from its folder.
+
+    Raises ExpectedError where one of them, or `source`, which is the text of the file, is no
+    Python.
+    """
+
+    def read(name: str) -> str | None:
+        helper = file.parent / name
+        if not helper.is_file():
+            return None
+        text = read_text(helper)
+        with _readable_code(helper):
+            ast.parse(text)
+        return text
+
+    with _readable_code(file):
+        return imports.reachable(file.name, source, read)
+
+
+@contextmanager
+def _readable_code(file: Path) -> Iterator[None]:
+    """Raise ExpectedError where the source of `file` is no Python, or too deep to be parsed."""
     try:
-        docstring = ast.get_docstring(ast.parse(source))
-        code_hash.code_sha256(source)  # whoever has an entry can have its hash
+        yield
     except SyntaxError as error:
         raise syntax_error(error, file) from None
     except (MemoryError, RecursionError):
         raise ExpectedError(f"{shown_path(file)}: the code is nested too deeply") from None
-    title, sections = docstring_sections(docstring or "", number, file)
-    return Entry(number=number, source=source, title=title, sections=sections, folder=folder)
 
 
 def docstring_sections(docstring: str, number: int, file: Path) -> tuple[str, dict[str, str]]:

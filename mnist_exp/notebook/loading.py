@@ -1,15 +1,16 @@
 """The files of the notebook are run: an iteration gives its recipe, `target.py` the target."""
 
 import dataclasses
-import sys
 import traceback
-import types
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.notebook import entries
+from mnist_exp.notebook.code_hash import NO_HELPERS
 from mnist_exp.notebook.entries import EXPERIMENTS, Entry
+from mnist_exp.notebook.modules import Modules, notebook_frame
 from mnist_exp.recipe import Recipe, Target
 
 
@@ -32,14 +33,29 @@ def load_iteration(number: int, folder: Path = EXPERIMENTS) -> Iteration:
     Raises ExpectedError when there is no such file or it is not an iteration: a syntax error, an
     exception on import, no RECIPE, or a docstring without its sections.
     """
+    file = entries.path(number, folder)
     source = entries.read_source(number, folder)  # once: what is run here is what is recorded
-    recipe = execute(source, entries.path(number, folder))
-    return Iteration(**vars(entries.parse(source, number, folder)), recipe=recipe)
+    helpers = entries.read_helpers(source, file)
+    recipe = execute(source, file, helpers)
+    return Iteration(**vars(entries.parse(source, number, folder, helpers)), recipe=recipe)
 
 
-def execute(source: str, file: Path) -> Recipe:
+def iteration_of(entry: Entry) -> Iteration:
+    """Run an iteration that was read before; raises as `recipe_of` does."""
+    return Iteration(**vars(entry), recipe=recipe_of(entry))
+
+
+def recipe_of(entry: Entry) -> Recipe:
+    """Run the code of an iteration that was read before, in modules that nothing else shares.
+
+    Raises ExpectedError for an exception, or when there is no RECIPE.
+    """
+    return execute(entry.source, entry.path, entry.helpers)
+
+
+def execute(source: str, file: Path, helpers: Mapping[str, str] = NO_HELPERS) -> Recipe:
     """Run the source of an iteration, which errors name as `file`; returns its RECIPE."""
-    recipe = _execute(source, file).__dict__.get("RECIPE")
+    recipe = _execute(source, file, helpers).get("RECIPE")
     if not isinstance(recipe, Recipe):
         raise ExpectedError(
             f"{entries.shown_path(file)} has no RECIPE: end it with RECIPE = "
@@ -51,7 +67,8 @@ def execute(source: str, file: Path) -> Recipe:
 def load_target(folder: Path = EXPERIMENTS) -> Target:
     """The bar in `experiments/target.py`."""
     file = folder / "target.py"
-    target = _execute(entries.read_text(file), file).__dict__.get("TARGET")
+    source = entries.read_text(file)
+    target = _execute(source, file, entries.read_helpers(source, file)).get("TARGET")
     if not isinstance(target, Target):
         raise ExpectedError(
             f"{entries.shown_path(file)} has no TARGET = Target(...): restore it from git"
@@ -60,24 +77,25 @@ def load_target(folder: Path = EXPERIMENTS) -> Target:
 
 
 def where(error: BaseException, file: Path) -> str:
-    """One line that says which line of an iteration's `file` an exception came from, and what."""
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if frame.filename == str(file)]
-    place = f"{entries.shown_path(file)}, line {lines[-1]}" if lines else entries.shown_path(file)
+    """One line that says what an exception is, and which line it came from: the innermost of an
+    iteration and its helpers, or `file` as a whole."""
+    place = entries.shown_path(file)
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        code_file = frame.f_globals.get("__file__")  # not so in what dataclasses write
+        if notebook_frame(frame) and frame.f_code.co_filename == code_file:
+            place = f"{entries.shown_path(Path(code_file))}, line {line}"
     return f"{place}: {' '.join(f'{type(error).__name__}: {error}'.split())}"
 
 
-def _execute(source: str, file: Path) -> types.ModuleType:
-    """The module that the source makes; ExpectedError names the line of `file` that fails."""
-    module = types.ModuleType(f"experiments.{file.stem}")
-    module.__file__ = str(file)
-    sys.modules[module.__name__] = module  # where a dataclass looks for what its annotations name
+def _execute(source: str, file: Path, helpers: Mapping[str, str]) -> dict[str, object]:
+    """What the module holds that the source makes; ExpectedError names the line that fails."""
+    modules = Modules(file, source, helpers)
     try:
-        exec(compile(source, str(file), "exec", dont_inherit=True), module.__dict__)
+        return vars(modules.load(modules.main))
     except SyntaxError as error:
-        raise entries.syntax_error(error, file) from None
+        failing = [own for own in modules.files.values() if str(own) == error.filename]
+        if failing:
+            raise entries.syntax_error(error, failing[0]) from None
+        raise ExpectedError(where(error, file)) from None
     except (Exception, SystemExit) as error:  # whatever is written in the file
         raise ExpectedError(where(error, file)) from None
-    finally:
-        sys.modules.pop(module.__name__, None)
-    return module
