@@ -84,14 +84,15 @@ class Plan:
 
 def settle(
     number: int, *, seed: int = 1, epochs: int | None = None, device: str = "auto",
-    split: data.Split = "test",
+    split: data.Split = "test", entry: Entry | None = None,
 ) -> Plan:  # fmt: skip
-    """Settle a run of iteration `number`; `epochs` overrides its recipe.
+    """Settle a run of iteration `number`, as its file is now or as `entry` has it; `epochs`
+    overrides its recipe.
 
     Raises ExpectedError for anything that cannot be run.
     """
     data.check_split(split)
-    iteration = loading.load_iteration(number)
+    iteration = loading.iteration_of(entry) if entry else loading.load_iteration(number)
     overrides: dict[str, Any] = {}
     if epochs not in (None, iteration.recipe.epochs):
         overrides["epochs"] = epochs
