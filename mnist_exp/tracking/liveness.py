@@ -1,9 +1,13 @@
 """Which of the runs under way still have a process.
 
 A process that is killed cannot say so, and its run would be under way for ever. So whoever writes
-to a run leaves its host, process id and start time as a tag, and says every half minute that it is
-still there. Whoever opens the store next ends the runs whose process is gone (`mark_lost`): on the
-same host it asks the system for the process, on another it can only wait for the silence.
+to a run leaves its host, process id and start as a tag, and says every half minute that it is still
+there. Whoever opens the store next ends the runs whose process is gone (`mark_lost`): on the same
+host it asks the system for the process, on another it can only wait for the silence.
+
+No clock decides anything: it may be set at any moment, and those of two hosts differ. A process is
+known by its start as the kernel counts it, and a silence lasts as long as whoever looks has seen
+the same heartbeat.
 """
 
 from __future__ import annotations
@@ -11,11 +15,13 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import platform
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
 from mlflow import MlflowClient
@@ -31,14 +37,16 @@ TAGS = PROCESS, HEARTBEAT
 BEAT = 30
 """Seconds from one heartbeat to the next."""
 SILENCE = 300
-"""Seconds without a heartbeat after which a process on another host is taken to be gone."""
+"""Seconds for which commands on one host see the same heartbeat of a process on another one, until
+it is taken to be gone."""
 
 
 def own_tags() -> dict[str, str]:
     """The tags of a run that this process writes to."""
-    process = psutil.Process()
-    # The system gives the id of a process that ended to a new one, which started at another time.
-    identity = {"host": _host(), "id": process.pid, "started": process.create_time()}
+    number = os.getpid()
+    identity: dict[str, object] = {"host": _host(), "machine": _read("/etc/machine-id")}
+    # The system gives the id of a process that ended to a new one, which began at another time.
+    identity |= {"boot": _read(BOOT), "id": number, "born": _born(number)}
     return {PROCESS: json.dumps(identity), HEARTBEAT: str(time.time())}
 
 
@@ -61,21 +69,28 @@ def heartbeat(client: MlflowClient, run_id: str) -> Iterator[None]:
         over.set()
 
 
-def mark_lost(client: MlflowClient, experiment: str) -> None:
+def mark_lost(client: MlflowClient, experiment: str, notes: Path) -> None:
     """End the runs under way whose process is gone, as KILLED, and say so.
 
-    A run that never said which process writes to it is left alone.
+    A run that never said which process writes to it is left alone. `notes` is a file of this host,
+    which holds since when each silent run is silent.
     """
-    for run in client.search_runs([experiment], "attributes.status = 'RUNNING'", max_results=1000):
-        run_id, name = run.info.run_id, printable(run.info.run_name)
+    runs = client.search_runs([experiment], "attributes.status = 'RUNNING'", max_results=1000)
+    tags = {run.info.run_id: run.data.tags for run in runs}
+    gone = {run_id: is_gone(own) for run_id, own in tags.items()}
+    silent = _silent(notes, {i: tags[i][HEARTBEAT] for i in tags if gone[i] is None})
+    for run_id in (run_id for run_id in tags if gone[run_id] or run_id in silent):
         # The list may be older than the end of the process, which may have finished its run just
         # before: only what is read after the end of the process is the last that it wrote.
-        now = client.get_run(run_id) if is_gone(run.data.tags) else run
-        if not is_gone(now.data.tags) or now.info.status != "RUNNING":
+        run = client.get_run(run_id)
+        last = run.data.tags.get(HEARTBEAT)
+        if last != tags[run_id][HEARTBEAT] or run.info.status != "RUNNING":
             continue
+        name = printable(run.info.run_name)
+        end = max(run.info.start_time, round(1000 * float(last)))  # the clock may have been set
         try:
             client.set_tag(run_id, FAILURE, "its process ended without a word")
-            client.set_terminated(run_id, "KILLED", round(1000 * float(now.data.tags[HEARTBEAT])))
+            client.set_terminated(run_id, "KILLED", end)
         except MlflowException as error:  # as of a reader, who may not write
             log.info("%s (run %s) is not marked as ended: %s", name, run_id, error.message)
             continue
@@ -85,24 +100,56 @@ def mark_lost(client: MlflowClient, experiment: str) -> None:
         )  # fmt: skip
 
 
+def _silent(notes: Path, beats: Mapping[str, str]) -> set[str]:
+    """Note the last heartbeat of each run; returns the runs of which the same was noted SILENCE
+    seconds ago or earlier."""
+    before: Any = {}
+    with contextlib.suppress(OSError, ValueError):  # none, or not of our making
+        before = json.loads(notes.read_text())
+    now = time.monotonic()  # of the host, not of this process; after a restart it begins anew
+    observer = f"{_host()} {_read(BOOT)}"
+    since = {}
+    for run_id, beat in beats.items():
+        try:
+            noted = float(before[f"{observer} {run_id} {beat}"])
+        except (KeyError, TypeError, ValueError):
+            noted = now
+        since[run_id] = noted if noted <= now else now
+    seen = {f"{observer} {run_id} {beats[run_id]}": moment for run_id, moment in since.items()}
+    if seen != before:
+        part = notes.with_name(f"{notes.name}.{os.getpid()}")
+        with contextlib.suppress(OSError):  # a store that may only be read
+            notes.parent.mkdir(parents=True, exist_ok=True)
+            part.write_text(json.dumps(seen))
+            part.replace(notes)
+    return {run_id for run_id, moment in since.items() if now - moment >= SILENCE}
+
+
 def is_named(tags: Mapping[str, str]) -> bool:
     """Whether the run with these tags says which process writes to it."""
     return PROCESS in tags
 
 
-def is_gone(tags: Mapping[str, str]) -> bool:
-    """Whether the process that wrote to the run with these tags is known to have ended."""
+def is_gone(tags: Mapping[str, str]) -> bool | None:
+    """Whether the process that wrote to the run with these tags is known to have ended, or None
+    where only its silence can tell."""
     try:
         process, last = json.loads(tags[PROCESS]), float(tags[HEARTBEAT])
-        host, process_id, started = process["host"], process["id"], process["started"]
+        host, process_id, boot = process["host"], process["id"], process.get("boot")
+        born = process["started" if boot is None else "born"]  # the first, in older runs
         # Also no NaN, which compares as false.
-        times = all(0 <= moment < 2 * time.time() for moment in (started, last))
+        times = 0 <= born < 2**63 and 0 <= last < 2**40
         if not (times and isinstance(host, str) and 0 < process_id < 2**32):
             return False
         if host != _host():
-            return time.time() - last > SILENCE
-        return not _is_running(process_id, started)
-    except (KeyError, TypeError, ValueError, RecursionError):  # not of our making
+            return None
+        if boot is None:
+            return _is_gone_by_clock(process_id, born)
+        if boot == _read(BOOT):
+            return not _is_running(process_id, born)
+        # Another host of that name, or this one before it was started anew.
+        return True if process["machine"] == _read("/etc/machine-id") != "" else None
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):  # not of our making
         return False
 
 
@@ -113,13 +160,47 @@ def _host() -> str:
     return f"{platform.node()} {space.readlink() if space.exists() else ''}".strip()
 
 
-def _is_running(process_id: int, started: float) -> bool:
+BOOT = "/proc/sys/kernel/random/boot_id"
+
+
+def _read(file: str) -> str:
+    """What Linux says in a file; "" elsewhere."""
     try:
-        process = psutil.Process(process_id)
-        same = abs(process.create_time() - started) < 2  # seconds: the clock may have been set
+        return Path(file).read_text().strip()
+    except OSError:
+        return ""
+
+
+def _born(process_id: int) -> float:
+    """When a process began, in a number that stays when the clock is set: ticks since the machine
+    was started, or where there is no /proc, the time (s since 1970) that the system wrote down."""
+    try:
+        # Field 22 of 52; the second is a name, in brackets, of any characters.
+        return int(Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[19])
+    except OSError:
+        return float(psutil.Process(process_id).create_time())
+
+
+def _is_running(process_id: int, born: float) -> bool:
+    try:
         # A zombie has ended; it only waits for its parent to ask how.
-        return bool(same and process.status() != psutil.STATUS_ZOMBIE)
+        ended = psutil.Process(process_id).status() == psutil.STATUS_ZOMBIE
+        return not ended and _born(process_id) == born
     except psutil.NoSuchProcess:
         return False
     except psutil.AccessDenied:  # where a user sees nothing of the processes of others
         return True
+
+
+def _is_gone_by_clock(process_id: int, started: float) -> bool | None:
+    """Whether a process has ended that began at a time (s since 1970), as older runs have it."""
+    try:
+        process = psutil.Process(process_id)
+        same = abs(process.create_time() - started) < 2
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return True
+        return False if same else None  # another process, or the same and the clock was set
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.AccessDenied:
+        return False

@@ -104,7 +104,9 @@ TAGS = {
     "verdict": Meaning("`target met` or `target not met`; only on the test split"),
     "verdict_reason": Meaning("which conditions of the target are not met, and by what"),
     FAILURE: Meaning("why the run failed or was lost"),
-    PROCESS: Meaning("the process that writes to the run: host, id, and start (s since 1970)"),
+    PROCESS: Meaning(
+        "the process that writes to the run: host, id, and start, as no clock moves it"
+    ),
     HEARTBEAT: Meaning("when that process last said that it is there", "s since 1970"),
     IMPORTED: Meaning("id of the original of an imported run"),
     GROUP: Meaning("`yes` for a run that is no training, but holds what belongs to several"),

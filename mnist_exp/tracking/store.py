@@ -148,7 +148,7 @@ def _opened(uri: str) -> str:
         if database:
             bring_home(uri, database, experiment)
     # Last, and not with the others waiting: it may take a request for each run.
-    liveness.mark_lost(make_client(uri), experiment)
+    liveness.mark_lost(make_client(uri), experiment, local_folder() / ".heartbeats.json")
     return experiment
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import logging
+import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -31,6 +33,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
 from mnist_exp.common import interrupts
 from mnist_exp.common.errors import ExpectedError
+from mnist_exp.common.words import duration
 from mnist_exp.tracking import liveness, mlflow_internals, names
 from mnist_exp.tracking.store import (
     PAGES,
@@ -44,6 +47,8 @@ from mnist_exp.tracking.store import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor, nn
+
+log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -64,7 +69,7 @@ def start_run(
         # they say, such as the commit of another checkout.
         tags = {**tags, **_origin(source), **liveness.own_tags()}
         tags |= {names.PARENT: parent} if parent else {}
-        run = client.create_run(experiment, run_name=name, tags=tags)
+        run = client.create_run(experiment, _now(client, experiment), tags, name)
     with _under_way(run) as writer:
         writer.log_parameters(parameters)
         yield writer
@@ -119,6 +124,23 @@ def _under_way(run: Run) -> Iterator[RunWriter]:
             raise
 
 
+def _now(client: MlflowClient, experiment: str) -> int:
+    """The time (ms since 1970), but later than the start of every run that is there: where a seed
+    has several runs, the newest counts, whatever was done to the clock between them."""
+    now = round(1000 * time.time())
+    newest = client.search_runs(
+        [experiment], max_results=1, order_by=["attributes.start_time DESC"]
+    )
+    latest = newest[0].info.start_time if newest else 0
+    if latest > now + 60_000:
+        log.warning(
+            "by the clock, the newest run (%s) will only begin in %s: this one is entered as begun "
+            "just after it, so that it is the newest", newest[0].info.run_id,
+            duration((latest - now) / 1000),
+        )  # fmt: skip
+    return max(now, latest + 1)
+
+
 def _origin(source: str) -> dict[str, str]:
     """The tags by which the UI says who made a run, and from which file."""
     try:
@@ -170,7 +192,8 @@ class RunWriter:
         # A run that is silent for long, as on a laptop that sleeps, is taken for lost, and goes on.
         if status == "FINISHED" and names.FAILURE in run.data.tags:
             self.client.delete_tag(self.run_id, names.FAILURE)
-        self.client.set_terminated(self.run_id, status)
+        end = max(round(1000 * time.time()), self.start_time)  # the clock may have been set back
+        self.client.set_terminated(self.run_id, status, end)
 
     @readable_errors()
     def log_parameters(self, parameters: Mapping[str, object]) -> None:
