@@ -32,6 +32,9 @@ class Candidate:
     """The iteration whose code is nearest."""
     source: str
     """Its file, as it was run."""
+    helpers: dict[str, str] | None = None
+    """The sources of the other files that it imports, by their paths from the notebook; None where
+    it reads alone."""
     does_not_run: str | None = None
     """Why the package of today cannot run it, and at which commit it was run; None where it can."""
 
@@ -44,7 +47,9 @@ class Candidate:
     def entry(self) -> Entry:
         """Its source as an iteration, of the number that it was tried under."""
         number = re.search(r"\bModel (\d+):", self.source)
-        return entries.parse(self.source, int(number[1]) if number else 0)
+        return entries.parse(
+            self.source, int(number[1]) if number else 0, helpers=self.helpers or {}
+        )
 
 
 def read_candidates(file: Path = FILE) -> list[Candidate]:
@@ -57,7 +62,7 @@ def read_candidates(file: Path = FILE) -> list[Candidate]:
     for number, line in enumerate(text.splitlines(), start=1):
         try:
             candidate = Candidate(**json.loads(line))
-            proved = has_code(candidate.source, candidate.code_sha256)
+            proved = has_code(candidate.source, candidate.code_sha256, candidate.helpers or {})
         except (TypeError, ValueError):
             proved = False
         if not proved:
@@ -96,5 +101,5 @@ def find(digits: str, file: Path = FILE) -> Candidate:
     (candidate,) = candidates
     if candidate.does_not_run:
         raise ExpectedError(f"{candidate.name} does not run any more: {candidate.does_not_run}")
-    loading.execute(candidate.source, Path(candidate.name))
+    loading.execute(candidate.source, Path(candidate.name), candidate.helpers or {})
     return candidate

@@ -46,8 +46,8 @@ class PublishedRun:
     """None on the validation split."""
     field: pd.DataFrame | None
     """Its receptive-field table; None where none is published."""
-    source: str | None
-    """Of a candidate."""
+    candidate: Candidate | None
+    """Whose sources it keeps; those of an iteration are in the notebook."""
     mistakes: Mistakes | None
 
 
@@ -89,7 +89,7 @@ def _read(results: Path) -> list[PublishedRun]:
     best_run, wrong = _best_run(results / "best_run")
     tried = candidates.read_candidates(results / candidates.FILE.name)
     files = _files(tried)
-    sources = {candidate.code_sha256: candidate.source for candidate in tried}
+    trials = {candidate.code_sha256: candidate for candidate in tried}
     archived = [
         tracking.archived_run(row, history[history["run_id"] == row["run_id"]]) for row in rows
     ]
@@ -103,7 +103,7 @@ def _read(results: Path) -> list[PublishedRun]:
             accuracy=scored["final_accuracy"],
             verdict=judge_run(scored, target) if scored["split"] == "test" else None,
             field=_field(run, fields),
-            source=sources.get(run.tags.get("code_sha256", "")),
+            candidate=trials.get(run.tags.get("code_sha256", "")),
             mistakes=wrong if run.run_id == best_run else None,
         )
         for run, (_, scored) in zip(archived, runs.iterrows(), strict=True)
@@ -167,8 +167,10 @@ def _enter_evidence(writer: RunWriter, run: PublishedRun) -> None:
         table = ui.run_path(writer.experiment_id, writer.run_id, Table.RECEPTIVE_FIELD.json)
     if run.mistakes:
         run.mistakes.record(writer)
-    if run.source:
-        writer.log_text(run.source, names.source_file(int(params["model"])))
+    if run.candidate:
+        writer.log_text(run.candidate.source, names.source_file(int(params["model"])))
+        for name, text in (run.candidate.helpers or {}).items():
+            writer.log_text(text, names.helper_file(name))
     seen = params.get("receptive_field", "")
     writer.describe(
         description.of_ended_run(

@@ -160,11 +160,12 @@ def _candidates(comparison: Comparison, published: Path) -> list[Candidate]:
     rows: Any = comparison.trials.itertuples()
     for run in rows:
         if run.code_sha256 not in known:
-            source = tracking.source(run.run_id, int(run.model))
-            if source is not None and has_code(source, run.code_sha256):
+            source, helpers = tracking.source(run.run_id, int(run.model)) or ("", {})
+            if has_code(source, run.code_sha256, helpers):
                 known[run.code_sha256] = Candidate(
-                    code_sha256=run.code_sha256, idea=plain(run.idea), nearest=0, source=source
-                )
+                    code_sha256=run.code_sha256, idea=plain(run.idea), nearest=0, source=source,
+                    helpers=helpers or None,
+                )  # fmt: skip
     iterations = {number: entries.read_entry(number) for number in entries.numbers()}
     return [
         dataclasses.replace(candidate, nearest=nearest(candidate.entry, iterations))

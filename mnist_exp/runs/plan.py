@@ -73,13 +73,14 @@ class Plan:
         }
 
     def identity(self) -> dict[str, str]:
-        """What decides the numbers of the run, and its overrides."""
+        """What decides the numbers of the run, its code by file, and its overrides."""
         deciding = {
             key: str(value)
             for key, value in self.settings().items()
             if key not in ("mlflow", "mnist-exp")
         }
-        return deciding | self.tags()
+        by_file = {name: text for name, text in self.tags().items() if name != "code_sha256"}
+        return deciding | by_file | self.entry.code_files
 
 
 def settle(

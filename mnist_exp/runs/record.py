@@ -36,6 +36,8 @@ def beginning(
     run.describe(description.run_description(entry, "In training."))
     run.log_metrics({"parameters": plan.parameters, "model": entry.number})
     run.log_text(entry.source, names.source_file(entry.number))
+    for name, text in entry.helpers.items():
+        run.log_text(text, names.helper_file(name))
     if uncommitted:
         run.log_text(uncommitted, TextFile.UNCOMMITTED)
     if plan.receptive_field.table is not None:

@@ -119,18 +119,21 @@ def prepare(run_id: str) -> Reproduction:
 
 
 def _recipe(run: Any) -> Recipe:
-    """The recipe of a run from the source that it kept. A run that was imported may have kept none:
-    its recipe comes from the file of the iteration."""
+    """The recipe of a run from the sources that it kept. A run that was imported may have none: its
+    recipe comes from the file of the iteration."""
     run_id, number = run["run_id"], int(run["model"])
-    source = tracking.source(run_id, number)
-    if source is None:
-        source = entries.read_entry(number).source
-    if not code_hash.has_code(source, run["code_sha256"]):
+    kept = tracking.source(run_id, number)
+    if kept:
+        source, helpers = kept
+    else:
+        entry = entries.read_entry(number)
+        source, helpers = entry.source, dict(entry.helpers)
+    if not code_hash.has_code(source, run["code_sha256"], helpers):
         raise ExpectedError(
             f"the code of run {run_id} is neither with it nor in {entries.path(number).name}: "
             f"check out commit {run['git_commit']}"
         )
-    return loading.execute(source, entries.path(number))
+    return loading.execute(source, entries.path(number), helpers)
 
 
 def repeat(reproduction: Reproduction) -> Iterator[EpochPair]:

@@ -67,9 +67,9 @@ def _changes(content: dict[str, Any], plan: Plan) -> list[str]:
     before, now = content["identity"], plan.identity()
     changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     absent = "not recorded"
-    words = {"code_sha256": plan.entry.file, "training_sha256": "the package's training code"}
+    words = {"training_sha256": "the package's training code"}
     return [
-        f"{words[name]} has changed since" if name in words
+        f"{words.get(name, name)} has changed since" if name in words or name.endswith(".py")
         else f"{name} was {before.get(name, absent)} and is {now.get(name, absent)}"
         for name in changed
     ]  # fmt: skip

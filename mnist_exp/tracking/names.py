@@ -29,6 +29,7 @@ class Meaning:
 PLACEHOLDERS = {
     "argument": r"\w+",
     "file": r"[\w.-]+",
+    "helper": r"[\w/]+\.py",
     "model": r"\d+",
     "n": r"\d+",
     "part": "train|test|validation",
@@ -254,12 +255,18 @@ class TextFile(_Artifact):
 
     LAYERS = "layers.txt", "the network's layers, with shapes and parameters"
     SOURCE = "source/model_<model>.py", "the file of the iteration, as it was run"
+    HELPER = "source/<helper>", "a file of `experiments/` that the iteration imports, as it was run"
     UNCOMMITTED = "source/uncommitted.diff", "what the checkout had uncommitted, if anything"
 
 
 def source_file(model: int) -> str:
     """The text that holds the source of an iteration."""
     return TextFile.SOURCE.replace("<model>", f"{model}")
+
+
+def helper_file(name: str) -> str:
+    """The text that holds the source of a helper; `name` is its path in `experiments/`."""
+    return TextFile.HELPER.replace("<helper>", name)
 
 
 class DataSet(_Artifact):

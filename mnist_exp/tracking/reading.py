@@ -6,7 +6,7 @@ import io
 import re
 import tempfile
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -161,10 +161,31 @@ def grey_values(file: Path | io.BytesIO) -> np.ndarray:
         raise ValueError(str(error)) from None
 
 
-def source(run_id: str, number: int) -> str | None:
-    """The source of iteration `number` that a run kept; None when it has none."""
-    file = _artifact(run_id, names.source_file(number))
-    return file.read().decode(errors="replace") if file else None
+def source(run_id: str, number: int) -> tuple[str, dict[str, str]] | None:
+    """The source of iteration `number` that a run kept, and those of its helpers by name; None when
+    it has none."""
+    own, folder = names.source_file(number), names.helper_file("")
+    with readable_errors():
+        client, _ = connect()
+        files = [file for file in _files(client, run_id, folder[:-1]) if file.endswith(".py")]
+        with tempfile.TemporaryDirectory() as copies:
+            sources = {
+                file.removeprefix(folder): Path(
+                    client.download_artifacts(run_id, file, copies)
+                ).read_text(encoding="utf-8", errors="replace")
+                for file in files
+            }
+    text = sources.pop(own.removeprefix(folder), None)
+    return None if text is None else (text, sources)
+
+
+def _files(client: MlflowClient, run_id: str, folder: str) -> Iterator[str]:
+    """The artifacts of a run in a folder, and in those below it."""
+    for artifact in client.list_artifacts(run_id, folder):
+        if artifact.is_dir:
+            yield from _files(client, run_id, artifact.path)
+        else:
+            yield artifact.path
 
 
 def _artifact(run_id: str, file: str) -> io.BytesIO | None:

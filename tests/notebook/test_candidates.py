@@ -90,6 +90,52 @@ def test_a_candidate_becomes_an_iteration(folder: Path) -> None:
     assert changed == [lines[0], UNWRITTEN.strip()]
 
 
+def sharing(blocks: str) -> Candidate:
+    """A candidate that imports a helper, in a package of its own."""
+    source = (
+        entries.path(5).read_text().replace("from functools", "from .own import x\nfrom functools")
+    )
+    helpers = {"own/__init__.py": "from .blocks import x\n", "own/blocks.py": blocks}
+    code = code_hash.code_sha256(source, helpers)
+    return Candidate(code_sha256=code, idea="", nearest=5, source=source, helpers=helpers)
+
+
+def test_a_candidate_brings_its_helpers(tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    candidate = sharing("x = 1\n")
+    file = tmp_path / "results" / "candidates.jsonl"
+    candidates.write([candidate], file)
+    assert candidates.read_candidates(file) == [candidate]
+    assert candidate.entry.code_sha256 == candidate.code_sha256
+    create(30, candidate.code_sha256, tmp_path)
+    assert loading.load_iteration(30, tmp_path).code_sha256 == candidate.code_sha256
+    shared = tmp_path / "own" / "blocks.py"
+    shared.write_text("x = 1  # the same code\n")
+    create(31, candidate.code_sha256, tmp_path)
+    assert shared.read_text() == "x = 1  # the same code\n"
+    assert create(32, 31, tmp_path).is_file()
+    assert entries.read_entry(32, tmp_path).code_sha256 == candidate.code_sha256
+    shared.write_text("x = 2\n")
+    with pytest.raises(ExpectedError, match=r"the candidate imports own/blocks\.py, .* other code"):
+        create(33, candidate.code_sha256, tmp_path)
+    assert not (tmp_path / "model_33.py").exists()
+
+
+def test_a_helper_of_a_candidate_is_a_part_of_its_code(tmp_path: Path) -> None:
+    file = tmp_path / "candidates.jsonl"
+    candidates.write([sharing("\n1 / 0\n")], file)
+    with pytest.raises(
+        ExpectedError, match=r"candidate \w{7}/own/blocks\.py, line 2: ZeroDivision"
+    ):
+        candidates.find(sharing("\n1 / 0\n").code_sha256, file)
+    file.write_text(file.read_text().replace("1 / 0", "1 / 2"))
+    with pytest.raises(ExpectedError, match=r"line 1: this is no candidate with the hash"):
+        candidates.read_candidates(file)
+    file.write_text(file.read_text().replace('"own/', '"../own/'))
+    with pytest.raises(ExpectedError, match=r"line 1: this is no candidate with the hash"):
+        candidates.read_candidates(file)
+
+
 @pytest.mark.parametrize(
     ("digits", "words"),
     [

@@ -22,7 +22,12 @@ from mnist_exp.reporting.enter import Imported, enter_runs
 from mnist_exp.reporting.publish import END, MARK, publish, write_summary
 from mnist_exp.training.receptive_field import receptive_field_table
 
-CANDIDATE = entries.read_entry(4).source.replace("batch_size=128", "batch_size=64")
+CANDIDATE = (
+    entries.read_entry(4)
+    .source.replace("batch_size=128", "batch_size=SIZE")
+    .replace("from functools", "from experiments.sizes import SIZE\nfrom functools")
+)
+HELPERS = {"sizes/__init__.py": "SIZE = 64\n"}
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +41,10 @@ def published(fresh_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
             add_evidence(record_run(6, errors=[*GOOD[:-1], 60 - seed], seed=seed, optimizer="SGD"))
         add_evidence(record_run(5, errors=[70] * 15, tags={"idea": f"turn {SCRIPT}"}))
         record_run(5, seed=2, status="FAILED")
-        candidate = {"code_sha256": code_hash.code_sha256(CANDIDATE)}
+        candidate = {"code_sha256": code_hash.code_sha256(CANDIDATE, HELPERS)}
         chosen = record_run(4, split="validation", tags=candidate)
         MlflowClient().log_text(chosen, CANDIDATE, "source/model_4.py")
+        MlflowClient().log_text(chosen, "SIZE = 64\n", "source/sizes/__init__.py")
         MlflowClient().set_tag(chosen, "remark", "of two\nlines")
         assert publish(comparison.compare(), folder) == folder / "RESULTS.md"
         comparison.compare().history.to_csv(folder / "history.csv", index=False)
@@ -92,13 +98,13 @@ def test_the_published_page_is_short() -> None:
 @pytest.mark.usefixtures("store")
 def test_the_source_of_a_candidate_travels_along(published: Path, tmp_path: Path) -> None:
     (candidate,) = candidates.read_candidates(published / "results" / "candidates.jsonl")
-    assert candidate.source == CANDIDATE
+    assert (candidate.source, candidate.helpers) == (CANDIDATE, HELPERS)
     assert (candidate.idea, candidate.nearest) == ("idea 4", 4)
     listed = (published / "results" / "candidates.md").read_text()
     assert f"| {candidate.code_sha256[:7]} |" in listed
     enter_runs(published)
     (entered,) = tracking.runs().query("split == 'validation'")["run_id"]
-    assert tracking.source(entered, 4) == CANDIDATE
+    assert tracking.source(entered, 4) == (CANDIDATE, HELPERS)
 
     MlflowClient().log_text(entered, "not (Python", "source/model_4.py")
     shutil.copytree(published / "results", tmp_path / "results")

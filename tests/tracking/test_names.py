@@ -69,7 +69,10 @@ def failed() -> None:
 
 
 def missed() -> None:
-    carry_out(short(3, target=dataclasses.replace(EASY, test_accuracy=1.0)))
+    """A run that does not meet the target, of an iteration that imports a helper."""
+    plan = short(3, target=dataclasses.replace(EASY, test_accuracy=1.0))
+    entry = dataclasses.replace(plan.entry, helpers={"blocks/__init__.py": ""})
+    carry_out(dataclasses.replace(plan, entry=entry))
 
 
 def imported(run_id: str) -> None:
@@ -189,6 +192,7 @@ def test_only_tracking_holds_the_words_of_mlflow() -> None:
         ("metric", "train/accuracy", "<part>/accuracy"),
         ("metric", "model-12/seeds", "model-<model>/seeds"),
         ("text", "source/model_12.py", "source/model_<model>.py"),
+        ("text", "source/blocks/__init__.py", "source/<helper>"),
     ],
 )  # fmt: skip
 def test_a_name_that_depends_on_the_run(kind: names.Kind, name: str, entered: str) -> None:
