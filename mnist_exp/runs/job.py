@@ -2,24 +2,28 @@
 
 This is one end of a pipe; `worker.train` is the other.
 
-- stdin: one line of JSON, {"job": the fields of a `Job`, "parent": the id of the sweep's run}. It
-  stays open as long as somebody waits for the training. When it ends, the training stops as it does
-  at an interrupt: nobody is there to notice that it is trained a second time.
+- stdin: one line of JSON, an `Order`, field by field. It stays open as long as somebody waits for
+  the training. When it ends, the training stops as it does at an interrupt: nobody is there to
+  notice that it is trained a second time.
 - stdout: the id of the run when it has begun; at its end a line of JSON, {"accuracy": a fraction,
   "verdict": in words}.
 - stderr: its last line says why the training failed. The exit code is then not 0.
 """
 
+import dataclasses
 import json
 import os
 import signal
 import sys
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mnist_exp import data
 from mnist_exp.common import interrupts, startup
 from mnist_exp.common.errors import ExpectedError
+from mnist_exp.notebook import entries
+from mnist_exp.recipe import Target
 
 
 @dataclass(frozen=True)
@@ -45,14 +49,31 @@ class Job:
         return f"model-{self.model} · seed {self.seed}"
 
 
+@dataclass(frozen=True)
+class Order:
+    """A job with all that the sweep has settled of it, whatever the checkout of a worker has."""
+
+    job: Job
+    parent: str
+    """The id of the sweep's run."""
+    source: str
+    """The file of the iteration, which is executed."""
+    helpers: Mapping[str, str]
+    """The other files that it imports, by name."""
+    target: Target
+    training_sha256: str
+    """The hash of the package's code that takes part in a training, where the sweep is."""
+
+
 def main() -> int:
     """Train one job; returns the exit code: 0, 2 for an expected failure, 130 when stopped."""
     startup.of_command()
     interrupts.listen()
-    request = json.loads(sys.stdin.readline())
+    fields = json.loads(sys.stdin.readline())
     threading.Thread(target=_stop_with_stdin, daemon=True).start()
+    known = {"job": Job(**fields["job"]), "target": Target(**fields["target"])}
     try:
-        _train(Job(**request["job"]), request["parent"])
+        _train(Order(**fields | known))
     except ExpectedError as error:
         print(error, file=sys.stderr)
         return 2
@@ -67,19 +88,24 @@ def _stop_with_stdin() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _train(job: Job, parent: str) -> None:
-    from mnist_exp.runs import resume, run
+def _train(order: Order) -> None:
+    from mnist_exp.runs import environment, resume, run
     from mnist_exp.runs.plan import settle
 
-    plan = settle(job.model, seed=job.seed, epochs=job.epochs, split=job.split)
-    if plan.entry.code_sha256 != job.code_sha256:
+    job = order.job
+    entry = entries.parse(order.source, job.model, helpers=order.helpers)
+    if (entry.code_sha256, environment.training_sha256()) != (
+        job.code_sha256, order.training_sha256,
+    ):  # fmt: skip
         raise ExpectedError(
-            f"{plan.entry.file} differs from that of the sweep: bring the checkout of this "
-            "worker to the same commit"
+            "the package of this worker differs from that of the sweep: bring its checkout to the "
+            "same commit"
         )
+    plan = settle(job.model, seed=job.seed, epochs=job.epochs, split=job.split, entry=entry)
+    plan = dataclasses.replace(plan, target=order.target)
     outcome = run.carry_out(
         resume.unfinished(plan) or plan,  # what an earlier sweep left half done
-        on_batch=lambda _: None, on_epoch=lambda _: None, parent=parent,
+        on_batch=lambda _: None, on_epoch=lambda _: None, parent=order.parent,
         on_start=lambda run_id: print(run_id, flush=True),
     )  # fmt: skip
     verdict = str(outcome.verdict) if outcome.verdict else "not judged"

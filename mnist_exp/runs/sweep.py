@@ -7,7 +7,7 @@ lost takes its training with it, and the scheduler gives the job to another.
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -21,8 +21,9 @@ from mnist_exp.common import interrupts, markdown
 from mnist_exp.common.words import counted, ranges
 from mnist_exp.evidence import comparison
 from mnist_exp.notebook import entries, loading
-from mnist_exp.runs import cluster, worker
-from mnist_exp.runs.job import Job
+from mnist_exp.notebook.entries import Entry
+from mnist_exp.runs import cluster, environment, worker
+from mnist_exp.runs.job import Job, Order
 from mnist_exp.runs.worker import PATIENCE, JobResult
 from mnist_exp.showing import tables
 
@@ -41,6 +42,8 @@ class Sweep:
     held: dict[Job, str]
     """The ids of finished runs, by what they were trained for."""
     missing: tuple[Job, ...]
+    entries: Mapping[int, Entry]
+    """The iterations as they were read: what is trained, wherever a worker is."""
 
     @property
     def name(self) -> str:
@@ -57,7 +60,8 @@ def settle_sweep(
     """Settle which trainings the store lacks: those without a finished run of the same code, data,
     seed, split and epochs. Raises ExpectedError for what cannot be run."""
     data.check_split(split)
-    codes = {number: entries.read_entry(number).code_sha256 for number in models}
+    read = {number: entries.read_entry(number) for number in models}
+    codes = {number: entry.code_sha256 for number, entry in read.items()}
     chosen = tuple(seeds)
     # Seeds first: what is there early says something about every iteration.
     jobs = [
@@ -67,8 +71,8 @@ def settle_sweep(
     missing = tuple(job for job in jobs if job not in held)
     for number in {job.model for job in missing}:
         # One that cannot be run is refused here, before anything is trained.
-        loading.load_iteration(number)
-    return Sweep(tuple(codes), chosen, split, epochs, held, missing)
+        loading.recipe_of(read[number])
+    return Sweep(tuple(codes), chosen, split, epochs, held, missing, read)
 
 
 def _held(jobs: Iterable[Job], runs: pd.DataFrame) -> dict[Job, str]:
@@ -115,12 +119,10 @@ def _train_all(
     results = []
     stop = Event(f"stop-{parent.run_id}", client=client)
     stop.clear()
-    request = {
-        "module": JOB, "parent": parent.run_id, "threads": threads, "uri": tracking.tracking_uri(),
-    }  # fmt: skip
+    request = {"module": JOB, "threads": threads, "uri": tracking.tracking_uri()}
     futures = {
-        client.submit(worker.train, job, request, key=job.key, pure=False): job
-        for job in sweep.missing
+        client.submit(worker.train, order, request, key=order.job.key, pure=False): order.job
+        for order in _orders(sweep, parent.run_id)
     }
     try:
         for future in as_completed(futures):
@@ -140,6 +142,16 @@ def _train_all(
             distributed.wait(list(futures), timeout=PATIENCE)
         raise
     return results
+
+
+def _orders(sweep: Sweep, parent: str) -> list[Order]:
+    """What the workers are sent: each missing job with the code that it runs."""
+    target, training = loading.load_target(), environment.training_sha256()
+    return [
+        Order(job, parent, read.source, dict(read.helpers), target, training)
+        for job in sweep.missing
+        if (read := sweep.entries[job.model])
+    ]
 
 
 def _summarise(parent: tracking.RunWriter, sweep: Sweep, results: list[JobResult]) -> None:

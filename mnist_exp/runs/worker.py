@@ -19,7 +19,7 @@ from distributed import Event
 
 from mnist_exp import tracking
 from mnist_exp.common.errors import ExpectedError
-from mnist_exp.runs.job import Job
+from mnist_exp.runs.job import Job, Order
 
 PATIENCE = 10
 """Seconds that trainings get to end their runs after an interrupt."""
@@ -37,14 +37,13 @@ class JobResult:
     failure: str = ""
 
 
-def train(job: Job, request: dict[str, Any]) -> JobResult:
+def train(order: Order, request: dict[str, Any]) -> JobResult:
     """Run on a worker: train one job in a process of its own, which ends when this worker does.
 
-    `request` has the `parent` run, the store's `uri`, the number of `threads`, and the `module` of
-    the process.
+    `request` has the store's `uri`, the number of `threads`, and the `module` of the process.
     """
-    begun = time.monotonic()
-    stop = Event(f"stop-{request['parent']}")
+    begun, job = time.monotonic(), order.job
+    stop = Event(f"stop-{order.parent}")
     if stop.is_set():
         return JobResult(job, "", 0, failure="not begun")
     tracking.use_store(request["uri"])
@@ -57,9 +56,9 @@ def train(job: Job, request: dict[str, Any]) -> JobResult:
             env=os.environ | {"OMP_NUM_THREADS": str(request["threads"])},
         )  # fmt: skip
         assert process.stdin
-        order = {"job": dataclasses.asdict(job), "parent": request["parent"]}
-        process.stdin.write(json.dumps(order) + "\n")
-        process.stdin.flush()  # and stays open: its end would stop the training
+        with suppress(BrokenPipeError):  # it has ended already
+            process.stdin.write(json.dumps(dataclasses.asdict(order)) + "\n")
+            process.stdin.flush()  # and stays open: its end would stop the training
         try:
             while process.poll() is None and not stop.is_set():
                 time.sleep(0.2)
@@ -98,4 +97,5 @@ def _end(process: subprocess.Popen[str]) -> None:
         process.kill()
         process.wait()
     assert process.stdin
-    process.stdin.close()
+    with suppress(BrokenPipeError):  # of what it has not read
+        process.stdin.close()

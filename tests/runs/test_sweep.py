@@ -1,5 +1,6 @@
 """Sweeps on real clusters: real processes, which are really killed."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -19,7 +20,10 @@ from waiting import when
 
 from mnist_exp import ROOT, tracking
 from mnist_exp.common.errors import ExpectedError
-from mnist_exp.runs import sweep
+from mnist_exp.notebook import entries, loading
+from mnist_exp.notebook.entries import Entry
+from mnist_exp.recipe import Target
+from mnist_exp.runs import job, sweep
 from mnist_exp.runs.sweep import Sweep
 from mnist_exp.runs.worker import JobResult
 
@@ -89,6 +93,42 @@ def test_a_sweep_trains_what_is_missing_and_gathers_all_below_one_run() -> None:
     assert kept.data.tags["model-2.verdict"] == "too few epochs, 0 of 2 seeds (0 to 84 %)"
     assert "| 3 | too few epochs |" in kept.data.tags["mlflow.note.content"]
     assert set(runs["threads"]) == {1}
+
+
+def shared(blocks: str) -> Entry:
+    """An iteration 2 that stands nowhere but here, with a helper."""
+    source = entries.read_entry(2).source.replace("lr=0.01", "lr=RATE")
+    source = source.replace("\nfrom functools", "\nfrom .rates import RATE\nfrom functools")
+    return entries.parse(source, 2, helpers={"rates.py": blocks})
+
+
+def test_a_worker_trains_what_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = shared("RATE = 0.02\n")
+    monkeypatch.setattr(loading, "load_target", lambda: Target(
+        test_accuracy=0.01, last_epochs=1, max_epochs=15, parameters_below=8_000
+    ))  # fmt: skip
+    asked = settle([2], [1])
+    (missing,) = asked.missing
+    missing = dataclasses.replace(missing, code_sha256=sent.code_sha256)
+    (result,) = train_missing(dataclasses.replace(asked, missing=(missing,), entries={2: sent}))
+    assert result.failure == ""
+    (kept,) = tracking.runs().query("model == 2").to_dict("records")
+    assert (kept["code_sha256"], kept["learning_rate"]) == (sent.code_sha256, 0.02)
+    assert kept["verdict"] == "target met"  # that of this process
+    assert tracking.source(kept["run_id"], 2) == (sent.source, {"rates.py": "RATE = 0.02\n"})
+
+
+def test_a_worker_of_another_package_trains_nothing() -> None:
+    asked = settle([2], [1])
+    (order,) = sweep._orders(asked, "")
+    for other in (
+        dataclasses.replace(order, helpers={"rates.py": ""}),
+        dataclasses.replace(order, source=order.source.replace("0.01", "0.02")),
+        dataclasses.replace(order, training_sha256="0" * 64),
+    ):
+        with pytest.raises(ExpectedError, match="the package of this worker differs"):
+            job._train(other)
+    assert tracking.runs().empty
 
 
 def test_what_counts_as_held(monkeypatch: pytest.MonkeyPatch) -> None:
