@@ -42,8 +42,8 @@ def main(words: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 2
     except KeyboardInterrupt as interrupt:
-        interrupts.heard()
-        print(_with_notes("mnist-exp: interrupted", interrupt), file=sys.stderr)
+        with interrupts.answered():
+            print(_with_notes("mnist-exp: interrupted", interrupt), file=sys.stderr)
         return 130
 
 

@@ -78,6 +78,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        interrupts.heard()
         return 130
     return 0
 

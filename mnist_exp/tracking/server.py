@@ -10,6 +10,7 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
+from mnist_exp.common import interrupts
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.tracking.store import ADDRESS, make_tables, need, tracking_uri, use_store
 
@@ -55,6 +56,7 @@ def serve(port: int, *, artifacts: str = "", host: str = LOOPBACK) -> int:
         try:
             return server.wait()
         except KeyboardInterrupt:
+            interrupts.heard()
             end = getattr(os, "killpg", os.kill)  # Windows has no groups of processes
             end(server.pid, signal.SIGTERM)
             server.wait()

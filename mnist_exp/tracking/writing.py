@@ -7,7 +7,7 @@ import getpass
 import logging
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,6 +37,7 @@ from mnist_exp.common.words import duration
 from mnist_exp.tracking import liveness, mlflow_internals, names
 from mnist_exp.tracking.store import (
     PAGES,
+    check_answers,
     connect,
     experiment_id,
     make_client,
@@ -65,12 +66,15 @@ def start_run(
     names.require("tag", tags)
     with readable_errors():
         client, experiment = connect()
-        # Not by mlflow.start_run: it goes on with whatever run the surroundings name, and adds what
-        # they say, such as the commit of another checkout.
-        tags = {**tags, **_origin(source), **liveness.own_tags()}
-        tags |= {names.PARENT: parent} if parent else {}
-        run = client.create_run(experiment, _now(client, experiment), tags, name)
-    with _under_way(run) as writer:
+    # Not by mlflow.start_run: it goes on with whatever run the surroundings name, and adds what
+    # they say, such as the commit of another checkout.
+    tags = {**tags, **_origin(source), **liveness.own_tags()}
+    tags |= {names.PARENT: parent} if parent else {}
+
+    def begin() -> Run:
+        return client.create_run(experiment, _now(client, experiment), tags, name)
+
+    with _under_way(begin) as writer:
         writer.log_parameters(parameters)
         yield writer
 
@@ -81,6 +85,8 @@ def resume_run(run_id: str, parameters: Mapping[str, object]) -> Iterator[RunWri
     `start_run` does. Raises ExpectedError when it has other values of the parameters."""
     with readable_errors():
         client, _ = connect()
+
+    def begin() -> Run:
         # First: whoever opens the store once the run is under way again asks for its process.
         for key, value in liveness.own_tags().items():
             client.set_tag(run_id, key, value)
@@ -88,7 +94,9 @@ def resume_run(run_id: str, parameters: Mapping[str, object]) -> Iterator[RunWri
         run = client.get_run(run_id)
         if names.FAILURE in run.data.tags:
             client.delete_tag(run_id, names.FAILURE)
-    with _under_way(run) as writer:
+        return run
+
+    with _under_way(begin) as writer:
         writer.log_parameters(parameters)
         yield writer
 
@@ -104,24 +112,30 @@ def continue_run(name: str) -> Iterator[RunWriter]:
 
 
 @contextlib.contextmanager
-def _under_way(run: Run) -> Iterator[RunWriter]:
-    """Say while the block lasts that the run is under way, and end it as the block ends."""
-    info = run.info
-    writer = RunWriter(info.run_id, info.experiment_id, info.start_time)
-    with liveness.heartbeat(writer.client, info.run_id):
-        try:
+def _under_way(begin: Callable[[], Run]) -> Iterator[RunWriter]:
+    """Begin a run, say while the block lasts that it is under way, and end it as the block ends."""
+    writer = None
+    try:
+        # An interrupt in between would leave a run under way that nobody ends.
+        with readable_errors(), interrupts.held():
+            info = begin().info
+            writer = RunWriter(info.run_id, info.experiment_id, info.start_time)
+        with liveness.heartbeat(writer.client, writer.run_id):
             yield writer
             writer.end("FINISHED")
-        except BaseException as error:
-            interrupts.heard()
-            # A store that cannot be written to now learns of the end when it is opened next, since
-            # the process is gone by then (liveness.mark_lost).
-            with contextlib.suppress(ExpectedError), readable_errors():
-                writer.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
-                if isinstance(error, Exception):
-                    failure = f"{type(error).__name__}: {error}"
-                    writer.client.set_tag(info.run_id, names.FAILURE, failure)
+    except BaseException as error:
+        if writer is None:
             raise
+        # A store that cannot be written to now learns of the end when it is opened next, since the
+        # process is gone by then (liveness.mark_lost). So a server that is away is not waited for,
+        # as MLflow would.
+        with interrupts.answered(), contextlib.suppress(ExpectedError), readable_errors():
+            check_answers()
+            writer.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+            if isinstance(error, Exception):
+                failure = f"{type(error).__name__}: {error}"
+                writer.client.set_tag(writer.run_id, names.FAILURE, failure)
+        raise
 
 
 def _now(client: MlflowClient, experiment: str) -> int:
@@ -193,7 +207,8 @@ class RunWriter:
         if status == "FINISHED" and names.FAILURE in run.data.tags:
             self.client.delete_tag(self.run_id, names.FAILURE)
         end = max(round(1000 * time.time()), self.start_time)  # the clock may have been set back
-        self.client.set_terminated(self.run_id, status, end)
+        with interrupts.answered():  # a run that is finished is not interrupted any more
+            self.client.set_terminated(self.run_id, status, end)
 
     @readable_errors()
     def log_parameters(self, parameters: Mapping[str, object]) -> None:

@@ -3,14 +3,16 @@
 import os
 import signal
 import sqlite3
+import time
+import traceback
 import weakref
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 from handmade import record_run
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, Pool, event
 
 from mnist_exp import tracking
 from mnist_exp.common import interrupts
@@ -20,7 +22,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    before = {number: signal.getsignal(number) for number in (*SIGNALS, signal.SIGALRM)}
     yield
     interrupts.heard()
     for number, handler in before.items():
@@ -44,8 +46,12 @@ def test_an_interrupt_in_a_callback_is_raised_again(number: signal.Signals) -> N
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             interrupts.check()
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            time.sleep(10)  # nobody asks, and it is raised again
     interrupts.heard()
     interrupts.check()
+    time.sleep(2 * interrupts.AGAIN)
 
 
 def test_an_interrupt_waits_for_the_end_of_a_transaction(store: Path) -> None:
@@ -62,7 +68,7 @@ def test_an_interrupt_waits_for_the_end_of_a_transaction(store: Path) -> None:
     finally:
         event.remove(Engine, "before_cursor_execute", kill)
     with pytest.raises(KeyboardInterrupt):
-        interrupts.check()
+        time.sleep(10)
     interrupts.heard()
     assert client.get_run(run).data.metrics["late"] == 7
     with closing(sqlite3.connect(store / "mlflow.db", timeout=0)) as database:
@@ -71,8 +77,50 @@ def test_an_interrupt_waits_for_the_end_of_a_transaction(store: Path) -> None:
         os.kill(os.getpid(), signal.SIGTERM)  # which are heard at once again
 
 
+@contextmanager
+def signal_in(call: str, number: signal.Signals) -> Iterator[None]:
+    """While the block lasts, send a signal before each transaction of a method of the store."""
+
+    def kill(*_: object) -> None:
+        if any(frame.name == call for frame in traceback.extract_stack()):
+            os.kill(os.getpid(), number)
+
+    interrupts.listen()
+    event.listen(Pool, "checkout", kill, insert=True)  # before the transaction holds signals
+    try:
+        yield
+    finally:
+        event.remove(Pool, "checkout", kill)
+
+
+@pytest.mark.parametrize("call", ["create_run", "set_terminated"])
+def test_a_run_ends_though_it_is_signalled_while_it_is_begun_or_ended(
+    store: Path, call: str
+) -> None:
+    with (
+        pytest.raises(KeyboardInterrupt) as first,
+        signal_in(call, signal.SIGHUP),
+        tracking.start_run("twice", {}, {}),
+    ):
+        os.kill(os.getpid(), signal.SIGHUP)
+    time.sleep(2 * interrupts.AGAIN)  # the second signal asks for nothing more
+    assert first.value.__context__ is None
+    assert tracking.runs()["status"].tolist() == ["KILLED"]
+    with closing(sqlite3.connect(store / "mlflow.db", timeout=0)) as database:
+        database.execute("BEGIN EXCLUSIVE")  # nobody holds a lock
+
+
+@pytest.mark.usefixtures("store")
+def test_a_run_that_is_being_finished_is_finished() -> None:
+    with signal_in("set_terminated", signal.SIGTERM), tracking.start_run("finished", {}, {}):
+        pass
+    time.sleep(2 * interrupts.AGAIN)
+    assert tracking.runs()["status"].tolist() == ["FINISHED"]
+
+
 def test_a_system_without_hangups_hears_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(signal, "SIGHUP")  # Windows
+    for name in ("SIGHUP", "SIGALRM", "setitimer"):
+        monkeypatch.delattr(signal, name)  # Windows
     interrupts.listen()
     for number in (signal.SIGINT, signal.SIGTERM):
         with pytest.raises(KeyboardInterrupt):
