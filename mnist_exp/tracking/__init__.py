@@ -9,6 +9,7 @@ The only room that knows MLflow. The store is the one that MLFLOW_TRACKING_URI n
 - `liveness`: which runs under way still have a process.
 - `archive`: runs as rows of text, which travel with git. `backup`: the whole of a local store.
 - `ui` and `server`: what MLflow's pages show, and who serves them.
+- `address` and `proxies`: how an address is read, and on which way a server is asked.
 - `startup`, `variables` and `mlflow_internals`: what MLflow is told, what it may hear of the
   surroundings, and what it does not promise.
 """

@@ -13,13 +13,13 @@ from pathlib import Path
 
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.tracking import liveness, mlflow_internals
+from mnist_exp.tracking.address import sqlite_file
 from mnist_exp.tracking.store import (
     connect,
     copy_database,
     free,
     only_one,
     readable_errors,
-    sqlite_file,
     tracking_uri,
 )
 

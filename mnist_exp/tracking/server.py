@@ -1,6 +1,7 @@
 """Serving the store: to a browser on this machine, or to other machines."""
 
 import os
+import re
 import secrets
 import signal
 import socket
@@ -12,7 +13,8 @@ from pathlib import Path
 
 from mnist_exp.common import interrupts
 from mnist_exp.common.errors import ExpectedError
-from mnist_exp.tracking.store import ADDRESS, make_tables, need, tracking_uri, use_store
+from mnist_exp.tracking.address import need
+from mnist_exp.tracking.store import ADDRESS, make_tables, tracking_uri, use_store
 
 LOOPBACK = "127.0.0.1"
 PASSWORD = "MLFLOW_AUTH_ADMIN_PASSWORD"
@@ -97,7 +99,7 @@ def check_server(backend: str, artifacts: str, host: str) -> None:
     Raises ExpectedError when it is no database that a server can keep, or cannot be reached, or
     when something is not installed.
     """
-    if not backend.startswith(("postgres://", "postgresql://", "postgresql+psycopg2://")):
+    if not re.match("postgres(ql)?([+][a-z0-9]+)?://", backend):
         raise ExpectedError(
             "BACKEND= names the database, as in BACKEND=postgresql://user:password@host/mlflow"
         )

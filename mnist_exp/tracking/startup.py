@@ -19,15 +19,16 @@ def start_up() -> None:
             " and ".join([", ".join(aside[:-1]), aside[-1]] if aside[1:] else aside), is_set,
         )  # fmt: skip
 
-    # Here, since each of them imports MLflow.
+    # Here, since most of them import MLflow.
     from sqlalchemy import Pool, event
 
     from mnist_exp.common import interrupts
-    from mnist_exp.tracking import mlflow_internals
+    from mnist_exp.tracking import mlflow_internals, proxies
 
     for noisy in ("mlflow", "alembic"):  # what goes wrong is raised as well as logged
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     mlflow_internals.skip_package_scan()
+    proxies.spare_this_machine()
     # An interrupt within a transaction can leave it open, and the store locked, also for the one
     # who would say that the run has ended, until SQLite gives up waiting. So it waits for its end.
     event.listen(Pool, "checkout", lambda *_: interrupts.hold())

@@ -6,15 +6,12 @@ import contextlib
 import itertools
 import logging
 import os
-import re
 import sqlite3
-import sys
 from collections.abc import Iterator
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 import mlflow
 import requests
@@ -29,6 +26,8 @@ from mnist_exp import ROOT
 from mnist_exp.common import interrupts
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.tracking import liveness, mlflow_internals, variables
+from mnist_exp.tracking.address import absolute_address, sqlite_file, without_secrets
+from mnist_exp.tracking.proxies import by_proxy
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +36,8 @@ PAGES = "mnist_exp reports"
 DEFAULT_FOLDER = ROOT / "mlruns"
 ANSWER = 4.0
 """Seconds that a tracking server has to say that it is there."""
+NO_ANSWERS = 407, 502, 503, 504
+"""What a proxy says in place of a server: log in, or that there is none."""
 ADDRESS = "MLFLOW_TRACKING_URI"
 """The variable of the environment that names the store."""
 
@@ -47,18 +48,13 @@ def use_store(uri: str) -> None:
 
 
 def tracking_uri() -> str:
-    """The address of the store, absolute for SQLite, and with its driver for PostgreSQL."""
+    """The address of the store, absolute for SQLite, and with its driver for PostgreSQL.
+
+    Raises ExpectedError for an address that is none of a store.
+    """
     variables.refuse_variables()
-    uri = os.environ.get(ADDRESS)
-    uri = uri or f"sqlite:///{quote(str(DEFAULT_FOLDER / 'mlflow.db'))}"
-    uri = re.sub("^postgres(ql)?://", "postgresql+psycopg2://", uri)
-    database = sqlite_file(uri)
-    if database is None:
-        return uri
-    # Only where SQLAlchemy would read something else: "%41" as "A", and what follows "?" as
-    # options. MLflow does not decode more.
-    path = re.sub("%(?=[0-9a-fA-F]{2})", "%25", str(database)).replace("?", "%3F")
-    return f"sqlite:///{path}"
+    default = f"sqlite:///{quote(str(DEFAULT_FOLDER / 'mlflow.db'))}"
+    return absolute_address(os.environ.get(ADDRESS) or default)
 
 
 def make_tables() -> None:
@@ -75,6 +71,11 @@ def is_served() -> bool:
 
 class UnreachableError(ExpectedError):
     """The store does not answer, but may do so again."""
+
+
+def shown(uri: str) -> str:
+    """An address as it is printed: the file of an SQLite store, and no passwords."""
+    return str(sqlite_file(uri) or without_secrets(uri))
 
 
 @contextlib.contextmanager
@@ -95,10 +96,12 @@ def readable_errors() -> Iterator[None]:
         reason = " ".join(str(error).partition("[SQL:")[0].split())[:300]
         if "Max retries exceeded" in reason:
             reason = "it does not answer"
+        if is_served() and "it does not answer" in reason:
+            reason += by_proxy(tracking_uri())
         if isinstance(error, MlflowException) and error.get_http_status_code() == 401:
             reason = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to a login of it"
-        message = f"the tracking store {tracking_uri()} cannot be used: {reason}"
-        message = re.sub(r"//\S*@", "//", message)  # without passwords, which may have / and @
+        uri = tracking_uri()
+        message = f"the tracking store {shown(uri)} cannot be used: {reason.replace(uri, 'it')}"
         kind = UnreachableError if _may_come_back(error) else ExpectedError
         raise kind(f"{message} (MLFLOW_TRACKING_URI names another)") from error
     interrupts.check()
@@ -159,9 +162,11 @@ def check_answers() -> None:
         return
     with readable_errors():
         try:
-            requests.get(f"{tracking_uri().rstrip('/')}/health", timeout=ANSWER)
+            health = requests.get(f"{tracking_uri().rstrip('/')}/health", timeout=ANSWER)
         except requests.RequestException as error:
             raise OSError("it does not answer") from error
+        if health.status_code in NO_ANSWERS:
+            raise OSError(f"it does not answer ({health.status_code} {health.reason})")
 
 
 @cache
@@ -273,21 +278,6 @@ def local_folder() -> Path:
     return database.parent if database else DEFAULT_FOLDER / "remote"
 
 
-def sqlite_file(uri: str) -> Path | None:
-    """The file of an SQLite store; None for any other."""
-    prefix = "sqlite:///"
-    if not uri.startswith(prefix):
-        return None
-    return Path(unquote(uri.removeprefix(prefix))).absolute()  # as SQLAlchemy does
-
-
-def need(module: str, who: str) -> None:
-    """Raise ExpectedError when a module that only `who` needs is not installed."""
-    if find_spec(module) is None:
-        install = f"{sys.executable} -m pip install --editable '.[cluster]'"
-        raise ExpectedError(f"{who} needs {module}, which is not installed: {install}")
-
-
 @contextlib.contextmanager
 def only_one() -> Iterator[None]:
     """A block that one process at a time enters: on this machine for SQLite, on any machine for
@@ -303,7 +293,6 @@ def only_one() -> Iterator[None]:
         with FileLock(database.parent / ".lock", is_singleton=True):
             yield
     elif uri.startswith("postgresql"):
-        need("psycopg2", "a store on PostgreSQL")
         with create_engine(uri, poolclass=NullPool).connect() as connection:
             # Held until the connection is closed, hence no pool, which would keep it open.
             connection.execute(text("SELECT pg_advisory_lock(hashtext('mnist_exp'))"))

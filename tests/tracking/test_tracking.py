@@ -203,7 +203,7 @@ def test_the_default_store_is_in_the_checkout_wherever_one_stands(
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     monkeypatch.chdir(tmp_path)
-    assert tracking.tracking_uri() == f"sqlite:///{ROOT}/mlruns/mlflow.db"
+    assert tracking.tracking_uri() == f"sqlite+pysqlite:///{ROOT}/mlruns/mlflow.db"
 
 
 def test_artifacts_lie_beside_the_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,7 +250,8 @@ def test_a_store_that_cannot_be_used_is_one_line(
         "unknown": "gopher://user:a/b@secret@example.org",
     }[kind]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    with pytest.raises(ExpectedError, match=r"tracking store .* cannot be used") as raised:
+    says = r"tracking store .* cannot be used|is no store: the address of a database"
+    with pytest.raises(ExpectedError, match=says) as raised:
         tracking.open_store()
     assert "\n" not in str(raised.value)
     assert "secret" not in str(raised.value)
@@ -277,6 +278,8 @@ def server(store: Path, tmp_path: Path) -> Iterator[str]:
 
 
 def test_a_server_works_like_the_local_store(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for proxy in ("http_proxy", "https_proxy", "ALL_PROXY"):  # which this machine does not ask
+        monkeypatch.setenv(proxy, "http://user:secret@127.0.0.1:1")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
     run_id = record("through a server", model=5)
     assert tracking.runs()["run_id"].tolist() == [run_id]
