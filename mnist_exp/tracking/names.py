@@ -71,8 +71,9 @@ PARAMETERS = {
     images("<split>"): Meaning("how many digits are evaluated", "images"),
     "parameters": Meaning("trainable parameters of the network", "numbers"),
     "receptive_field": Meaning(
-        "what one output of the network sees: `28`, or `28x30` (height, width) where they differ, "
-        "or `unknown`, and why", "pixels",
+        "what one output of the network sees: `28`, or `28x30` (height, width) where they differ; "
+        "`12 + global` where numbers come in besides that are the same for all outputs; or "
+        "`unknown`, and why", "pixels",
     ),
     "device": Meaning("where it was trained: `cpu`, `cuda` or `mps`"),
     "threads": Meaning("threads that torch computes with", "threads"),
@@ -211,7 +212,10 @@ class _Artifact(StrEnum):
 class Table(_Artifact):
     """Tables, kept as CSV and as JSON."""
 
-    RECEPTIVE_FIELD = "receptive_field", "how much of the input each layer sees, in pixels"
+    RECEPTIVE_FIELD = (
+        "receptive_field",
+        "how much of the input each layer sees, in pixels, as far as it is known",
+    )
     CONFUSION_MATRIX = "confusion_matrix", "how often each digit was taken for which, at the end"
     MISCLASSIFIED = (
         "misclassified",

@@ -1,77 +1,231 @@
-"""Any network, followed operation by operation: how each moves the field of what it is given.
+"""Any network, followed operation by operation: what each tensor of it sees of the image.
 
-A copy of the network runs once. torch's dispatcher reports each tensor operation as it is carried
-out; what is not known here is an error, not a guess.
+Copies of the network run on noise. torch's dispatcher reports each tensor operation of the first as
+it is carried out, and the rules say how it moves the field. Nothing is taken on trust: a second
+copy is followed with other random numbers, and a third one sees the same images changed outside of
+what was derived (`causality`).
 """
 
+import contextlib
 import copy
-import dataclasses
-import functools
-from collections.abc import Callable, Mapping, Sequence
+import random
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from mnist_exp.training import torch_internals
-from mnist_exp.training.axes import Axis, Field, ReceptiveFieldError, Row, Window
+from mnist_exp.training import causality, torch_internals
+from mnist_exp.training.axes import Axis, Field, ReceptiveFieldError, Row
+from mnist_exp.training.call import Call, tensors_in
+from mnist_exp.training.causality import Note
+from mnist_exp.training.map_rules import MAP_RULES, SLIDING, join_maps
+from mnist_exp.training.number_rules import (
+    CELL_BY_CELL,
+    NUMBER_RULES,
+    join_numbers,
+    stay_in_one_field,
+)
+from mnist_exp.training.sight import Sight, grid
 from mnist_exp.training.torch_internals import TorchDispatchMode
 
 
-def follow(module: nn.Module, input_shape: Sequence[int]) -> tuple[list[Row], Field]:
-    """The row of each spatial layer of `module`, and the field of its output, for images of
-    `input_shape` (channels, height, width).
+@dataclass(frozen=True)
+class Followed:
+    """What came of following a network."""
 
-    Raises ReceptiveFieldError, which names the layer that cannot be followed.
+    rows: Sequence[Row]
+    """One for each spatial layer, up to where the network can be followed."""
+    field: Field | None = None
+    """Of the output; None where it is not known."""
+    is_global: bool = False
+    """Whether numbers that are the same for all cells come in besides."""
+    stops: str = ""
+    """Why the rows end before the network does; empty where they do not."""
+
+
+def follow(module: nn.Module, input_shape: Sequence[int]) -> Followed:
+    """Follow `module` for images of `input_shape` (channels, height, width).
+
+    The module, and the random state of torch, numpy and Python, are left as they were.
     """
     if len(input_shape) != 3:
         raise ValueError(f"input_shape is (channels, height, width), not {tuple(input_shape)}")
-    network = copy.deepcopy(module).cpu().float().eval()
-    # Two images, so that the dimension of the batch can be told from one of size 1.
-    images = torch.zeros(2, *input_shape)
-    recorder = _Recorder(network, images)
-    with torch.no_grad(), recorder, _StayInTorch(recorder):
-        output = network(images)
-    field = recorder.field(output)
-    if field is None:
-        raise ReceptiveFieldError("the network's output does not depend on its input")
-    return recorder.rows, field
+    try:
+        return _follow(module, input_shape, plain=False)
+    except causality.InfluenceError:
+        # Fast kernels may compute neighbours together: then they differ by rounding.
+        try:
+            return _follow(module, input_shape, plain=True)
+        except causality.InfluenceError as error:
+            return Followed(error.rows, stops=str(error))
 
 
-def _pair(value: int | Sequence[int]) -> tuple[int, int]:
-    if isinstance(value, int):
-        return value, value
-    return value[0], value[-1]
+def _follow(module: nn.Module, input_shape: Sequence[int], *, plain: bool) -> Followed:
+    """The same; raises InfluenceError where pixels outside of what was derived change a number."""
+    found = _Recorder(causality.IMAGES, input_shape)
+    again = _Recorder(2, input_shape)
+    try:
+        with _repeatable(), torch_internals.kernels(plain=plain):
+            network = _copy(module)
+            found.run(network, causality.noise(causality.IMAGES, input_shape), seed=1)
+            again.run(_copy(module), causality.noise(2, input_shape), seed=2)
+            _check_agreement(found, again)
+            _check_influence(found, network, module, input_shape)
+    except causality.InfluenceError:
+        raise
+    except ReceptiveFieldError as error:
+        return Followed(found.rows, stops=str(error))
+    sight = found.result
+    assert sight is not None
+    is_global = sight.is_global and not _sees_all(sight.field, found.pixels)
+    return Followed(found.rows, sight.field, is_global)
+
+
+def _sees_all(field: Field, pixels: Sequence[int]) -> bool:
+    return all(
+        axis.seen(cell, size) == (0, size)
+        for axis, size in zip(field, pixels, strict=True)
+        for cell in range(axis.n)
+    )
+
+
+def _copy(module: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(module).cpu().float().eval()
+    except Exception as error:  # whatever a network of the user's holds
+        raise ReceptiveFieldError(
+            f"the receptive field cannot be followed: {_in_words(error, 'copying the network')}"
+        ) from error
+
+
+def _in_words(error: Exception, doing: str) -> str:
+    return f"{doing} raises {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+@contextlib.contextmanager
+def _repeatable() -> Iterator[None]:
+    """In the block nothing is drawn from random states but what is seeded there; they are put back
+    afterwards."""
+    python, numpys = random.getstate(), np.random.get_state()  # noqa: NPY002 (it is the user's)
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpys)  # noqa: NPY002
+
+
+def _run(network: nn.Module, images: Tensor, seed: int) -> Any:
+    """The output of a copy, with random numbers from `seed`."""
+    torch.default_generator.manual_seed(seed)  # not that of a GPU, which no copy is on
+    np.random.seed(seed)  # noqa: NPY002
+    random.seed(seed)
+    try:
+        return network(images)
+    except ReceptiveFieldError:
+        raise
+    except Exception as error:  # whatever the network does: it is run on noise here
+        raise ReceptiveFieldError(
+            "the receptive field cannot be followed: "
+            f"{_in_words(error, 'running the network on noise')}"
+        ) from error
+
+
+def _check_agreement(found: "_Recorder", again: "_Recorder") -> None:
+    if (found.rows, found.result_field) != (again.rows, again.result_field):
+        same = [a == b for a, b in zip(found.rows, again.rows, strict=False)]
+        found.rows = found.rows[: (*same, False).index(False)]
+        raise ReceptiveFieldError(
+            "the receptive field cannot be followed: the network's layers see other pixels each "
+            "time that it is run"
+        )
+
+
+def _check_influence(
+    found: "_Recorder", network: nn.Module, module: nn.Module, input_shape: Sequence[int]
+) -> None:
+    """Raise ReceptiveFieldError where pixels outside of what was derived change a number."""
+    regions = causality.regions(found.notes, found.pixels)
+    images = causality.noise(causality.IMAGES, input_shape)
+    probe, outputs = causality.noise(2, input_shape), []
+    for level in causality.LEVELS:
+        other = _copy(module)
+        changed = causality.change(images, regions, level)
+        with causality.Replay(found.rows, found.notes, regions):
+            _run(other, changed, seed=1)
+        outputs.append(_run(other, probe, seed=1))
+    outputs.append(_run(network, probe, seed=1))
+    if not all(causality.same(outputs[0], one) for one in outputs[1:]):
+        raise ReceptiveFieldError(
+            "the receptive field cannot be followed: what the network gives for an image depends "
+            "on those that it has seen before"
+        )
 
 
 class _Recorder(TorchDispatchMode):
-    """Carries the field along with every tensor that depends on the images."""
+    """Carries what is seen along with every tensor that depends on the images."""
 
-    def __init__(self, network: nn.Module, images: Tensor) -> None:
+    def __init__(self, images: int, input_shape: Sequence[int]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.pixels = images.shape[2:]
-        field = Axis(images.shape[2]), Axis(images.shape[3])
+        self.images, self.pixels = images, tuple(input_shape[1:])
+        field = Axis(self.pixels[0]), Axis(self.pixels[1])
+        self.start = Sight(field)
         self.rows = [Row("input", None, field)]
-        # Each tensor is kept with its field: an id is unique only while its object lives.
-        self.fields: dict[int, tuple[Tensor, Field]] = {id(images): (images, field)}
+        # Each tensor is kept with its sight: an id is unique only while its object lives.
+        self.seen: dict[int, tuple[Tensor, Sight]] = {}
         self.modules: list[tuple[str, bool]] = []
+        self.notes: list[Note | None] = []
+        """Of each operation that torch reports, in order; None where no image reaches it."""
+        self.result: Sight | None = None
+        self.thread = threading.get_ident()
+
+    @property
+    def result_field(self) -> Field | None:
+        return self.result.field if self.result else None
+
+    def run(self, network: nn.Module, images: Tensor, seed: int) -> None:
+        """Follow `network`; `result` is what its output sees."""
         for name, layer in network.named_modules():
             is_leaf = next(layer.children(), None) is None
-            enter = functools.partial(self._enter, name, is_leaf)
-            layer.register_forward_pre_hook(enter)
-            layer.register_forward_hook(self._leave)
+            layer.register_forward_pre_hook(self._entering(name, is_leaf))
+            layer.register_forward_hook(self._leave, always_call=True)
+        self.seen[id(images)] = images, self.start
+        with self, _StayInTorch(self):
+            output = _run(network, images, seed)
+        if not isinstance(output, Tensor) or id(output) not in self.seen:
+            raise ReceptiveFieldError(
+                "the receptive field cannot be followed: the network's output does not depend on "
+                "its input, as far as torch reports its operations"
+            )
+        self.result = self._of_output(output, self.seen[id(output)][1])
+        self.seen.clear()
 
-    def _enter(self, name: str, is_leaf: bool, *_: object) -> None:
-        self.modules.append((name, is_leaf))
+    def _entering(self, name: str, is_leaf: bool) -> Callable[..., None]:
+        def enter(*_: object) -> None:
+            if threading.get_ident() == self.thread:
+                self.modules.append((name, is_leaf))
+
+        return enter
 
     def _leave(self, *_: object) -> None:
-        self.modules.pop()
+        if threading.get_ident() == self.thread and self.modules:
+            self.modules.pop()
 
-    def field(self, value: object) -> Field | None:
-        """The field of a tensor; None for anything that does not depend on the images."""
-        _, field = self.fields.get(id(value), (None, None))
-        return field
+    def _of_output(self, output: Tensor, sight: Sight) -> Sight:
+        if sight.bounds is None:
+            return sight
+        field = grid(sight.bounds, sight.field)
+        if field is None or (output.dim() == 4 and field[0].n * field[1].n > 1):
+            raise ReceptiveFieldError(
+                f"the receptive field cannot be followed through layer {sight.since}: its cells "
+                "are in no order that a start and a jump describe"
+            )
+        return Sight(field, sight.bounds, sight.is_global)
 
     def layer(self, operation: str) -> str:
         """The innermost module; a functional call is named by its operation behind its module."""
@@ -82,27 +236,86 @@ class _Recorder(TorchDispatchMode):
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
+        operation = torch_internals.operation(function)
+        sees = any(id(x) in self.seen for x in tensors_in((args, kwargs)))
+        sees = sees and operation not in INDEPENDENT
+        # Before it is carried out, where it writes into one of them.
+        writes = sees and torch_internals.writes(function)
+        given = [x for x in tensors_in((args, kwargs)) if sees]
+        before = [x.clone() if writes and id(x) in self.seen else x for x in given]
         result = function(*args, **kwargs)
-        flat = [y for x in (*args, *kwargs.values()) for y in (x if isinstance(x, list) else [x])]
-        inputs = [(x, field) for x in flat if isinstance(x, Tensor) and (field := self.field(x))]
-        if not inputs or torch_internals.operation(function) in INDEPENDENT:
-            return result
-        outputs = list(result) if isinstance(result, list | tuple) else [result]
-        call = _Call(self, function, args, kwargs, inputs, outputs)
-        field = call.follow()
-        if torch_internals.writes_in_place(function) and self.field(args[0]) != field:
-            raise call.error("writes another field into a tensor in place")
-        for output in outputs:
-            if not isinstance(output, Tensor):
-                raise call.error("takes a number out of the map")
-            if output.numel():  # an empty one is batch normalisation's unused buffer
-                call.check(output, field)
-                self.fields[id(output)] = output, field
+        self.notes.append(None)
+        if sees:
+            outputs = list(result) if isinstance(result, list | tuple) else [result]
+            self._follow(function, args, kwargs, outputs, before)
         return result
+
+    def _follow(
+        self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: list[Any],
+        before: list[Tensor],
+    ) -> None:  # fmt: skip
+        # An empty output is batch normalisation's unused buffer.
+        filled = [x for x in outputs if isinstance(x, Tensor) and x.numel()]
+        call = Call(
+            function, args, kwargs, filled,
+            seen=self.seen, layer=self.layer, images=self.images, pixels=self.pixels,
+        )  # fmt: skip
+        if not all(isinstance(x, Tensor) for x in outputs):
+            raise call.error("takes a number out of the map")
+        if not filled:
+            raise call.error("leaves nothing of the map")
+        sights = rule_of(call)
+        for target in torch_internals.written(function, call.arguments):
+            if id(target) not in self.seen or not _alike(self.seen[id(target)][1], sights[0]):
+                raise call.error("writes another field into a tensor in place")
+        note = Note(function, call.layer, len(self.rows), call.normalises)
+        for x, copied in zip(tensors_in((args, kwargs)), before, strict=True):
+            held = any(x is one for one in call.frozen) or (call.normalises and x is args[0])
+            note.arguments.append(copied.clone() if held else None)
+        self.rows += call.rows
+        for output, sight in zip(filled, sights, strict=False):
+            self.seen[id(output)] = output, sight
+            note.outputs.append((output.clone(), sight))
+        self.notes[-1] = note
+
+
+def rule_of(call: Call) -> list[Sight]:
+    """What each output of a call sees, by the rule for its operation."""
+    operation = call.operation
+    elementwise = torch.Tag.pointwise in call.function.tags or operation in CELL_BY_CELL
+    margins = call.first.margins
+    if any(margins) and not (operation in SLIDING or (elementwise and len(call.inputs) == 1)):
+        raise call.error("takes copied cells of the border for others")
+    if call.is_of_maps and operation in MAP_RULES and (found := MAP_RULES[operation](call)):
+        return [found] * len(call.outputs)
+    if operation in NUMBER_RULES:
+        return NUMBER_RULES[operation](call)
+    if elementwise:
+        if any(margins):
+            return [call.first]
+        is_map = call.output.dim() == 4 and len(call.output) == call.images
+        if call.is_of_maps and is_map:
+            return [join_maps(call)] * len(call.outputs)
+        return join_numbers(call)
+    if call.sees_one_field() and all(len(x) == call.images for x in call.outputs if x.dim()):
+        return stay_in_one_field(call)
+    if operation in MAP_RULES:
+        call.require_constants()
+        since = next((one.since for _, one in call.inputs if one.since), operation)
+        raise call.error(f"is given no map in its order, since {since}")
+    raise call.error("does what no receptive field can be given for")
+
+
+def _alike(before: Sight, after: Sight) -> bool:
+    if before.bounds is None or after.bounds is None:
+        same = before.bounds is after.bounds and before.field == after.field
+    else:
+        same = torch.equal(before.bounds, after.bounds)
+    return same and before.is_global == after.is_global
 
 
 class _StayInTorch(TorchFunctionMode):
-    """Notices what the dispatcher does not report: a map that goes through numpy."""
+    """Notices what the dispatcher does not report: a map that leaves torch."""
 
     def __init__(self, recorder: _Recorder) -> None:
         super().__init__()
@@ -111,216 +324,18 @@ class _StayInTorch(TorchFunctionMode):
     def __torch_function__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        if function in (Tensor.numpy, Tensor.__array__) and self.recorder.field(args[0]):
-            layer = self.recorder.layer("numpy")
+        if function in LEAVES_TORCH and id(args[0]) in self.recorder.seen:
+            layer = self.recorder.layer(function.__name__.strip("_"))
             raise ReceptiveFieldError(
                 f"the receptive field cannot be followed through layer {layer}: it leaves torch"
             )
         return function(*args, **(kwargs or {}))
 
 
-class _Call:
-    """One tensor operation, with the tensors among its arguments that depend on the images."""
-
-    def __init__(
-        self, recorder: _Recorder, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any],
-        inputs: list[tuple[Tensor, Field]], outputs: list[Any],
-    ) -> None:  # fmt: skip
-        self.recorder = recorder
-        self.pointwise = torch.Tag.pointwise in function.tags
-        self.operation = torch_internals.operation(function)
-        self.layer = recorder.layer(self.operation.removeprefix("_").removesuffix("_with_indices"))
-        self.arguments = torch_internals.arguments(function, args, kwargs)
-        self.fields = [field for _, field in inputs]
-        self.shape = inputs[0][0].shape
-        self.output = outputs[0]
-
-    def follow(self) -> Field:
-        """The field of the result."""
-        if self.operation in WINDOWS:
-            return WINDOWS[self.operation](self)
-        if self.pointwise or all(axis.n == 1 for field in self.fields for axis in field):
-            # Cell by cell; or there is one cell, and whatever is made of it has its field.
-            return self.join()
-        if self.operation in RULES:
-            return RULES[self.operation](self)
-        raise self.error("does what no receptive field can be given for")
-
-    def error(self, why: str) -> ReceptiveFieldError:
-        return ReceptiveFieldError(
-            f"the receptive field cannot be followed through layer {self.layer}: "
-            f"{self.operation} {why}"
-        )
-
-    def check(self, output: Tensor, field: Field) -> None:
-        """Guards against a call read wrongly: the map must have the field's number of cells."""
-        cells = field[0].n, field[1].n
-        fits = tuple(output.shape[2:]) == cells if output.dim() == 4 else self.flat(output)
-        if not (fits or (cells == (1, 1) and output.dim() < 4)):
-            raise self.error(f"makes {tuple(output.shape)} of a map of {cells} cells")
-
-    def slide(self, kernel: Any, stride: Any, padding: Any, dilation: Any = 1) -> Field:
-        """A window slides over the map, or over several maps that share their field."""
-        if len(self.shape) != 4:
-            raise self.error("is not over a batch of two-dimensional maps")
-        sizes = (_pair(x) for x in (kernel, stride or kernel, padding, dilation))
-        height, width = (Window(*one) for one in zip(*sizes, strict=True))
-        return self.record((height, width), tuple(self.output.shape[2:]))
-
-    def adapt(self) -> Field:
-        """Adaptive pooling, where its windows are all alike."""
-        cells = tuple(self.output.shape[2:])
-        sizes = [n // cell for n, cell in zip(self.shape[2:], cells, strict=True)]
-        if any(n % cell for n, cell in zip(self.shape[2:], cells, strict=True)):
-            raise self.error(f"pools {tuple(self.shape[2:])} cells into {cells}, unevenly")
-        return self.slide(sizes, sizes, 0)
-
-    def whole(self, dims: Sequence[int] = (2, 3)) -> Field:
-        """One window over the whole map, along the dimensions given."""
-        height, width = (
-            Window(axis.n, axis.n) if dim in dims else Window()
-            for dim, axis in zip((2, 3), self.fields[0], strict=True)
-        )
-        cells = [1 if d in dims else a.n for d, a in zip((2, 3), self.fields[0], strict=True)]
-        return self.record((height, width), cells)
-
-    def record(self, windows: tuple["Window", "Window"], cells: Sequence[int]) -> Field:
-        before = self.fields[0]
-        height, width = (
-            axis.slide(n, window) for axis, n, window in zip(before, cells, windows, strict=True)
-        )
-        self.recorder.rows.append(Row(self.layer, before, (height, width), windows))
-        return height, width
-
-    def reduce(self) -> Field:
-        """A mean, sum or maximum over dimensions: over the channels, or over the map."""
-        dims = {
-            dim % len(self.shape) for dim in self.arguments.get("dim") or range(len(self.shape))
-        }
-        if dims == {1} and self.arguments["keepdim"]:
-            return self.fields[0]
-        if len(self.shape) == 4 and dims and dims <= {2, 3}:
-            return self.whole(sorted(dims))
-        raise self.error(f"is over dimensions {sorted(dims)}")
-
-    def along_channels(self) -> Field:
-        """Stacks, splits or normalises along the channels."""
-        if self.arguments["dim"] % len(self.shape) != 1 or len(self.shape) != 4:
-            raise self.error("is not along the channels of a map")
-        return self.join()
-
-    def cut(self) -> Field:
-        """A slice of the channels, or of the map: as a window with less than no padding."""
-        dim = self.arguments["dim"] % len(self.shape)
-        if len(self.shape) != 4 or dim == 0:
-            raise self.error(f"is along dimension {dim} of {len(self.shape)}")
-        if dim == 1:
-            return self.fields[0]
-        if not self.output.numel():
-            raise self.error("leaves nothing of the map")
-        first = slice(self.arguments["start"], None).indices(self.shape[dim])[0]
-        cut = Window(stride=self.arguments["step"], padding=-first)
-        windows = (cut, Window()) if dim == 2 else (Window(), cut)
-        return self.record(windows, tuple(self.output.shape[2:]))
-
-    def reshape(self) -> Field:
-        """The map keeps its shape, or becomes one row of features for each image."""
-        if self.output.dim() != 4 and not self.flat(self.output):
-            raise self.error(f"makes {tuple(self.output.shape)} of {tuple(self.shape)}")
-        return self.fields[0]
-
-    def flat(self, output: Tensor) -> bool:
-        """Whether `output` holds one row for each image."""
-        return output.dim() == 2 and output.shape[0] == 2
-
-    def multiply(self) -> Field:
-        """A fully connected layer over a flattened map: a window of the map's size."""
-        if len(self.shape) != 2 or len(self.fields) > 1:
-            raise self.error("is not a fully connected layer over a flattened map")
-        return self.whole()
-
-    def normalise(self) -> Field:
-        """Batch normalisation with fixed statistics."""
-        if self.arguments.get("training"):
-            raise self.error("takes its statistics from the whole map")
-        return self.fields[0]
-
-    def convolve(self) -> Field:
-        if self.arguments["transposed"]:
-            raise self.error("is transposed")
-        if self.recorder.field(self.arguments["weight"]):
-            raise self.error("has a kernel made from the images")
-        stride, padding, dilation = (self.arguments[x] for x in ("stride", "padding", "dilation"))
-        return self.slide(self.arguments["weight"].shape[2:], stride, padding, dilation)
-
-    def pool(self) -> Field:
-        kernel, stride, padding = (self.arguments[x] for x in ("kernel_size", "stride", "padding"))
-        return self.slide(kernel, stride, padding, self.arguments.get("dilation", 1))
-
-    def pad(self) -> Field:
-        """Zeros around the map: as a window of one cell with padding."""
-        left, _, top, _ = (*self.arguments["pad"], 0, 0)[:4]
-        return self.slide(1, 1, (top, left))
-
-    def join(self) -> Field:
-        """Branches meet, cell by cell: the smallest field that holds each of theirs."""
-        if all(field == self.fields[0] for field in self.fields):
-            return self.fields[0]
-        height, width = (
-            self.join_axes(axes, pixels)
-            for axes, pixels in zip(
-                zip(*self.fields, strict=True), self.recorder.pixels, strict=True
-            )
-        )
-        top, left = ([axis.centre for axis in axes] for axes in zip(*self.fields, strict=True))
-        misaligned = max(top) - min(top), max(left) - min(left)
-        row = Row(self.layer, None, (height, width), misaligned=misaligned)
-        self.recorder.rows.append(row)
-        return height, width
-
-    def join_axes(self, axes: Sequence["Axis"], pixels: int) -> "Axis":
-        cells = max(axis.n for axis in axes)
-        if any(axis.n not in (1, cells) for axis in axes):
-            raise self.error(f"joins maps of {sorted({axis.n for axis in axes})} cells")
-        # One cell that is spread over a map shows every cell the same field: its jump is 0.
-        spread = [a if a.n == cells else dataclasses.replace(a, n=cells, jump=0) for a in axes]
-        jumps = {axis.jump for axis in spread}
-        if len(jumps) == 1 or cells == 1:
-            start = min(axis.start for axis in spread)
-            end = max(axis.start + axis.size for axis in spread)
-            return Axis(cells, start, end - start, max(jumps))
-        for axis in spread:
-            if axis.jump == 0 and axis.start <= 0 and axis.start + axis.size >= pixels:
-                return axis  # everything, everywhere
-        raise self.error(f"joins branches whose fields move differently (jumps {sorted(jumps)})")
-
-
+LEAVES_TORCH = {
+    Tensor.numpy, Tensor.__array__, Tensor.tolist, Tensor.__dlpack__, Tensor.__dlpack_device__,
+    Tensor.untyped_storage, Tensor.data_ptr,
+}  # fmt: skip
 INDEPENDENT = {"zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like"}
-INDEPENDENT |= {"new_zeros", "new_ones", "new_empty", "new_full"}
+INDEPENDENT |= {"new_zeros", "new_ones", "new_empty", "new_full", "randint_like"}
 """Operations whose result takes a tensor's shape and not its values."""
-
-Rule = Callable[[_Call], Field]
-
-WINDOWS: dict[str, Rule] = {
-    "convolution": _Call.convolve,
-    "max_pool2d_with_indices": _Call.pool,
-    "avg_pool2d": _Call.pool,
-    "_adaptive_avg_pool2d": _Call.adapt,
-    "adaptive_max_pool2d": _Call.adapt,
-    "constant_pad_nd": _Call.pad,
-}
-"""How the field grows in what slides a window."""
-
-RULES: Mapping[str, Rule] = (
-    dict.fromkeys(("mean", "sum", "amax", "amin"), _Call.reduce)
-    | dict.fromkeys(("cat", "split", "split_with_sizes"), _Call.along_channels)
-    | dict.fromkeys(("_softmax", "_log_softmax"), _Call.along_channels)
-    | {"slice": _Call.cut}
-    | dict.fromkeys(("view", "_unsafe_view"), _Call.reshape)
-    | dict.fromkeys(("mm", "addmm"), _Call.multiply)
-    | dict.fromkeys(("native_batch_norm", "_native_batch_norm_legit_no_training"), _Call.normalise)
-    # Elementwise, and not marked so by torch:
-    | dict.fromkeys(("clone", "detach", "alias", "_to_copy"), _Call.join)
-    | dict.fromkeys(("_prelu_kernel", "hardswish", "hardswish_", "log_sigmoid_forward"), _Call.join)
-)
-"""How the field follows what else is not elementwise. Anything beyond these is an error."""

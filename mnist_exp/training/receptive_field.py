@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 import pandas as pd
@@ -13,68 +14,84 @@ from mnist_exp.training.following import follow
 
 COLUMNS = (
     "layer", "kernel", "r_in", "n_in", "j_in", "stride", "padding", "r_out", "n_out", "j_out",
-    "dilation", "start", "misaligned",
+    "dilation", "start", "misaligned", "phases", "global",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class ReceptiveField:
     """What one output of a network sees: its `size` in pixels (height, width), and the `table` that
-    `receptive_field_table` makes. Both are None where the network cannot be followed, and
-    `unknown` says why.
+    `receptive_field_table` makes. Where the network can only be followed up to some layer, the
+    table ends before it, the size is None, and `unknown` says why.
 
-    As text it is what a run records: "28", "28x30" where height and width differ, or "unknown: "
-    and why.
+    As text it is what a run records: "28", "28x30" where height and width differ, "12 + global"
+    where numbers come in besides that are the same for all outputs, as statistics of the map, or
+    "unknown: " and why.
     """
 
     size: tuple[int, int] | None = None
     table: pd.DataFrame | None = field(default=None, repr=False, compare=False)
     unknown: str = ""
+    is_global: bool = False
 
     def __str__(self) -> str:
         if self.size is None:
             return f"unknown: {self.unknown}"
         height, width = self.size
-        return f"{height}" if height == width else f"{height}x{width}"
+        pixels = f"{height}" if height == width else f"{height}x{width}"
+        return f"{pixels} + global" if self.is_global else pixels
 
 
 def of_network(module: nn.Module, input_shape: Sequence[int]) -> ReceptiveField:
     """The receptive field of `module`, for images of `input_shape` (channels, height, width)."""
-    try:
-        rows, (height, width) = follow(module, input_shape)
-    except ReceptiveFieldError as error:
-        return ReceptiveField(unknown=str(error))
-    return ReceptiveField((height.size, width.size), _table(rows))
+    found = follow(module, input_shape)
+    table = _table(found.rows)
+    if found.field is None:
+        return ReceptiveField(table=table, unknown=found.stops)
+    height, width = found.field
+    return ReceptiveField((height.size, width.size), table, is_global=found.is_global)
 
 
 def receptive_field_table(module: nn.Module, input_shape: Sequence[int]) -> pd.DataFrame:
     """The receptive field behind each spatial layer of `module`, for images of `input_shape`
     (channels, height, width).
 
-    A copy of the module runs once, on zeros, in evaluation mode, and each tensor operation is
-    followed as it is carried out (torch's dispatcher reports them), so functional calls, branches
-    and control flow count as they run. A first row describes the input; then there is one row for
-    each convolution, pooling, padding or slice of the map, fully connected layer over a map, and
-    each join of branches whose fields differ:
+    Copies of the module run on noise, in evaluation mode, and each tensor operation is followed as
+    it is carried out, so functional calls, branches and control flow count as they run; changed
+    pixels outside of what is derived must change nothing. A first row describes the input; then
+    there is one for each use of a convolution, pooling, padding, resizing or slice of the map, or
+    of a fully connected layer over a map, and where branches join whose fields differ, or
+    statistics or a gate come in:
 
     layer                the module's name, or the operation's where it is a functional call
     kernel, stride,      of the window; padding counts the cells in front (as many behind, unless
-    padding, dilation    `n_out` says otherwise; negative for a slice); missing for joins
+    padding, dilation    `n_out` says otherwise; negative for a slice); missing where none slides,
+                         as for joins, transposed convolutions and resizing
     r_in, n_in, j_in     before the layer: the field's size in pixels, the map's size in cells, and
                          the distance between the fields of neighbouring cells in pixels
     r_out, n_out, j_out  the same after it; a jump of 0 means that all cells see the same field
     start                the input pixel where the first cell's field begins; negative with padding
     misaligned           for joins: how far apart the centres of the joined fields are, in pixels;
                          the row's field is the smallest that holds them all
+    phases               after how many cells what they see repeats itself: 1 where all see alike.
+                         Behind an upsampling the cells see differently; then r_out is the size of
+                         the largest field, and j_out the mean distance
+    global               whether numbers that are the same for all cells come in besides, from here
+                         on: statistics of the map (layer, group or instance normalisation, softmax)
+                         or a gate; the rest of the row is what each cell sees by itself
 
-    Whole numbers (nullable Int64), except `misaligned` (Float64). A column whose values differ
-    between the axes is replaced by two, `<name>_height` and `<name>_width`. A field can be larger
-    than the image: it counts the padding that it sees.
+    Whole numbers (nullable Int64), except `misaligned` (Float64), `global` (boolean), and the jumps
+    (Float64) where one is a fraction. A column whose values differ between the axes is replaced by
+    two, `<name>_height` and `<name>_width`. A field can be larger than the image: it counts the
+    padding that it sees.
 
-    Raises ReceptiveFieldError for operations that have no such description (transposed
-    convolutions, interpolation, attention, normalisation over the map, ...).
+    Raises ReceptiveFieldError for operations that have no such description; `of_network` has the
+    rows before them.
     """
-    return _table(follow(module, input_shape)[0])
+    found = follow(module, input_shape)
+    if found.field is None:
+        raise ReceptiveFieldError(found.stops)
+    return _table(found.rows)
 
 
 def _table(rows: Sequence[Row]) -> pd.DataFrame:
@@ -82,7 +99,7 @@ def _table(rows: Sequence[Row]) -> pd.DataFrame:
     axes = [pd.DataFrame([_record(row, axis) for row in rows]) for axis in (0, 1)]
     table = pd.DataFrame({"layer": [row.layer for row in rows]})
     for column in COLUMNS[1:]:
-        dtype = pd.Float64Dtype() if column == "misaligned" else pd.Int64Dtype()
+        dtype = _dtype(column, [value for records in axes for value in records[column]])
         height, width = (pd.Series(records[column], dtype=dtype) for records in axes)
         if height.equals(width):
             table[column] = height
@@ -91,10 +108,18 @@ def _table(rows: Sequence[Row]) -> pd.DataFrame:
     return table
 
 
+def _dtype(column: str, values: Sequence[Any]) -> Any:
+    if column == "global":
+        return pd.BooleanDtype()
+    fractions = any(isinstance(value, Fraction) for value in values)
+    return pd.Float64Dtype() if fractions or column == "misaligned" else pd.Int64Dtype()
+
+
 def _record(row: Row, axis: int) -> dict[str, Any]:
     after = row.after[axis]
     record: dict[str, Any] = dict.fromkeys(COLUMNS)
     record |= {"r_out": after.size, "n_out": after.n, "j_out": after.jump, "start": after.start}
+    record |= {"phases": after.period, "global": row.is_global}
     if row.before:
         before = row.before[axis]
         record |= {"r_in": before.size, "n_in": before.n, "j_in": before.jump}

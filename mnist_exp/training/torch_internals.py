@@ -1,10 +1,12 @@
 """What torch does not promise to keep, as it is in 2.14.1.
 
 When it changes, `tests/training/test_torch_internals.py` says what. One more thing has no promise:
-the names of operations, by which `following` knows them; its own tests hold those against
+the names of operations, by which the rules know them; its own tests hold those against
 torch.
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -12,8 +14,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 __all__ = [
-    "TorchDispatchMode", "arguments", "batch_norm_gradients", "channel_statistics", "operation",
-    "writes_in_place",
+    "TorchDispatchMode", "arguments", "batch_norm_gradients", "channel_statistics", "kernels",
+    "operation", "writes", "written",
 ]  # fmt: skip
 
 
@@ -54,7 +56,32 @@ def arguments(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> d
     }
 
 
-def writes_in_place(function: Any) -> bool:
-    """Whether what the dispatcher reports writes to one of its arguments, as `add_` does."""
-    writes: bool = function._schema.is_mutable
-    return writes
+def written(function: Any, arguments: dict[str, Any]) -> list[Tensor]:
+    """The arguments to which what the dispatcher reports writes, as `add_` does to its first."""
+    schema = function._schema.arguments
+    names = [one.name for one in schema if one.alias_info and one.alias_info.is_write]
+    return [arguments[name] for name in names if isinstance(arguments[name], Tensor)]
+
+
+def writes(function: Any) -> bool:
+    """Whether what the dispatcher reports writes to one of its arguments."""
+    mutable: bool = function._schema.is_mutable
+    return mutable
+
+
+@contextlib.contextmanager
+def kernels(*, plain: bool) -> Iterator[None]:
+    """In the block attention is computed operation by operation, without torch's fast path; and if
+    `plain`, convolutions window by window, where oneDNN and NNPACK may compute neighbours together.
+    """
+    onednn, nnpack = torch._C._get_mkldnn_enabled(), torch._C._get_nnpack_enabled()
+    fast = torch.backends.mha.get_fastpath_enabled()
+    try:
+        torch._C._set_mkldnn_enabled(onednn and not plain)
+        torch._C._set_nnpack_enabled(nnpack and not plain)
+        torch.backends.mha.set_fastpath_enabled(False)
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(onednn)
+        torch._C._set_nnpack_enabled(nnpack)
+        torch.backends.mha.set_fastpath_enabled(fast)

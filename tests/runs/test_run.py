@@ -245,17 +245,17 @@ def test_a_non_finite_loss_is_a_failed_run_that_says_so() -> None:
 
 @pytest.mark.usefixtures("store", "few_digits")
 def test_a_network_that_cannot_be_followed_is_trained_and_says_why() -> None:
-    class Grouped(nn.Module):
+    class Waves(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.norm = nn.GroupNorm(1, 1)
+            self.conv = nn.Conv2d(1, 1, 3, padding=1)
             self.full = nn.Linear(784, 10)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.full(self.norm(x).flatten(1))
+            return self.full(torch.fft.fft2(self.conv(x)).abs().flatten(1))
 
     iteration = loading.load_iteration(2)
-    own = dataclasses.replace(iteration.recipe, network=Grouped, epochs=1)
+    own = dataclasses.replace(iteration.recipe, network=Waves, epochs=1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             loading, "load_iteration", lambda _: dataclasses.replace(iteration, recipe=own)
@@ -264,7 +264,8 @@ def test_a_network_that_cannot_be_followed_is_trained_and_says_why() -> None:
     carry_out(plan)
     kept = tracking.runs().iloc[0]
     assert kept["status"] == "FINISHED"
-    assert "layer norm" in kept["receptive_field"]
+    assert "followed through layer fft_" in kept["receptive_field"]
+    assert tracking.table(kept["run_id"], "receptive_field")["r_out"].tolist() == [1, 3]
 
 
 @pytest.mark.usefixtures("store", "few_digits")

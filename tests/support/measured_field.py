@@ -11,14 +11,15 @@ from torch.overrides import TorchFunctionMode
 
 
 def measured_field(
-    module: nn.Module, input_shape: Sequence[int]
+    module: nn.Module, input_shape: Sequence[int], cell: tuple[int, int] | None = None
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The rows and the columns of the input, each as (first, behind the last), that the centre cell
-    of the output depends on, read off a gradient (float64, CPU).
+    """The rows and the columns of the input, each as (first, behind the last), that a cell of the
+    output depends on, the centre unless told, read off a gradient (float64, CPU).
 
     A copy of the module gets positive weights, no biases and
     neutral batch normalisation; maximum pooling passes on all of its window, and softmax is left
-    out, so that no path is closed or cancelled.
+    out, so that no path is closed or cancelled. What is the same for all cells is held as it is:
+    the statistics of other normalisations, and gates, which are what comes of a sigmoid.
     """
     network = copy.deepcopy(module).cpu().double().eval()
     with torch.no_grad():
@@ -32,7 +33,8 @@ def measured_field(
     with _OpenPaths():
         output = network(image)
     if output.dim() == 4:
-        output = output[..., output.shape[2] // 2, output.shape[3] // 2]
+        row, column = cell or (output.shape[2] // 2, output.shape[3] // 2)
+        output = output[..., row, column]
     (gradient,) = torch.autograd.grad(output.sum(), image)
     reached = (gradient[0] != 0).any(dim=0)
     rows, columns = (reached.any(dim=axis).nonzero().flatten().tolist() for axis in (1, 0))
@@ -53,8 +55,10 @@ class _OpenPaths(TorchFunctionMode):
                 return F.adaptive_avg_pool2d(args[0], args[1])
             case "amax":
                 return args[0].mean(*args[1:], **kwargs)
-            case "softmax" | "log_softmax":
+            case "softmax" | "log_softmax" | "group_norm" | "layer_norm" | "instance_norm":
                 return args[0]
+            case "sigmoid":
+                return args[0].sigmoid().detach()
         return function(*args, **kwargs)
 
 

@@ -22,7 +22,9 @@ IMAGE = (1, 28, 28)
 
 
 def output_field(network: nn.Module, shape: tuple[int, ...]) -> Field:
-    return follow(network, shape)[1]
+    found = follow(network, shape).field
+    assert found is not None
+    return found
 
 
 class Net(nn.Module):
@@ -46,6 +48,12 @@ def squeeze_and_excite(net: Net, x: Tensor) -> Tensor:
     x = net.a(x)
     gate = torch.sigmoid(net.gate(x.mean((2, 3))))
     return net.b(x * gate[:, :, None, None])
+
+
+def u_net(net: Net, x: Tensor) -> Tensor:
+    x = F.relu(net.down1(x))
+    low = F.relu(net.down2(F.max_pool2d(x, 2)))
+    return net.end2(torch.cat([x, F.relu(net.up2(low))], dim=1))
 
 
 FOLLOWED = {
@@ -94,7 +102,7 @@ FOLLOWED = {
         nn.PReLU(),
         nn.Dropout2d(0.1),
         nn.Hardswish(),
-        nn.Sigmoid(),
+        nn.Tanh(),
         nn.GELU(),
         nn.SiLU(inplace=True),
         nn.Identity(),
@@ -103,6 +111,64 @@ FOLLOWED = {
         nn.ReLU6(inplace=True),
         nn.LogSoftmax(dim=1),
     ),
+    "group normalisation": nn.Sequential(conv(1, 4, 3), nn.GroupNorm(2, 4), conv(4, 4, 3)),
+    "instance normalisation": nn.Sequential(conv(1, 4, 3), nn.InstanceNorm2d(4), conv(4, 2, 3)),
+    "layer normalisation": nn.Sequential(conv(1, 4, 3), nn.LayerNorm((4, 26, 26)), conv(4, 4, 3)),
+    "normalisation of each cell": Net(
+        lambda n, x: n.b(n.norm(n.a(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)),
+        a=conv(1, 4, 3),
+        norm=nn.LayerNorm(4),
+        b=conv(4, 4, 3),
+    ),
+    "mean of a mean": Net(lambda n, x: n.c(x).mean(3).mean(2), c=conv(1, 2, 3)),
+    "mean of a flattened map": Net(
+        lambda n, x: n.c(x).view(len(x), 2, -1).mean(2), c=conv(1, 2, 3)
+    ),
+    "channel shuffle": nn.Sequential(conv(1, 4, 3), nn.ChannelShuffle(2), conv(4, 4, 3, groups=2)),
+    "channel shuffle by hand": Net(
+        lambda n, x: n.b(n.a(x).view(-1, 2, 2, 26, 26).transpose(1, 2).reshape(-1, 4, 26, 26)),
+        a=conv(1, 4, 3),
+        b=conv(4, 4, 3, groups=2),
+    ),
+    "gated linear unit": nn.Sequential(conv(1, 4, 3), nn.GLU(1), conv(2, 4, 3)),
+    "stack": Net(
+        lambda n, x: n.c(torch.stack([n.a(x), n.b(x)]).sum(0)),
+        a=conv(1, 2, 3, padding=1),
+        b=conv(1, 2, 5, padding=2),
+        c=conv(2, 2, 3),
+    ),
+    "mirrored border": nn.Sequential(
+        conv(1, 2, 3, padding=1, padding_mode="reflect"), conv(2, 2, 3)
+    ),
+    "repeated border": nn.Sequential(
+        conv(1, 2, 5, padding=2, padding_mode="replicate"), conv(2, 2, 3)
+    ),
+    "upsampling": nn.Sequential(conv(1, 2, 3), nn.Upsample(scale_factor=2), conv(2, 2, 3)),
+    "bilinear upsampling": nn.Sequential(
+        nn.MaxPool2d(2), nn.Upsample(scale_factor=2, mode="bilinear"), conv(1, 2, 3)
+    ),
+    "bicubic upsampling": nn.Sequential(
+        nn.MaxPool2d(2), nn.Upsample(scale_factor=2, mode="bicubic"), conv(1, 2, 3)
+    ),
+    "resizing": Net(
+        lambda n, x: n.c(F.interpolate(x, size=(32, 14), mode="bilinear")), c=conv(1, 2, 3)
+    ),
+    "transposed convolution": nn.Sequential(
+        conv(1, 2, 3, stride=2), nn.ConvTranspose2d(2, 2, 3, stride=2), conv(2, 2, 3)
+    ),
+    "pixel shuffle": nn.Sequential(
+        conv(1, 4, 3, padding=1, stride=2), nn.PixelShuffle(2), conv(1, 2, 3)
+    ),
+    "pixel unshuffle": nn.Sequential(nn.PixelUnshuffle(2), conv(4, 2, 3)),
+    "u-net": Net(
+        u_net,
+        down1=conv(1, 4, 3, padding=1),
+        down2=conv(4, 4, 3, padding=1),
+        up2=nn.ConvTranspose2d(4, 4, 2, 2),
+        end2=conv(8, 4, 3, padding=1),
+    ),
+    "linear along the width": Net(lambda n, x: n.l(n.c(x)), c=conv(1, 2, 3), l=nn.Linear(26, 5)),
+    "mirror image": Net(lambda n, x: n.c(x.flip(3)), c=conv(1, 2, (3, 5))),
     "a layer used twice": Net(lambda n, x: n.b(n.b(n.a(x))), a=conv(1, 2, 3), b=conv(2, 2, 3)),
 }
 MODELS = {f"model {number}": number for number in range(1, 7)}
@@ -164,17 +230,29 @@ def write_in_place(net: Net, x: Tensor) -> Tensor:
 
 
 NOT_FOLLOWED = {
-    "transposed": (nn.Sequential(conv(1, 2, 3), nn.ConvTranspose2d(2, 2, 3)), "layer 1"),
-    "interpolation": (Net(lambda _, x: F.interpolate(x, scale_factor=2.0)), "upsample_nearest2d"),
-    "group normalisation": (Net(lambda n, x: n.g(x), g=nn.GroupNorm(1, 1)), "layer g"),
+    "gaps of a transposed convolution": (
+        nn.Sequential(conv(1, 2, 3), nn.ConvTranspose2d(2, 2, 1, stride=2)), "layer 1.*see nothing",
+    ),
+    "aligned corners": (
+        Net(lambda _, x: F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)),
+        "upsample_bilinear2d aligns corners",
+    ),
+    "a border that wraps around": (
+        nn.Sequential(conv(1, 2, 3), conv(2, 2, 3, padding=1, padding_mode="circular")), "layer 1",
+    ),
+    "a border mirrored from afar": (
+        nn.Sequential(nn.ReflectionPad2d(5), nn.ReLU(), conv(1, 2, 3)), "layer 2.*copied cells",
+    ),
+    "some of channels that differ": (
+        Net(lambda n, x: torch.cat([x, n.c(x)], 1)[:, :1], c=conv(1, 1, 3, padding=1)),
+        "channels that see differently",
+    ),
     "batch statistics": (
         nn.Sequential(nn.BatchNorm2d(1, track_running_stats=False)), "layer 0",
     ),
     "uneven adaptive pooling": (nn.Sequential(nn.AdaptiveAvgPool2d(5)), "unevenly"),
-    "linear along the width": (Net(lambda n, x: n.l(x), l=nn.Linear(28, 28)), "layer l"),
     "transposition": (Net(lambda _, x: x.transpose(2, 3)), "transpose"),
-    "shuffled cells": (Net(lambda _, x: x.roll(3, dims=2)), "roll"),
-    "softmax over the map": (Net(lambda _, x: x.softmax(dim=2)), "softmax"),
+    "shuffled cells": (Net(lambda n, x: n.c(x.roll(3, dims=2)), c=conv(1, 1, 3)), "since roll"),
     "a way through numpy": (
         Net(lambda _, x: x + torch.from_numpy(F.avg_pool2d(x, 9, 1, 4).detach().numpy())),
         "numpy: it leaves torch",
@@ -189,7 +267,8 @@ NOT_FOLLOWED = {
         Net(lambda n, x: F.max_pool2d(x, 2) + n.c(x), c=conv(1, 1, 15)), "jumps",
     ),
     "a kernel made from the images": (
-        Net(lambda _, x: F.conv2d(x, x.mean((2, 3), keepdim=True)[:1])), "kernel made from",
+        Net(lambda _, x: F.conv2d(x, x.mean((2, 3), keepdim=True)[:1])),
+        "takes its weight from the images",
     ),
     "flattened maps of different sizes": (
         Net(
@@ -197,7 +276,7 @@ NOT_FOLLOWED = {
             a=conv(1, 1, 15),
             b=conv(1, 4, 22),
         ),
-        "joins maps",
+        "in no order",
     ),
     "input not used": (Net(lambda *_: torch.ones(1, 1, 3, 3)), "does not depend"),
 }  # fmt: skip
@@ -217,9 +296,18 @@ def test_a_receptive_field_as_a_run_records_it() -> None:
     assert (oblong.size, str(oblong)) == ((3, 5), "3x5")
     assert oblong.table is not None
     assert oblong.table["r_out_width"].tolist() == [1, 5]
-    unknown = receptive_field.of_network(nn.Sequential(nn.GroupNorm(1, 1)), IMAGE)
-    assert (unknown.size, unknown.table) == (None, None)
-    assert str(unknown).startswith("unknown: the receptive field cannot be followed through layer")
+    normalised = receptive_field.of_network(nn.Sequential(nn.GroupNorm(1, 1), conv(1, 2, 5)), IMAGE)
+    assert (normalised.size, str(normalised)) == ((5, 5), "5 + global")
+
+
+def test_a_refusal_keeps_the_rows_before_it() -> None:
+    network = Net(lambda n, x: n.b(torch.fft.fft2(n.a(x)).abs()), a=conv(1, 2, 5), b=conv(2, 2, 3))
+    found = receptive_field.of_network(network, IMAGE)
+    assert found.size is None
+    assert str(found).startswith("unknown: the receptive field cannot be followed through layer")
+    assert found.table is not None
+    assert found.table["layer"].tolist() == ["input", "a"]
+    assert found.table["r_out"].tolist() == [1, 5]
 
 
 def test_the_module_is_left_as_it_was() -> None:

@@ -37,7 +37,7 @@ class Heard(TorchDispatchMode):
             (
                 torch_internals.operation(function),
                 torch_internals.arguments(function, args, kwargs or {}),
-                torch_internals.writes_in_place(function),
+                torch_internals.writes(function),
             )
         )
         return function(*args, **(kwargs or {}))
