@@ -2,7 +2,6 @@
 
 import platform
 import re
-import subprocess
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -11,9 +10,8 @@ from pathlib import Path
 import pandas as pd
 import psutil
 
-from mnist_exp import ROOT
 from mnist_exp.common import markdown
-from mnist_exp.runs import environment
+from mnist_exp.runs import checkout, environment
 
 FILE = Path(__file__).with_name("RESULTS.md")
 HEAD = """# What is fast, and how fast
@@ -59,18 +57,13 @@ def write(section: Section) -> None:
 
 
 def _circumstances() -> str:
-    git = ["git", "-C", str(ROOT)]
-    commit = subprocess.run(
-        [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    others = ["--", ".", ":!benchmarks/RESULTS.md"]  # which the section before has changed
-    changed = subprocess.run(
-        [*git, "diff", "--quiet", "HEAD", *others], capture_output=True, check=False
-    ).returncode
-    commit += "-dirty" if commit and changed else ""
+    commit = (checkout.commit() or "unknown")[:10]
+    # But for the file that the section before has written.
+    changed = [path for path, code in checkout.changes().items() if code != checkout.NEW]
+    commit += "-dirty" if set(changed) - {"benchmarks/RESULTS.md"} else ""
     versions = [f"{name} {version(name)}" for name in ("torch", "torchvision", "mlflow", "numpy")]
     return (
-        f"{datetime.now(UTC):%Y-%m-%d}, commit {commit or 'unknown'}, {environment.processor()}, "
+        f"{datetime.now(UTC):%Y-%m-%d}, commit {commit}, {environment.processor()}, "
         f"{psutil.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GB, "
         f"Python {platform.python_version()}, {', '.join(versions)}."
     )

@@ -1,11 +1,8 @@
-"""What a run is made from, in words: its layers, and the state of the code in git."""
-
-import subprocess
+"""What a run is made from, in words: its layers."""
 
 import torchinfo
 from torch import nn
 
-from mnist_exp import ROOT
 from mnist_exp.recipe import PIXELS
 
 
@@ -16,22 +13,3 @@ def layers(network: nn.Module) -> str:
         col_names=("input_size", "output_size", "kernel_size", "num_params"),
     )  # fmt: skip
     return f"{summary}\n"
-
-
-def git_state() -> tuple[dict[str, str], str]:
-    """Where the code stands in git: its commit and whether anything is not committed, as tags; and
-    what is not committed, as text that `git apply` takes."""
-    try:
-        commit = _git("rev-parse", "HEAD").strip()
-        status, diff = _git("status", "--porcelain"), _git("diff", "HEAD")
-    except (FileNotFoundError, subprocess.CalledProcessError):  # no git, or no checkout of it
-        return {"git_commit": "unknown", "git_dirty": "unknown"}, ""
-    tags = {"git_commit": commit, "git_dirty": str(bool(status)).lower()}
-    # The status names new files, which a diff leaves out; `git apply` skips what precedes a diff.
-    return tags, f"{status}\n{diff}" if status else ""
-
-
-def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(ROOT), *arguments]
-    done = subprocess.run(command, capture_output=True, check=True)
-    return done.stdout.decode(errors="backslashreplace")

@@ -9,7 +9,7 @@ import torch
 from mnist_exp import data, tracking
 from mnist_exp.evidence import mistakes, scores, verdict
 from mnist_exp.evidence.verdict import RunVerdict
-from mnist_exp.runs import provenance
+from mnist_exp.runs import checkout
 from mnist_exp.runs.plan import Plan
 from mnist_exp.showing import description, one_run
 from mnist_exp.tracking import names, ui
@@ -29,7 +29,7 @@ def beginning(
     """Record what is known before the first epoch: description, source, layers, digits, and where
     the code stands."""
     entry = plan.entry
-    state, uncommitted = provenance.git_state()
+    state, uncommitted = checkout.git_state()
     commit = state["git_commit"]
     shown = {} if commit == "unknown" else {names.COMMIT: commit}
     run.set_tags(state | shown | {"idea": entry.title})

@@ -260,7 +260,10 @@ class TextFile(_Artifact):
     LAYERS = "layers.txt", "the network's layers, with shapes and parameters"
     SOURCE = "source/model_<model>.py", "the file of the iteration, as it was run"
     HELPER = "source/<helper>", "a file of `experiments/` that the iteration imports, as it was run"
-    UNCOMMITTED = "source/uncommitted.diff", "what the checkout had uncommitted, if anything"
+    UNCOMMITTED = (
+        "source/uncommitted.diff",
+        "what the checkout had uncommitted, new files as well, for `git apply`",
+    )
 
 
 def source_file(model: int) -> str:

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import re
-import subprocess
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,7 +24,6 @@ from mnist_exp import data, tracking
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.data import Digits
 from mnist_exp.notebook import entries, loading
-from mnist_exp.runs import provenance
 from mnist_exp.runs.plan import settle
 
 
@@ -285,29 +283,6 @@ def test_a_network_that_cannot_be_exported_is_recorded_without_it() -> None:
     assert kept["verdict"] == str(outcome.verdict)
     description = MlflowClient().get_run(outcome.run_id).data.tags["mlflow.note.content"]
     assert "The network could not be exported" in description
-
-
-def test_uncommitted_changes_can_be_applied_again(tmp_path: Path) -> None:
-    clone = tmp_path / "clone"
-    git = ["git", "-C", str(clone), "-c", "user.name=t", "-c", "user.email=t@example.org"]
-    subprocess.run(["git", "init", "-q", str(clone)], check=True)
-    (clone / "file").write_text("one\n\ntwo \n")
-    subprocess.run([*git, "add", "."], check=True)
-    subprocess.run([*git, "commit", "-qm", "first"], check=True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(provenance, "ROOT", clone)
-        assert provenance.git_state()[1] == ""
-        (clone / "file").write_bytes(b"one\n\nthree \xff\n \n")
-        (clone / "new").touch()
-        tags, uncommitted = provenance.git_state()
-        assert tags["git_dirty"] == "true"
-        assert "?? new" in uncommitted
-        patch.setattr(provenance, "ROOT", tmp_path)
-        assert provenance.git_state()[0] == {"git_commit": "unknown", "git_dirty": "unknown"}
-    (clone / "file").write_text("one\n\ntwo \n")
-    applied = subprocess.run([*git, "apply", "-"], input=uncommitted.encode(), check=False)
-    assert applied.returncode == 0
-    assert (clone / "file").read_text().startswith("one\n\nthree")
 
 
 @pytest.mark.usefixtures("store", "few_digits")

@@ -22,7 +22,7 @@ from mnist_exp import ROOT, data, tracking
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.data import Digits
 from mnist_exp.notebook import loading
-from mnist_exp.runs import provenance, resume, run, sweep
+from mnist_exp.runs import checkout, resume, run, sweep
 from mnist_exp.runs.plan import settle
 from mnist_exp.tracking import names
 from mnist_exp.views import Rotations
@@ -111,7 +111,7 @@ def held(
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlruns/mlflow.db")
         patch.setattr(data, "load", lambda _: (mnist[0][:2000], mnist[1][:1000]))
-        patch.setattr(provenance, "ROOT", uncommitted(tmp_path_factory.mktemp("checkout")))
+        patch.setattr(checkout, "ROOT", uncommitted(tmp_path_factory.mktemp("checkout")))
         patch.setattr(loading, "load_target", lambda: EASY)
         met(seed=1)
         met(seed=2)
