@@ -1,5 +1,9 @@
 """What the tests share: real MNIST, and a real store that is made once and copied."""
 
+# isort: off
+import bare_shell  # noqa: F401 (first, and by its import alone)
+# isort: on
+
 import dataclasses
 import os
 import shutil
@@ -22,7 +26,7 @@ from mnist_exp.tracking import ui
 
 # `make test` runs these tests, and they run make, which is to behave as it does for a user.
 settable = {name for command in COMMANDS.values() for name in arguments.settings(command)}
-for inherited in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", *settable):
+for inherited in settable:
     os.environ.pop(inherited, None)
 
 # A shell that starts the tests in the background has them, and what they run, ignore Ctrl-C.

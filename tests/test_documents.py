@@ -21,17 +21,19 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import committed
 import pytest
 import yaml
 
 from mnist_exp import ROOT, __version__
+from mnist_exp.data import obtain
 from mnist_exp.notebook import entries, loading
 from mnist_exp.training import classifier
 
 README, CONTRIBUTING = ROOT / "README.md", ROOT / "CONTRIBUTING.md"
-PAGES = [README, CONTRIBUTING, *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [README, CONTRIBUTING, *committed.pages("docs")]
 WRITTEN = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "experiments" / "LOG.md"]
-LINKED = sorted({*WRITTEN, *(ROOT / "experiments").rglob("*.md")})
+LINKED = sorted({*WRITTEN, *committed.pages("experiments")})
 FAILING = {"make check", "make check MODEL=6 SEEDS=5"}  # not every iteration meets the target
 BY_CI = {"make test", "make lint", "make setup"}  # .ci/run calls them; test_setup.py sees to it
 ELSEWHERE = {
@@ -121,17 +123,11 @@ COMMANDS = unlike([shortened(line) for line in SHELL if line not in BY_CI])
 def environment(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
     """A copy of the checkout, and what points make at it and at this environment."""
     copy = tmp_path_factory.mktemp("documents") / "mnist-exp"
-    left_out = {"data", "mlruns", "reports", "backups"}
-    shutil.copytree(
-        ROOT, copy,
-        ignore=lambda folder, names: [
-            name for name in names
-            if name[0] == "." or name == "__pycache__"
-            or (folder == str(ROOT) and name in left_out)
-        ],
-    )  # fmt: skip
+    for file in committed.files():
+        (copy / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / file, copy / file)
     kept = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
-    data = os.environ.get("MNIST_EXP_DATA", str(ROOT / "data"))
+    data = str(obtain.default_folder())
     own = {"VENV": sys.prefix, "MNIST_EXP_DATA": data, "PYTHONPATH": str(copy)}
     return copy, kept | own
 

@@ -210,7 +210,7 @@ def test_a_file_that_never_ends_is_not_read(folder: str, tmp_path: Path) -> None
 
 @pytest.fixture(scope="module")
 def mnist_files() -> dict[str, bytes]:
-    return obtain.obtain(Path(os.environ.get("MNIST_EXP_DATA") or ROOT / "data"))
+    return obtain.obtain(obtain.default_folder())
 
 
 def test_links_to_good_files_and_to_the_folder_are_followed(

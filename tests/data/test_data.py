@@ -16,7 +16,7 @@ import pytest
 import torch
 from torchvision.datasets import MNIST
 
-from mnist_exp import ROOT, data
+from mnist_exp import data
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.data import Digits, obtain
 
@@ -26,7 +26,7 @@ Serve = Callable[..., str]
 @pytest.fixture(scope="session")
 def files() -> dict[str, bytes]:
     """The four verified files."""
-    return obtain.obtain(ROOT / "data")
+    return obtain.obtain(obtain.default_folder())
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import committed
 import pytest
 
 from mnist_exp.commands.cli import main
@@ -36,7 +37,7 @@ def test_one_published_candidate_does_not_run() -> None:
 
 
 def test_each_names_the_iteration_whose_code_is_nearest() -> None:
-    iterations = {number: entries.read_entry(number) for number in entries.numbers()}
+    iterations = {number: entries.read_entry(number) for number in committed.iterations()}
     for candidate in PUBLISHED[::10]:
         assert candidate.nearest == nearest(candidate.entry, iterations), candidate.name
 

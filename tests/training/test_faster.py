@@ -2,13 +2,14 @@
 
 import copy
 
+import committed
 import pytest
 import torch
 from scipy import stats
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, relu
 
-from mnist_exp.notebook import entries, loading
+from mnist_exp.notebook import loading
 from mnist_exp.recipe import PIXELS
 from mnist_exp.training import faster
 from mnist_exp.training.faster import Dropout
@@ -108,7 +109,7 @@ def test_what_is_replaced() -> None:
     assert network[1][0].p == 0.3
 
 
-@pytest.mark.parametrize("number", entries.numbers())
+@pytest.mark.parametrize("number", committed.iterations())
 def test_the_network_stays_the_same_function(number: int) -> None:
     network = loading.load_iteration(number).recipe.network()
     before = copy.deepcopy(network).eval()
@@ -217,7 +218,7 @@ def error_of_gradients(number: int, seed: int) -> float:
     return max(errors).item()
 
 
-@pytest.mark.parametrize("number", [number for number in entries.numbers() if number > 2])
+@pytest.mark.parametrize("number", [number for number in committed.iterations() if number > 2])
 def test_a_networks_gradients_are_exact(number: int) -> None:
     """A maximum or a ReLU may flip at a near tie, in torch's own layers as well, but not each time.
     With torch's batch normalisation in channels_last, most networks are further off every time."""
