@@ -27,7 +27,7 @@ def signals(bench: Bench, times: int, sign: signal.Signals, each: int = 6) -> Ro
             row.injected += 1
             if sign != signal.SIGKILL and process.exitcode != 0:
                 _check_ending(trial, said.read_text(), process.exitcode, row)
-            if trial.ended() or row.injected >= times:
+            if trial.ended() or bench.enough(row, times):
                 break
         trial.to_the_end(row, twin)
 

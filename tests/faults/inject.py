@@ -74,8 +74,8 @@ def inject(
     """Inject each kind of fault into runs of the models: as often as it says, or less often when
     its share of `seconds` is over. What one leaves of its time is for the others."""
     rows: list[Row] = []
+    over = time.monotonic() + seconds
     with bench(models) as place:
-        over = time.monotonic() + seconds
         for number, kind in enumerate(kinds):
             begun = time.monotonic()
             share = kind.share / sum(later.share for later in kinds[number:])

@@ -242,10 +242,16 @@ class Bench:
         """Count, until the fault was injected so many times, or at least once and its time is up:
         a run may have ended before its turn."""
         for number in itertools.count():
-            late = time.monotonic() > self.end and (row.injected or number >= TRIES)
-            if row.injected >= times or late:
+            if self.enough(row, times) or (self._late() and number >= TRIES):
                 return
             yield number
+
+    def enough(self, row: Row, times: int) -> bool:
+        """Whether a fault was injected as often as it is to be, or as the time allows."""
+        return row.injected >= times or (row.injected > 0 and self._late())
+
+    def _late(self) -> bool:
+        return time.monotonic() > self.end
 
 
 @contextmanager
