@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from mnist_exp.common.values import as_text
+
 if TYPE_CHECKING:  # who reads the notebook need not wait for torch
     from torch import nn
     from torch.optim import Optimizer
@@ -43,11 +45,12 @@ class ExponentialAverage:
 class Recipe:
     """How a network is trained. Torch's own classes, with their arguments in `functools.partial`.
 
-    `schedule` is stepped once an epoch. `batch_schedule` is stepped once a batch, and is called
-    with the number of all steps as `total_steps`, as OneCycleLR takes it. `augment` changes the
-    training images, not the evaluated ones; then `preprocess` changes both. `views` are taken of
-    each evaluated image, before `preprocess`, and the network's probabilities for them are
-    averaged. With `averaging`, the averaged network is the one that is evaluated, judged and kept.
+    `schedule` is stepped once an epoch. `batch_schedule` is stepped once a batch; where it takes
+    the number of all steps as `total_steps`, as OneCycleLR does, and the recipe does not set it, it
+    is called with that. `augment` changes the training images, not the evaluated ones; then
+    `preprocess` changes both. `views` are taken of each evaluated image, before `preprocess`, and
+    the network's probabilities for them are averaged. With `averaging`, the averaged network is the
+    one that is evaluated, judged and kept.
     The train accuracy is that of the network in training, of one view.
     """
 
@@ -94,7 +97,7 @@ class Recipe:
 
 
 def _name(part: object) -> str:
-    return str(getattr(part.func if isinstance(part, partial) else part, "__name__", part))
+    return as_text(part.func if isinstance(part, partial) else part)
 
 
 def _arguments(part: object) -> dict[str, object]:
