@@ -4,6 +4,7 @@ normalisation that is as exact in that format as in the usual one.
 Nothing here changes a distribution: tests compare each part with torch's own.
 """
 
+import copy
 import ctypes
 import math
 from contextlib import suppress
@@ -41,7 +42,8 @@ class Dropout(nn.Dropout):
     def forward(self, x: Tensor) -> Tensor:
         size = x.numel()
         kept = round((1 - self.p) * 2**16)  # of 2**16 equally probable numbers
-        if not self.training or x.device.type != "cpu" or kept in (0, 2**16):
+        on_cpu = x.device.type == "cpu"
+        if not self.training or self.inplace or not on_cpu or kept in (0, 2**16):
             return super().forward(x)
         # Each number of 64 bits decides on four elements; rounded up, there are enough of them.
         generator = np.random.SFC64(int(torch.randint(2**62, ())))
@@ -167,25 +169,29 @@ def speed_up(network: nn.Module, device: torch.device, example: Tensor) -> nn.Mo
     if device.type == "cpu":
         network.to(memory_format=torch.channels_last)
         try:
-            with torch.inference_mode():
-                network.eval()(example)
+            with torch.inference_mode():  # of a copy: a network may count how often it is called
+                copy.deepcopy(network).eval()(example)
         except RuntimeError:
             network.to(memory_format=torch.contiguous_format)
     return network
 
 
 def cheaper_dropout(network: nn.Module) -> None:
-    """Put the `Dropout` above into the place of each torch.nn.Dropout."""
-    for parent in network.modules():
-        for name, child in parent.named_children():
-            if type(child) is nn.Dropout and not child.inplace:
-                setattr(parent, name, Dropout(child.p))
+    """Make each torch.nn.Dropout the `Dropout` above."""
+    _change_class(network, nn.Dropout, Dropout)
 
 
 def exact_batch_norm(network: nn.Module) -> None:
     """Make each torch.nn.BatchNorm2d the one above, with the parameters that it has."""
+    _change_class(network, nn.BatchNorm2d, BatchNorm2d)
+
+
+def _change_class(network: nn.Module, old: type[nn.Module], new: type[nn.Module]) -> None:
+    """Make each module of just the class `old` one of `new`.
+
+    Only the class changes: parameters, statistics, hooks and whoever refers to the module stay, as
+    a list of layers may. A new module in its place would have to be given to each of them.
+    """
     for module in network.modules():
-        if type(module) is nn.BatchNorm2d:
-            # Only the class changes: parameters, statistics, hooks and whoever refers to the module
-            # stay, which a new module in its place would have to be given one by one.
-            module.__class__ = BatchNorm2d
+        if type(module) is old:
+            module.__class__ = new

@@ -103,10 +103,24 @@ def test_what_is_replaced() -> None:
     )  # fmt: skip
     faster.speed_up(network, CPU, torch.zeros(2, *PIXELS))
     assert [type(module) for module in network] == [
-        nn.Conv2d, nn.Sequential, nn.Dropout, nn.Dropout2d,
+        nn.Conv2d, nn.Sequential, Dropout, nn.Dropout2d,
     ]  # fmt: skip
     assert type(network[1][0]) is Dropout
     assert network[1][0].p == 0.3
+    x = torch.rand(1000)
+    assert network[2](x) is x
+    assert 100 < (x == 0).sum() < 300
+
+
+def test_what_is_replaced_stays_the_module_that_it_is() -> None:
+    dropout, norm = nn.Dropout(0.5), nn.BatchNorm2d(1)
+    network = nn.Sequential(dropout, norm)
+    network.order = [norm, dropout]
+    faster.speed_up(network, CPU, torch.zeros(2, *PIXELS))
+    assert network[0] is dropout
+    assert network[1] is norm
+    network.eval()
+    assert not any(module.training for module in network.order)
 
 
 @pytest.mark.parametrize("number", committed.iterations())
