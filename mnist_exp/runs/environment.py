@@ -13,9 +13,11 @@ from mnist_exp import augment, preprocess, views
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.data import digits
 from mnist_exp.notebook import code_hash
-from mnist_exp.training import classifier, faster, loop, torch_internals
+from mnist_exp.training import beside, classifier, faster, loop, seeding, torch_internals
 
-TRAINING_CODE = (augment, preprocess, views, digits, classifier, torch_internals, faster, loop)
+TRAINING_CODE = (
+    augment, preprocess, views, digits, classifier, torch_internals, faster, seeding, beside, loop,
+)  # fmt: skip
 """The modules that take part in a training; `recipe` only says what is asked of them, which a run
 records by itself."""
 

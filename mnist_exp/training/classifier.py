@@ -1,13 +1,17 @@
 """From pixels to the network's output: what the network sees in training, and what is evaluated."""
 
+import contextlib
+import io
+import logging
 import math
+import warnings
 
 import torch
 from torch import Tensor, nn
 
 from mnist_exp.data import normalise
 from mnist_exp.preprocess import Preprocessing
-from mnist_exp.recipe import Recipe
+from mnist_exp.recipe import PIXELS, Recipe
 from mnist_exp.views import Views
 
 EVALUATION_BATCH = 250  # its activations stay in a core's cache
@@ -19,11 +23,16 @@ def network_input(recipe: Recipe, images: Tensor, generator: torch.Generator) ->
     pixels = images.float()
     if recipe.augment:
         pixels = recipe.augment(pixels, generator)
-    return _prepared(pixels, recipe.preprocess)
+    return prepared(pixels, recipe.preprocess)
 
 
-def _prepared(pixels: Tensor, preprocess: Preprocessing | None) -> Tensor:
-    """Pixels 0..255, preprocessed and normalised; the shape stays."""
+def example_input(recipe: Recipe) -> Tensor:
+    """Two black images as the network sees them in evaluation, float32 (2, C, H, W)."""
+    return prepared(torch.zeros(2, *PIXELS), recipe.preprocess)
+
+
+def prepared(pixels: Tensor, preprocess: Preprocessing | None) -> Tensor:
+    """Pixels 0..255, float32 (N, 1, 28, 28), preprocessed and normalised."""
     return normalise(preprocess(pixels) if preprocess else pixels)
 
 
@@ -55,8 +64,8 @@ class Classifier(nn.Module):
         return torch.stack(outputs).logsumexp(dim=0) - math.log(len(outputs))
 
     def _output(self, pixels: Tensor) -> Tensor:
-        output: Tensor = self.network(_prepared(pixels, self.preprocess))
-        return output
+        output: Tensor = self.network(prepared(pixels, self.preprocess))
+        return output.float()  # a network may compute in fewer bits
 
 
 @torch.inference_mode()
@@ -65,6 +74,19 @@ def predict(classifier: Classifier, images: Tensor) -> Tensor:
     (N, 1, 28, 28)."""
     classifier.eval()
     return torch.cat([classifier(part) for part in images.split(EVALUATION_BATCH)])
+
+
+def exported(classifier: Classifier, images: Tensor) -> nn.Module:
+    """The classifier as it is kept: traced on uint8 images (N, 1, 28, 28), N > 1, for any number of
+    them. Raises whatever torch does where it cannot be traced."""
+    batch = ({0: torch.export.Dim.AUTO},)
+    logging.disable()  # torch tells at length of what it raises, in its log and beside it
+    try:
+        with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about its own internals
+            return torch.export.export(classifier.eval(), (images,), dynamic_shapes=batch).module()
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def count_parameters(network: nn.Module) -> int:

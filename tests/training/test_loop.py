@@ -3,12 +3,14 @@
 import copy
 import dataclasses
 import io
+import random
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, StepLR
@@ -305,3 +307,93 @@ def test_a_recipe_of_ones_own(mnist: Mnist) -> None:
     training = Training(own, mnist[0][:3000], mnist[1][:1000], seed=1, device=CPU)
     *_, last = training.epochs()
     assert last.evaluation.accuracy > 0.75
+
+
+class Counting(nn.Module):
+    """Its dropout grows with the steps, which it counts beside its state dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.full = nn.Linear(784, 10)
+        self.steps = 0
+        self.register_buffer("order", torch.arange(10).flip(0))
+        self.register_buffer("seen", torch.zeros(()), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.steps += 1
+            self.seen += 1
+            x = F.dropout(x, min(0.02 * self.steps + 0.01 * float(self.seen), 0.5))
+            if random.random() < 0.3 or np.random.rand() < 0.3:  # noqa: NPY002
+                x = x * 0
+        output: Tensor = self.full(x.flatten(1))[:, self.order]
+        return output
+
+
+COUNTING = Recipe(
+    network=Counting, optimizer=partial(SGD, lr=0.1), batch_size=50, epochs=3,
+    averaging=ExponentialAverage(decay=0.9, every=3),
+)  # fmt: skip
+
+
+def test_what_a_network_counts_and_draws_goes_on_after_a_resume(mnist: Mnist) -> None:
+    def begin() -> Training:
+        return Training(COUNTING, mnist[0][:200], mnist[1][:100], seed=1, device=CPU)
+
+    whole, first, again = begin(), begin(), begin()
+    expected = [timeless(result) for result in whole.epochs()]
+    next(first.epochs())
+    file = io.BytesIO()
+    torch.save(first.state(), file)
+    file.seek(0)
+    random.random()
+    again.restore(torch.load(file, weights_only=True))
+    list(again.epochs())
+    assert [timeless(result) for result in again.results] == expected
+    assert again.network.steps == whole.network.steps == 12
+
+
+def test_an_average_takes_over_what_has_no_average(mnist: Mnist) -> None:
+    training = Training(COUNTING, mnist[0][:200], mnist[1][:100], seed=1, device=CPU)
+    list(training.epochs())
+    averaged = training.classifier.network
+    assert averaged is not training.network
+    assert averaged.order.tolist() == [9, 8, 7, 6, 5, 4, 3, 2, 1, 0]
+    assert averaged.steps == 12
+    assert not torch.equal(averaged.full.weight, training.network.full.weight)
+    assert 0 < averaged.seen < 12  # a quantity, which is averaged
+
+
+def test_a_learning_rate_may_be_a_tensor(mnist: Mnist) -> None:
+    rate = torch.tensor(0.5)
+    own = dataclasses.replace(COUNTING, optimizer=partial(SGD, lr=rate), schedule=HALVED)
+    training = Training(own, mnist[0][:100], mnist[1][:100], seed=1, device=CPU)
+    assert [result.learning_rate for result in training.epochs()] == [0.5, 0.25, 0.125]
+    assert training.learning_rate == "0.5"
+    assert rate == 0.5
+
+
+def test_a_schedule_has_the_number_of_steps_unless_the_recipe_gives_it(mnist: Mnist) -> None:
+    def peak(schedule: Any) -> float:
+        own = dataclasses.replace(COUNTING, batch_schedule=schedule)
+        training = Training(own, mnist[0][:200], mnist[1][:100], seed=1, device=CPU)
+        rates: list[float] = []
+        list(training.epochs(lambda _: rates.append(training.optimizer.param_groups[0]["lr"])))
+        return rates.index(max(rates)) + 1
+
+    assert peak(partial(OneCycleLR, max_lr=1, pct_start=0.5)) == 5  # half of 12 steps, from 0
+    assert peak(partial(OneCycleLR, max_lr=1, pct_start=0.5, total_steps=24)) == 11
+    assert peak(partial(OneCycleLR, max_lr=1, pct_start=0.5, epochs=3, steps_per_epoch=6)) == 8
+
+
+def test_a_network_may_compute_in_fewer_bits(mnist: Mnist) -> None:
+    class Short(Counting):
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                return super().forward(x)
+
+    own = dataclasses.replace(COUNTING, network=Short, epochs=1)
+    training = Training(own, mnist[0][:200], mnist[1][:100], seed=1, device=CPU)
+    (result,) = training.epochs()
+    assert training.output.dtype == torch.float32
+    assert result.evaluation.loss > 0
