@@ -124,6 +124,8 @@ def _print_plan(plan: Plan) -> None:
     epochs = f"{plan.recipe.epochs} epoch{'s' if plan.recipe.epochs > 1 else ''}"
     how = f"seed {plan.seed}, device {plan.device.type}, {epochs}, {plan.split} split"
     print(f"  {how}", flush=True)
+    for caution in filter(None, (plan.findings.not_exact, *plan.findings.cautions)):
+        print(f"  take care: {caution}", flush=True)
     if plan.run_id:
         print(f"  resumes run {plan.run_id}", flush=True)
 

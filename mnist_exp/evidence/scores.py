@@ -12,6 +12,9 @@ import pandas as pd
 
 from mnist_exp.recipe import Target
 
+EXACTLY, FROM_START = "exactly", "after epoch 0"
+"""What the tags `resumes` and `resumed` of a run say where there is nothing to say."""
+
 
 class Exclusion(StrEnum):
     """Why a run does not speak for its iteration. Of several reasons the first is given."""
@@ -20,6 +23,7 @@ class Exclusion(StrEnum):
     OVERRIDDEN = "overridden"
     VALIDATION = "on the validation split"
     INCOMPLETE = "incomplete: without seed, parameters or test images"
+    RESUMED = "resumed, which its recipe does not survive exactly"
     GONE = "its iteration's file is gone"
     STALE = "stale: of an earlier version of its file"
     SUPERSEDED = "superseded by a newer run of its seed"
@@ -120,6 +124,11 @@ def exclusions(runs: pd.DataFrame, code_sha256: Mapping[int, str]) -> pd.Series:
         Exclusion.OVERRIDDEN: runs["overrides"].notna(),
         Exclusion.VALIDATION: runs["split"] != "test",
         Exclusion.INCOMPLETE: numbers.isna().any(axis=1),
+        # Nothing was trained before epoch 1. Older runs say nothing: they were resumed exactly.
+        Exclusion.RESUMED: runs["resumed"].notna()
+        & (runs["resumed"] != FROM_START)
+        & runs["resumes"].notna()
+        & (runs["resumes"] != EXACTLY),
         Exclusion.GONE: now == "",
         Exclusion.STALE: runs["code_sha256"] != now,
     }

@@ -40,13 +40,11 @@ class Checkpoint:
 
     def save(self, content: dict[str, Any]) -> None:
         """Replace the content; where that fails, the last one stays. Raises ExpectedError."""
-        buffer = io.BytesIO()
-        torch.save(content, buffer)
-        packed = buffer.getvalue()
+        packed = pack(content)
         part = self.path.with_suffix(".part")
         try:
             with part.open("wb") as file:
-                file.write(MAGIC + hashlib.sha256(packed).digest() + packed)
+                file.write(packed)
                 file.flush()
                 os.fsync(file.fileno())
             part.replace(self.path)
@@ -72,16 +70,7 @@ class Checkpoint:
             ) from None
         except OSError as error:
             raise ExpectedError(f"{self.path} cannot be read: {error.strerror}") from None
-        start = len(MAGIC)
-        digest, content = packed[start : start + 32], packed[start + 32 :]
-        if not packed.startswith(MAGIC):
-            raise ExpectedError(f"{self.path} is not a checkpoint of mnist-exp")
-        if hashlib.sha256(content).digest() != digest:
-            raise ExpectedError(f"the checkpoint {self.path} is cut off or damaged")
-        try:
-            loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        except Exception:  # torch has no common class for what it refuses
-            raise ExpectedError(f"the checkpoint {self.path} holds more than data") from None
+        loaded = unpack(packed, str(self.path))
         if not isinstance(loaded, dict) or loaded.get("run_id") != self.run_id:
             raise ExpectedError(f"{self.path} is the checkpoint of another run")
         return loaded
@@ -90,6 +79,27 @@ class Checkpoint:
         """Delete it, once the run needs it no more, with the lock of whoever trained the run."""
         self.path.unlink(missing_ok=True)
         self.lock.unlink(missing_ok=True)
+
+
+def pack(content: dict[str, Any]) -> bytes:
+    """Nested dictionaries and lists of tensors, numbers and texts, as a checkpoint has them."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return MAGIC + hashlib.sha256(buffer.getvalue()).digest() + buffer.getvalue()
+
+
+def unpack(packed: bytes, name: str = "the checkpoint") -> Any:
+    """What `pack` was given, on the CPU. Raises ExpectedError, which calls it by its `name`."""
+    start = len(MAGIC)
+    digest, content = packed[start : start + 32], packed[start + 32 :]
+    if not packed.startswith(MAGIC):
+        raise ExpectedError(f"{name} is not a checkpoint of mnist-exp")
+    if hashlib.sha256(content).digest() != digest:
+        raise ExpectedError(f"{name} is cut off or damaged")
+    try:
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception:  # torch has no common class for what it refuses
+        raise ExpectedError(f"{name} holds more than data") from None
 
 
 def checkpoint_of(run_id: str, folder: Path) -> Checkpoint:

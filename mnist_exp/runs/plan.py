@@ -1,21 +1,24 @@
 """All that is settled before a run begins: what is trained, how, and from what."""
 
+import copy
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
 from mnist_exp import data
-from mnist_exp.common.errors import ExpectedError
-from mnist_exp.notebook import loading
+from mnist_exp.common.values import as_text
+from mnist_exp.data import Digits
+from mnist_exp.notebook import entries, loading
 from mnist_exp.notebook.entries import Entry
-from mnist_exp.notebook.loading import Iteration
-from mnist_exp.recipe import PIXELS, Recipe, Target
-from mnist_exp.runs import environment, provenance
-from mnist_exp.training import classifier, receptive_field
+from mnist_exp.recipe import Recipe, Target
+from mnist_exp.runs import environment, provenance, trial
+from mnist_exp.runs.blame import blamed_on
+from mnist_exp.runs.trial import Findings
+from mnist_exp.training import classifier, loop, receptive_field
 from mnist_exp.training.receptive_field import ReceptiveField
 
 
@@ -33,6 +36,13 @@ class Plan:
     seed: int
     split: data.Split
     device: torch.device
+    train: Digits = field(repr=False)
+    held_out: Digits = field(repr=False)
+    """The digits to train on and those to evaluate on."""
+    network: nn.Module = field(repr=False)
+    """The one network of the run, untrained; what the plan says of it is of a copy."""
+    findings: Findings
+    """What came of trying the recipe out."""
     parameters: int
     """How many of the network can be trained."""
     receptive_field: ReceptiveField
@@ -55,7 +65,8 @@ class Plan:
         """What decides the result, as the parameters of the run."""
         return {
             "model": self.entry.number,
-            **self.recipe.hyperparameters(),
+            **{key: as_text(value) for key, value in self.recipe.hyperparameters().items()},
+            "learning_rate": self.findings.learning_rate,
             "seed": self.seed,
             "split": self.split,
             "parameters": self.parameters,
@@ -93,52 +104,32 @@ def settle(
     Raises ExpectedError for anything that cannot be run.
     """
     data.check_split(split)
-    iteration = loading.iteration_of(entry) if entry else loading.load_iteration(number)
+    entry = entry or entries.read_entry(number)
+    recipe = trial.recipe_from(entry, seed)
     overrides: dict[str, Any] = {}
-    if epochs not in (None, iteration.recipe.epochs):
+    if epochs not in (None, recipe.epochs):
         overrides["epochs"] = epochs
-    network = _try_out(iteration)
+    on = environment.choose_device(device)
+    trial.check_recipe(entry, seed)  # before digits are fetched
+    train, held_out = data.load(split)
+    findings = trial.try_out(entry, train, held_out, seed=seed, device=on)
+    with blamed_on(entry):
+        network = loop.build(recipe, seed)
+        example = classifier.example_input(recipe)
+        layers = provenance.layers(copy.deepcopy(network), example)
     return Plan(
-        entry=iteration.entry,
-        recipe=dataclasses.replace(iteration.recipe, **overrides),
+        entry=entry,
+        recipe=dataclasses.replace(recipe, **overrides),
         overrides=overrides,
         target=loading.load_target(),
         seed=seed,
         split=split,
-        device=environment.choose_device(device),
+        device=on,
+        train=train,
+        held_out=held_out,
+        network=network,
+        findings=findings,
         parameters=classifier.count_parameters(network),
-        receptive_field=receptive_field.of_network(network, PIXELS),
-        layers=provenance.layers(network),
+        receptive_field=receptive_field.of_network(network, example.shape[1:]),
+        layers=layers,
     )
-
-
-def _try_out(iteration: Iteration) -> nn.Module:
-    """Call all that the recipe names, so that mistakes in it are found before the run; returns the
-    network."""
-    recipe = iteration.recipe
-    images = torch.zeros(2, *PIXELS)
-    try:
-        network = recipe.network()
-        optimizer = recipe.optimizer(network.parameters())
-        if recipe.schedule:
-            recipe.schedule(optimizer)
-        if recipe.batch_schedule:
-            recipe.batch_schedule(recipe.optimizer(network.parameters()), total_steps=100)
-        augmented = recipe.augment(images, torch.Generator()) if recipe.augment else images
-        views = recipe.views(images) if recipe.views else [images]
-        pixels = [recipe.preprocess(x) if recipe.preprocess else x for x in (augmented, *views)]
-        trained, *evaluated = map(data.normalise, pixels)
-        of_training = network.eval()(trained)  # (2, 10), if all is well
-        with torch.inference_mode():
-            of_views = torch.stack([network(view) for view in evaluated])  # (views, 2, 10)
-        shapes = tuple(of_training.shape), tuple(of_views.shape[1:])
-    except Exception as error:
-        # Whatever it is: in here only what the recipe names is called, so that no mistake of this
-        # package is told as one of the iteration.
-        raise ExpectedError(loading.where(error, iteration.path)) from error
-    for shape in shapes:
-        if shape != (2, 10):
-            raise ExpectedError(
-                f"{iteration.file}: for 2 images the network gives {shape}, not (2, 10)"
-            )
-    return network

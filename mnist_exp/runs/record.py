@@ -23,16 +23,14 @@ SHEET = 32
 """Training digits on the sheet that shows what the network sees."""
 
 
-def beginning(
-    run: tracking.RunWriter, plan: Plan, train: data.Digits, held_out: data.Digits
-) -> None:
+def beginning(run: tracking.RunWriter, plan: Plan) -> None:
     """Record what is known before the first epoch: description, source, layers, digits, and where
     the code stands."""
     entry = plan.entry
     state, uncommitted = checkout.git_state()
     commit = state["git_commit"]
     shown = {} if commit == "unknown" else {names.COMMIT: commit}
-    run.set_tags(state | shown | {"idea": entry.title})
+    run.set_tags(state | shown | {"idea": entry.title} | _certainty(plan))
     run.describe(description.run_description(entry, "In training."))
     run.log_metrics({"parameters": plan.parameters, "model": entry.number})
     run.log_text(entry.source, names.source_file(entry.number))
@@ -44,21 +42,28 @@ def beginning(
         run.log_table(plan.receptive_field.table, Table.RECEPTIVE_FIELD)
     run.log_text(plan.layers, TextFile.LAYERS)
     for digits, context in (
-        (train, names.DataSet.TRAINING),
-        (held_out, names.DataSet.EVALUATION),
+        (plan.train, names.DataSet.TRAINING),
+        (plan.held_out, names.DataSet.EVALUATION),
     ):
         name = f"MNIST, {len(digits):,} digits"
         run.log_dataset(
             digits.images.cpu().numpy(), digits.labels.cpu().numpy(), name=name, context=context,
             digest=digits.sha256(), source=data.ORIGIN,
         )  # fmt: skip
-    some = train[:SHEET]
+    some = plan.train[:SHEET]
     seen = classifier.network_input(
         plan.recipe, some.images, torch.Generator().manual_seed(plan.seed)
     )
     title = "Training digits as the network sees them"
     sheet = one_run.digit_sheet(seen[:, 0].numpy(), some.labels.numpy(), title)
     run.log_figure(sheet, Figure.DIGITS)
+
+
+def _certainty(plan: Plan) -> dict[str, str]:
+    """What the trial of the recipe says of the numbers of the run, as tags."""
+    tags = {"resumes": plan.findings.not_exact or scores.EXACTLY}
+    cautions = "; ".join(plan.findings.cautions)
+    return tags | ({"cautions": cautions} if cautions else {})
 
 
 class Epochs:

@@ -76,7 +76,9 @@ def _changes(content: dict[str, Any], plan: Plan) -> list[str]:
 
 
 def save(run_checkpoint: Checkpoint, plan: Plan, training: Training) -> None:
-    """Replace the checkpoint of a run by one of its training as it stands."""
+    """Replace the checkpoint of a run by one of its training as it stands, if it can have one."""
+    if not plan.findings.resumable:
+        return
     request = {
         "number": plan.entry.number, "seed": plan.seed, "epochs": plan.recipe.epochs,
         "device": plan.device.type, "split": plan.split,

@@ -3,12 +3,13 @@
 Here training and tracking meet; neither knows the other.
 """
 
+import copy
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from mnist_exp import data, tracking
+from mnist_exp import tracking
 from mnist_exp.common import interrupts
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.evidence.verdict import RunVerdict
@@ -44,10 +45,11 @@ def carry_out(
     `on_start` hears the run's id, `on_batch` and `on_epoch` how it goes. A tracking server that
     goes away does not stop the training: what it misses is written when it is back.
     """
-
-    train, held_out = data.load(plan.split)
     tracking.open_store()
-    training = Training(plan.recipe, train, held_out, seed=plan.seed, device=plan.device)
+    training = Training(
+        plan.recipe, plan.train, plan.held_out, seed=plan.seed, device=plan.device,
+        network=copy.deepcopy(plan.network),
+    )  # fmt: skip
     under_way = _begun if plan.run_id is None else _resumed
     run_id = ""
     try:
@@ -55,11 +57,12 @@ def carry_out(
             run_id = run.run_id
             on_start(run_id)
             if not training.results:
-                record.beginning(run, plan, train, held_out)
+                record.beginning(run, plan)
             _train(run, run_checkpoint, plan, training, on_batch, on_epoch)
             judged = record.end(run, plan, training)
     except (ExpectedError, KeyboardInterrupt) as error:
-        if run_id and not isinstance(error, NonFiniteLossError):
+        goes_on = plan.findings.resumable and not isinstance(error, NonFiniteLossError)
+        if run_id and goes_on:
             error.add_note(f"make resume RUN={run_id} goes on with it")
         raise
     run_checkpoint.remove()  # not before the store says that the run is finished

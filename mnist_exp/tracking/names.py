@@ -102,6 +102,10 @@ TAGS = {
     "sha256.<file>": Meaning("SHA-256 of a file of MNIST that was read"),
     "git_commit": Meaning("commit of the checkout, or `unknown`"),
     "git_dirty": Meaning("whether something was not committed: `true`, `false` or `unknown`"),
+    "resumes": Meaning(
+        "`exactly`, where a resumed run has the numbers of an uninterrupted one; else why not"
+    ),
+    "cautions": Meaning("what else makes the numbers of the run less certain; mostly missing"),
     "resumed": Meaning("after which epoch the run was resumed last"),
     "verdict": Meaning("`target met` or `target not met`; only on the test split"),
     "verdict_reason": Meaning("which conditions of the target are not met, and by what"),
@@ -331,8 +335,8 @@ def column_name(name: str) -> str:
 RUN_COLUMNS = (
     "run_id", "experiment_id", "run_name", "status", "start_time", "end_time", "model", "idea",
     "seed", "split", "overrides", "parameters", "test_images", "receptive_field", "code_sha256",
-    "git_commit", "git_dirty", "machine", "threads", "python", "torch", "mlflow", "imported_from",
-    "parent",
+    "git_commit", "git_dirty", "resumes", "resumed", "machine", "threads", "python", "torch",
+    "mlflow", "imported_from", "parent",
 )  # fmt: skip
 """The columns that `tracking.runs` has whatever the store holds."""
 

@@ -1,24 +1,26 @@
-"""What is settled before a run begins, and refused."""
+"""What is settled before a run begins."""
 
 import dataclasses
-from functools import partial
+from pathlib import Path
 
+import pandas as pd
 import pytest
-from torch import Tensor, nn
-from torch.optim import SGD
+import torch
+from mlflow import MlflowClient
+from short_runs import carry_out
+from written import NUMBER, PARAMETERS_OF_BASE, network, written
 
+from mnist_exp import tracking
 from mnist_exp.common.errors import ExpectedError
-from mnist_exp.notebook import loading
-from mnist_exp.runs.plan import settle
-from mnist_exp.training.classifier import Classifier
+from mnist_exp.runs.plan import Plan, settle
+from mnist_exp.training.classifier import count_parameters
 
-
-def use(monkeypatch: pytest.MonkeyPatch, **changes: object) -> None:
-    """Iteration 3 has these changes in its recipe."""
-    iteration = loading.load_iteration(3)
-    changed = dataclasses.replace(iteration.recipe, **changes)
-    own = dataclasses.replace(iteration, recipe=changed)
-    monkeypatch.setattr(loading, "load_iteration", lambda _: own)
+DRAWN = network(
+    "width = int(torch.randint(2, 64, ())) + np.random.randint(64) + random.randint(0, 63)\n"
+    "self.first = nn.Conv2d(1, width, 1 + 2 * int(torch.randint(0, 4, ())))\n"
+    "self.norm = nn.BatchNorm2d(width)\n"
+    "self.last = nn.Conv2d(width, 10, 3)"
+)
 
 
 def test_a_plan_for_what_is_not_there() -> None:
@@ -52,54 +54,107 @@ def test_a_plan_knows_its_network() -> None:
     assert "7,416" in plan.layers
 
 
-def test_the_network_is_built_once_for_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
-    built = []
-    build = loading.load_iteration(3).recipe.network
-
-    def network() -> nn.Module:
-        built.append(1)
-        return build()
-
-    use(monkeypatch, network=network)
-    settle(3)
-    assert len(built) == 1
+def drawn(seed: int) -> Plan:
+    return settle(NUMBER, seed=seed, epochs=1, entry=written(DRAWN))
 
 
-def broken(*_: object, **__: object) -> object:
-    raise ZeroDivisionError("by hand")
+def test_a_network_that_draws_its_layers_is_that_of_the_seed() -> None:
+    plan, again, other = drawn(1), drawn(1), drawn(2)
+    assert plan.parameters == again.parameters == count_parameters(plan.network)
+    assert all(map(torch.equal, plan.network.parameters(), again.network.parameters()))
+    assert plan.parameters != other.parameters  # 1 in 10,000 pairs of seeds agree
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_all_that_a_run_records_is_of_one_network(store: Path) -> None:
+    plan = drawn(3)
+    first = dict(plan.network.named_modules())["first"]
+    outcome = carry_out(plan)
+    (run,) = tracking.runs().to_dict("records")
+    kept = MlflowClient().search_logged_models([run["experiment_id"]])[0]
+    state = torch.export.load(
+        f"{kept.artifact_location.removeprefix('file://')}/data/model.pt2"
+    ).state_dict
+    assert state["network.first.weight"].shape == first.weight.shape
+    artifacts = store / "artifacts" / outcome.run_id / "artifacts"
+    table = pd.read_csv(artifacts / "receptive_field.csv").set_index("layer")
+    assert table.loc["first", "kernel"] == first.kernel_size[0]
+    assert int(run["parameters"]) == plan.parameters == count_parameters(plan.network)
+    layers = (artifacts / "layers.txt").read_text()
+    assert f"Total params: {plan.parameters:,}" in layers
+    assert f"[1, {first.out_channels}, " in layers
+
+
+@pytest.mark.usefixtures("store", "few_digits")
+def test_a_plan_is_carried_out_with_a_copy_of_its_network() -> None:
+    plan = settle(NUMBER, epochs=1, entry=written())
+    before = [p.clone() for p in plan.network.parameters()]
+    one, two = carry_out(plan), carry_out(plan)
+    assert all(map(torch.equal, before, plan.network.parameters()))
+    assert one.accuracy == two.accuracy
+
+
+def test_a_lazy_network_has_its_shapes() -> None:
+    lazy = network("self.first = nn.LazyConv2d(8, 3, stride=2)\nself.norm = nn.LazyBatchNorm2d()")
+    plan = settle(NUMBER, entry=written(lazy))
+    assert plan.parameters == PARAMETERS_OF_BASE
+    assert plan.receptive_field.size == settle(NUMBER, entry=written()).receptive_field.size
+
+
+def test_the_receptive_field_speaks_of_the_prepared_image() -> None:
+    larger = (
+        "@dataclass(frozen=True)\nclass Larger:\n    size: int\n\n"
+        "    def __call__(self, images):\n"
+        "        return F.interpolate(images, (self.size, self.size))\n\n\n"
+    )
+    plan = settle(NUMBER, entry=written(larger, preprocess="Larger(32)"))
+    table = plan.receptive_field.table
+    assert table is not None
+    assert table["n_out"].tolist()[:3] == [32, 15, 13]  # (32 - 3) // 2 + 1, and 15 - 3 + 1
+    assert plan.settings()["preprocess.size"] == "32"
 
 
 @pytest.mark.parametrize(
-    "part",
-    ["network", "optimizer", "schedule", "batch_schedule", "augment", "preprocess", "views"],
+    ("optimizer", "learning_rate"),
+    [
+        ("partial(SGD, lr=0.037)", "0.037"),
+        ("lambda p: SGD(p, lr=0.037)", "0.037"),
+        ("lambda p: SGD([{'params': [q]} for q in p], lr=0.5)", "0.5"),
+        ("lambda p: SGD([{'params': [q], 'lr': 0.1 * q.dim()} for q in p], lr=1)", "0.4 0.1"),
+        ("partial(Adam, lr=torch.tensor(0.25))", "0.25"),
+        ("Adam", "0.001"),
+    ],
 )
-def test_whatever_the_recipe_names_is_tried(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    use(monkeypatch, **{part: broken})
-    with pytest.raises(
-        ExpectedError, match=r"^experiments/model_3\.py.*ZeroDivisionError: by hand"
-    ):
-        settle(3)
+def test_the_learning_rate_is_read_from_the_optimizer(optimizer: str, learning_rate: str) -> None:
+    entry = written(optimizer=optimizer, schedule="partial(StepLR, step_size=1)")
+    assert settle(NUMBER, entry=entry).settings()["learning_rate"] == learning_rate
 
 
-def test_what_comes_out_of_it_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch:
-        use(patch, views=lambda _: [])
-        with pytest.raises(ExpectedError, match=r"^experiments/model_3\.py: RuntimeError"):
-            settle(3)
-    with monkeypatch.context() as patch:
-        use(patch, views=lambda images: [images[:1]])
-        with pytest.raises(ExpectedError, match=r"the network gives \(1, 10\), not \(2, 10\)"):
-            settle(3)
-    use(monkeypatch, optimizer=partial(SGD, lr=-1))
-    with pytest.raises(ExpectedError, match=r"^experiments/model_3\.py: ValueError: Invalid learn"):
-        settle(3)
+def test_functions_are_recorded_by_their_code() -> None:
+    def schedule(code: str) -> object:
+        entry = written(schedule=f"partial(LambdaLR, lr_lambda={code})")
+        return settle(NUMBER, entry=entry).settings()["schedule.lr_lambda"]
+
+    assert schedule("lambda e: 0.9**e") == schedule("lambda e: 0.9 ** e")
+    assert schedule("lambda e: 0.9**e") != schedule("lambda e: 0.8**e")
+    assert "0x" not in str(schedule("lambda e: 0.9**e"))
 
 
-def test_a_mistake_of_the_package_is_not_told_as_one_of_the_iteration(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def mistaken(_: Classifier, images: Tensor) -> Tensor:
-        return images.no_such_method()
+def test_what_a_recipe_names_is_not_changed_by_its_trial() -> None:
+    shared = "COUNT = []\nRATE = torch.tensor(0.5)\nONE = Base()\n\n\n"
+    entry = written(
+        shared, network="lambda: COUNT.append(1) or ONE", optimizer="partial(SGD, lr=RATE)",
+        schedule="partial(StepLR, step_size=1)",
+    )  # fmt: skip
+    plan = settle(NUMBER, entry=entry)
+    of_file = plan.recipe.network.__globals__  # type: ignore[attr-defined]
+    assert of_file["COUNT"] == [1]
+    assert of_file["RATE"] == 0.5
+    assert of_file["ONE"] is plan.network
+    assert int(of_file["ONE"].norm.num_batches_tracked) == 0
 
-    monkeypatch.setattr(Classifier, "forward", mistaken)
-    settle(3)  # does without it
+
+def test_a_plan_has_the_digits_of_its_split() -> None:
+    plan = settle(3, split="validation")
+    assert (len(plan.train), len(plan.held_out)) == (50_000, 10_000)
+    assert dataclasses.replace(plan, seed=2).train is plan.train

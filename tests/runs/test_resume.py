@@ -15,7 +15,7 @@ import torch
 
 from mnist_exp import ROOT, tracking
 from mnist_exp.commands.cli import main
-from mnist_exp.notebook import loading
+from mnist_exp.notebook import entries
 from mnist_exp.runs import environment, resume, run
 from mnist_exp.runs.plan import Plan, settle
 
@@ -148,10 +148,10 @@ def test_what_cannot_be_resumed(
     assert "RUN=../../x: the id of a run is needed" in refused(["resume", "RUN=../../x"], capsys)
     assert "no unfinished run of model 4" in refused(["run", "MODEL=4", "RESUME=1"], capsys)
 
-    load = loading.load_iteration
+    read = entries.read_entry
     with monkeypatch.context() as patch:
-        changed = dataclasses.replace(load(2), source=load(2).source + "\nLATER = 1\n")
-        patch.setattr(loading, "load_iteration", lambda _: changed)
+        changed = dataclasses.replace(read(2), source=read(2).source + "\nLATER = 1\n")
+        patch.setattr(entries, "read_entry", lambda _: changed)
         assert "experiments/model_2.py has changed since" in refused(
             ["resume", f"RUN={stopped}"], capsys
         )

@@ -11,20 +11,21 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from conftest import REFERENCE
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from PIL import Image
 from short_runs import EASY, carry_out, short
-from torch import nn
 from torch.optim import SGD
+from written import NUMBER, network, written
 
 from mnist_exp import data, tracking
+from mnist_exp.commands.cli import main
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.data import Digits
 from mnist_exp.notebook import entries, loading
 from mnist_exp.runs.plan import settle
+from mnist_exp.runs.trial import NOT_RESUMED, UNSTEADY
 
 
 @pytest.fixture(scope="module")
@@ -243,23 +244,8 @@ def test_a_non_finite_loss_is_a_failed_run_that_says_so() -> None:
 
 @pytest.mark.usefixtures("store", "few_digits")
 def test_a_network_that_cannot_be_followed_is_trained_and_says_why() -> None:
-    class Waves(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv = nn.Conv2d(1, 1, 3, padding=1)
-            self.full = nn.Linear(784, 10)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.full(torch.fft.fft2(self.conv(x)).abs().flatten(1))
-
-    iteration = loading.load_iteration(2)
-    own = dataclasses.replace(iteration.recipe, network=Waves, epochs=1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            loading, "load_iteration", lambda _: dataclasses.replace(iteration, recipe=own)
-        )
-        plan = settle(2)
-    carry_out(plan)
+    waves = "return super().forward(torch.fft.fft2(self.first(x)).abs()[:, :1])"
+    carry_out(settle(NUMBER, entry=written(network(forward=waves), epochs=1)))
     kept = tracking.runs().iloc[0]
     assert kept["status"] == "FINISHED"
     assert "followed through layer fft_" in kept["receptive_field"]
@@ -267,22 +253,38 @@ def test_a_network_that_cannot_be_followed_is_trained_and_says_why() -> None:
 
 
 @pytest.mark.usefixtures("store", "few_digits")
-def test_a_network_that_cannot_be_exported_is_recorded_without_it() -> None:
-    class Undecided(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.full = nn.Linear(784, 10)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            x = self.full(x.flatten(1))
-            return x if x.abs().max() > 1 else x * 2
-
-    outcome = carry_out(short(2, network=Undecided))
+def test_a_network_that_cannot_be_exported_in_the_end_is_recorded_without_it() -> None:
+    later = network(
+        "self.register_buffer('seen', torch.zeros((), dtype=torch.int64))",
+        "self.seen += self.training\n"
+        "if not torch.compiler.is_exporting() or LIMIT is None:\n    return super().forward(x)\n"
+        "return super().forward(x if x.sum() > 0 else -x)",
+    )
+    plan = settle(NUMBER, entry=written("LIMIT = None\n\n\n" + later))
+    plan.recipe.network.__init__.__globals__["LIMIT"] = 1  # type: ignore[misc]
+    outcome = carry_out(plan)
     kept = tracking.runs().iloc[0]
     assert kept["status"] == "FINISHED"
     assert kept["verdict"] == str(outcome.verdict)
     description = MlflowClient().get_run(outcome.run_id).data.tags["mlflow.note.content"]
     assert "The network could not be exported" in description
+
+
+@pytest.mark.usefixtures("store", "few_digits")
+def test_a_run_says_what_makes_its_numbers_less_certain(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = "global STEPS\nSTEPS += 1\nreturn super().forward(F.dropout(x * STEPS))"
+    entry = written("STEPS = 0\n\n\n" + network(forward=count))
+    monkeypatch.setattr(entries, "read_entry", lambda _: entry)
+    monkeypatch.setattr(loading, "load_target", lambda: EASY)
+    assert main(["run", f"MODEL={NUMBER}"]) == 0
+    said = capsys.readouterr().out
+    assert f"take care: {NOT_RESUMED}" in said
+    assert f"take care: {UNSTEADY}" in said
+    (run,) = tracking.runs().to_dict("records")
+    assert run["resumes"] == NOT_RESUMED
+    assert run["cautions"] == UNSTEADY
 
 
 @pytest.mark.usefixtures("store", "few_digits")

@@ -27,7 +27,8 @@ TARGET = Target(test_accuracy=0.994, last_epochs=5, max_epochs=15, parameters_be
 RUN = {
     "run_id": "a", "model": 6, "seed": 1, "status": "FINISHED", "overrides": None,
     "split": "test", "code_sha256": "now", "start_time": pd.Timestamp("2026-01-01"),
-    "parameters": 7_416, "test_images": 10_000, "receptive_field": 28,
+    "parameters": 7_416, "test_images": 10_000, "receptive_field": 28, "resumed": None,
+    "resumes": None,
 }  # fmt: skip
 
 

@@ -15,6 +15,6 @@ def carry_out(plan: Plan) -> Outcome:
 
 
 def short(number: int = 6, target: Target = EASY, **changes: object) -> Plan:
-    """Two epochs that count as the iteration's own recipe."""
+    """Two epochs that count as the iteration's own recipe; with these changes."""
     plan = dataclasses.replace(settle(number), target=target)
     return dataclasses.replace(plan, recipe=dataclasses.replace(plan.recipe, epochs=2, **changes))

@@ -1,0 +1,181 @@
+"""What a trial of a recipe refuses, and what it finds out."""
+
+import pytest
+from written import NUMBER, line, network, written
+
+from mnist_exp.common.errors import ExpectedError
+from mnist_exp.notebook.entries import Entry
+from mnist_exp.runs import trial
+from mnist_exp.runs.plan import settle
+from mnist_exp.runs.trial import NOT_REPEATED, NOT_RESUMED, TOGETHER, UNREGISTERED, UNSTEADY
+from mnist_exp.training import loop
+
+SINGLE = "return F.adaptive_avg_pool2d(super().forward(x)[..., None, None], 1).squeeze().softmax(1)"
+HELD = "self.first = nn.Conv2d(1, 8, 3, stride=2)\nself.other = 2 * self.first.weight"
+BROKEN = "def broken(*_, **__):\n    raise ZeroDivisionError('by hand')\n\n\n"
+PARTS = (
+    "@dataclass(frozen=True)\nclass Broken:\n    def __call__(self, *_):\n"
+    "        return broken()\n\n\n"
+    "@dataclass(frozen=True)\nclass OneView:\n    def __call__(self, images):\n"
+    "        return [images[:1]]\n\n\n"
+)
+
+
+def refused(entry: Entry) -> str:
+    with pytest.raises(ExpectedError) as refusal:
+        settle(NUMBER, entry=entry)
+    said = str(refusal.value)
+    assert said.startswith("experiments/model_30.py, line ")
+    assert "\n" not in said
+    assert len(said) < 500
+    return said
+
+
+@pytest.mark.parametrize(
+    ("source", "fields", "at", "says"),
+    [
+        (BROKEN, {"network": "broken"}, "raise Zero", "ZeroDivisionError: by hand"),
+        (BROKEN, {"optimizer": "broken"}, "raise Zero", "ZeroDivisionError: by hand"),
+        (BROKEN, {"schedule": "broken"}, "raise Zero", "ZeroDivisionError: by hand"),
+        (BROKEN, {"batch_schedule": "broken"}, "raise Zero", "ZeroDivisionError: by hand"),
+        (BROKEN + PARTS, {"augment": "Broken()"}, "raise Zero", "ZeroDivisionError: by hand"),
+        (BROKEN + PARTS, {"preprocess": "Broken()"}, "raise Zero", "ZeroDivisionError: by hand"),
+        (BROKEN + PARTS, {"views": "Broken()"}, "raise Zero", "ZeroDivisionError: by hand"),
+        (PARTS, {"views": "OneView()"}, "network=", "the network gives (1, 10), not (2, 10)"),
+        (network("self.last = nn.Conv2d(8, 12, 3)"), {}, "network=", "(2, 12), not (2, 10)"),
+        (network(forward="return x, x"), {}, "network=", "gives a tuple, no tensor"),
+        (network(forward="return self.nope(x)"), {}, "self.nope", "no attribute 'nope'"),
+        (network(forward=SINGLE), {}, ".squeeze()", "IndexError: Dimension out of range"),
+        (network(forward="return super().forward(x.view(64, 1, 28, 28))"), {}, "(64,", "'[64, 1,"),
+        (network(forward="return super().forward(x if x.sum() > 0 else -x)"), {}, "x.sum()",
+         "torch.export cannot trace the network"),
+        (network("self.run = lambda x: Base.forward(self, x)", "return self.run(x)"), {},
+         "network=", "computes with first.weight of its original"),
+        (network(HELD), {}, "network=", "it cannot be copied"),
+        (network("self.requires_grad_(False)"), {}, "=", "does not require grad"),
+        ("", {"optimizer": "partial(SGD, lr=-1)"}, "optimizer=", "ValueError: Invalid learning"),
+        ("", {"optimizer": "partial(torch.optim.LBFGS, lr=.1)"}, "optimizer=", "'closure'"),
+        ("", {"schedule": "partial(ReduceLROnPlateau, mode='max')"}, "schedule=", "'metrics'"),
+        ("", {"batch_schedule": "ReduceLROnPlateau"}, "batch_schedule=", "'metrics'"),
+        ("", {"batch_schedule": "partial(CosineAnnealingLR, T=3)"}, "batch_schedule=",
+         "incorrect arguments"),
+        ("", {"augment": "v2.RandomErasing()"}, "augment=", "takes a frozen dataclass"),
+        ("", {"augment": "[RandomRotation(degrees=7)]"}, "augment=", "takes a frozen dataclass"),
+        ("", {"augment": "lambda x, generator: x"}, "augment=", "takes a frozen dataclass"),
+        ("", {"augment": "RandomRotation"}, "augment=", "takes a frozen dataclass"),
+        ("", {"augment": "RandomRotation(degrees='7')"}, "augment=", "TypeError"),
+        ("", {"preprocess": "v2.Normalize((0.1,), (0.3,))"}, "preprocess=", "a frozen dataclass"),
+    ],
+)  # fmt: skip
+def test_what_would_fail_is_refused_with_its_line(
+    source: str, fields: dict[str, str], at: str, says: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    entry = written(source, **fields)
+    said = refused(entry)
+    assert says in said
+    assert at == "=" or said.startswith(f"experiments/model_30.py, line {line(entry, at)}: ")
+    assert capfd.readouterr().err == ""  # torch.export tells at length of what it raises
+
+
+def test_a_mistake_of_the_package_is_not_told_as_one_of_the_iteration(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loop.faster, "speed_up", lambda network: network)
+    with pytest.raises(TypeError, match="takes 1 positional argument"):
+        settle(NUMBER, entry=written())
+
+
+@pytest.mark.parametrize(
+    ("source", "fields"),
+    [
+        (network("self.first = nn.LazyConv2d(8, 3)"), {}),
+        (network(forward="with torch.autocast('cpu', dtype=torch.bfloat16):\n"
+                         "    return super().forward(x)"), {}),
+        ("", {"batch_schedule": "partial(CosineAnnealingLR, T_max=100)"}),
+        ("", {"batch_schedule": "partial(OneCycleLR, max_lr=0.1)"}),
+        ("", {"batch_schedule": "lambda o, total_steps: StepLR(o, total_steps // 2)"}),
+        ("", {"schedule": "lambda o: SequentialLR(o, [LinearLR(o), StepLR(o, 3)], [1])"}),
+        ("", {"schedule": "partial(LambdaLR, lr_lambda=lambda e: 0.9**e)"}),
+        ("", {"epochs": 1, "batch_schedule": "partial(OneCycleLR, max_lr=0.1)"}),
+        ("", {"averaging": "ExponentialAverage(decay=0.9)"}),
+        (network("self.list = [nn.Dropout(0.5)]\nself.add_module('drop', self.list[0])",
+                 "return super().forward(self.list[0](x))"), {}),
+        (network("self.draws = torch.Generator()",
+                 "return super().forward(x * torch.rand((), generator=self.draws)"
+                 " if self.training else x)"), {}),
+        (network("self.draws = np.random.default_rng(1)",
+                 "return super().forward(x * float(self.draws.random()) if self.training else x)"),
+         {}),
+        (network("self.steps = 0",
+                 "self.steps += self.training\n"
+                 "return super().forward(F.dropout(x, min(0.1 * self.steps, 0.9), self.training))"),
+         {}),
+        (network("self.register_buffer('seen', torch.zeros(()), persistent=False)",
+                 "self.seen += self.training\n"
+                 "return super().forward(x * (1 + self.seen) if self.training else x)"), {}),
+        (network(forward="noise = np.random.rand() + random.random()\n"
+                         "return super().forward(x * noise if self.training else x)"), {}),
+    ],
+)  # fmt: skip
+def test_what_trains_as_it_says_has_no_findings(source: str, fields: dict[str, object]) -> None:
+    findings = settle(NUMBER, entry=written(source, **fields)).findings
+    assert (findings.not_exact, findings.resumable, findings.cautions) == ("", True, ())
+
+
+STEP = "return super().forward(x * {count} if self.training else x)"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "STEPS = 0\n\n\n"
+        + network(forward="global STEPS\nSTEPS += 1\n" + STEP.format(count="STEPS")),
+        network("self.count = itertools.count(1)", STEP.format(count="next(self.count)")),
+        network("self.own = type('Own', (), {'steps': 0})()",
+                "self.own.steps += 1\n" + STEP.format(count="self.own.steps")),
+    ],
+)  # fmt: skip
+def test_what_no_checkpoint_carries_is_found_out(source: str) -> None:
+    findings = settle(NUMBER, entry=written(source)).findings
+    assert findings.not_exact == NOT_RESUMED
+    assert findings.resumable
+    assert findings.cautions == ()
+
+
+def test_what_cannot_be_resumed_at_all_says_so() -> None:
+    widths = network("width = int(np.random.default_rng().integers(1, 10**5))\n"
+                     "self.unused = nn.Linear(1, width)")  # fmt: skip
+    findings = settle(NUMBER, entry=written(widths)).findings
+    assert not findings.resumable
+    assert "size mismatch for unused.weight" in findings.not_exact
+    assert findings.cautions == (NOT_REPEATED,)
+
+
+@pytest.mark.parametrize(
+    ("source", "caution"),
+    [
+        (network(forward="return super().forward(F.dropout(x, 0.3))"), UNSTEADY),
+        (network(forward="return super().forward(x - x.mean(0))"), TOGETHER),
+        (network("self.norm = nn.BatchNorm2d(8, track_running_stats=False)"), TOGETHER),
+        (network("self.layers = [nn.Conv2d(1, 1, 1)]",
+                 "return super().forward(self.layers[0](x))"), UNREGISTERED),
+        (network("self.full = nn.Linear(784, 10)", "return self.full(x.view(len(x), -1))"),
+         trial.FIXED),
+        (network(forward="scale = np.random.default_rng().random() if self.training else 1\n"
+                         "return super().forward(x * scale)"), NOT_REPEATED),
+    ],
+)  # fmt: skip
+def test_what_makes_numbers_less_certain_is_said(source: str, caution: str) -> None:
+    assert settle(NUMBER, entry=written(source)).findings.cautions == (caution,)
+
+
+def test_a_loss_that_is_not_finite_is_left_to_the_run() -> None:
+    findings = settle(NUMBER, entry=written(optimizer="partial(SGD, lr=1e30)")).findings
+    assert (findings.not_exact, findings.cautions) == ("", ())
+
+
+def test_the_seed_decides_what_the_file_of_an_iteration_draws() -> None:
+    drawn = "1 + int(torch.randint(10**6, ())) + np.random.randint(10**6) + random.randrange(10**6)"
+    entry = written(batch_size=drawn)
+    one, again, other = (trial.recipe_from(entry, seed).batch_size for seed in (1, 1, 2))
+    assert one == again != other
