@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mnist_exp.common.errors import ExpectedError
+from mnist_exp.notebook import entries
 from mnist_exp.notebook.entries import Entry
 
 PACKAGE = Path(__file__).parents[1]

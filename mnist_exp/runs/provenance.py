@@ -4,7 +4,6 @@ import torchinfo
 from torch import Tensor, nn
 
 
-
 def layers(network: nn.Module, example: Tensor) -> str:
     """The layers of a network, as a table to read: shapes, kernels and parameters of each, for the
     first image of `example`, (N, C, H, W). The network is called once, in evaluation mode."""
