@@ -43,7 +43,7 @@ def _word(value: Any) -> str:
 
 def labels(layers: pd.Series) -> pd.Series:
     """The names of layers with each use told apart where a layer is used several times."""
-    uses = layers + ", use " + (layers.groupby(layers).cumcount() + 1).astype(str)
+    uses = layers + " (use " + (layers.groupby(layers).cumcount() + 1).astype(str) + ")"
     return layers.where(~layers.duplicated(keep=False), uses)
 
 

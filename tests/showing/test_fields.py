@@ -45,7 +45,7 @@ def test_each_use_of_a_layer_has_a_bar_and_a_name_of_its_own() -> None:
     (axes,) = fields.receptive_field_growth(table).axes
     assert bars(axes) == [(-0.5, 1), (-1.5, 3), (-2.5, 5), (-3.5, 7)]
     assert [bar.get_y() for bar in axes.patches[1:]] == pytest.approx([-0.35, 0.65, 1.65, 2.65])
-    names = ["input", "0", "1, use 1", "1, use 2"]
+    names = ["input", "0", "1 (use 1)", "1 (use 2)"]
     assert [label.get_text() for label in axes.get_yticklabels()] == names
     assert [text.get_text() for text in axes.texts] == ["1", "3", "5", "7"]
     assert fields.shown_fields(table)["layer"].tolist() == names
