@@ -135,13 +135,14 @@ def _cubic(ratio: Fraction, i: int) -> Iterable[int]:
 
 
 HALF = Fraction(1, 2)
-RESIZED: Mapping[str, Callable[[Fraction, int], Iterable[int]]] = {
+Pattern = Callable[[Fraction, int], Iterable[int]]
+"""The cells that cell i is made of, where a map of n cells becomes one of n / ratio."""
+RESIZED: Mapping[str, Pattern] = {
     "upsample_nearest2d": _nearest,
     "_upsample_nearest_exact2d": _nearest_exact,
     "upsample_bilinear2d": _linear,
     "upsample_bicubic2d": _cubic,
 }
-"""The cells that cell i is made of, where a map of n cells becomes one of n / ratio."""
 
 
 def resize(call: Call) -> Sight:
@@ -150,20 +151,39 @@ def resize(call: Call) -> Sight:
     if call.arguments.get("align_corners"):
         raise call.error("aligns corners, which spaces its cells unevenly")
     scales = call.arguments["scales_h"], call.arguments["scales_w"]
-    axes = []
     for axis, n, scale in zip(call.first.field, call.output.shape[2:], scales, strict=True):
         if scale is not None and scale * axis.n != n:
             raise call.error(f"makes {n} cells of {axis.n}, unevenly")
+    return _resample(call, RESIZED[call.operation])
+
+
+def _resample(call: Call, pattern: Pattern) -> Sight:
+    """Each axis becomes one of as many cells as the output has, made of the old ones by pattern."""
+    axes = []
+    for axis, n in zip(call.first.field, call.output.shape[2:], strict=True):
         if axis.n == 1:
-            axes.append(Axis(n, axis.start, axis.size, 0))
+            axes.append(Axis(n, axis.start, axis.size, 0 if n > 1 else axis.jump))
         else:
             ratio = Fraction(axis.n, n)
-            cells = functools.partial(RESIZED[call.operation], ratio)
+            cells = functools.partial(pattern, ratio)
             axes.append(axis.resample(n, ratio.denominator, ratio.numerator, cells))
     after = axes[0], axes[1]
     if after != call.first.field:
         call.add_row(after, call.first.field)
     return call.as_map(after, is_mixed=call.is_mixed)
+
+
+def shuffle_pixels(call: Call) -> Sight:
+    """Channels become cells: each cell is taken apart."""
+    if call.is_mixed:
+        raise call.error("makes cells of channels that see differently")
+    return _resample(call, _nearest)
+
+
+def gather_pixels(call: Call) -> Sight:
+    """Cells become channels, each of which sees another one."""
+    factor = call.arguments["downscale_factor"]
+    return _apply(call, (Window(factor, factor),) * 2, is_mixed=True)
 
 
 def cut(call: Call) -> Sight | None:
@@ -243,6 +263,8 @@ MAP_RULES: Mapping[str, MapRule] = {
     "constant_pad_nd": pad,
     **dict.fromkeys(COPIED, copy_border),
     **dict.fromkeys(RESIZED, resize),
+    "pixel_shuffle": shuffle_pixels,
+    "pixel_unshuffle": gather_pixels,
     "slice": cut,
     **dict.fromkeys(("split", "split_with_sizes"), keep_channels),
     "cat": stack,

@@ -94,13 +94,12 @@ def grid(bounds: Tensor, before: Field) -> Field | None:
 def different(bounds: Tensor, first: int, last: int) -> list[Span]:
     """The different spans among `bounds`, between its parts `first` and `last`."""
     seen = bounds[first].isfinite()
-    pairs = torch.stack([bounds[first][seen], bounds[last][seen]])
-    if not pairs.numel():
+    firsts, ends = bounds[first][seen].long(), -bounds[last][seen].long()
+    if not len(firsts):
         return []
-    half = 2.0**20  # in float64 both numbers have room in one, which is quicker to sort
-    keys = torch.unique(pairs[0].double() * 2 * half - pairs[1].double())
-    firsts = torch.floor(keys / (2 * half) + 0.5)
-    return [(int(a), int(b)) for a, b in zip(firsts, keys - firsts * 2 * half, strict=True)]
+    low, width = int(firsts.min()), int(ends.max() - firsts.min()) + 1
+    keys = torch.bincount((firsts - low) * width + ends - low).nonzero().flatten().tolist()
+    return [(key // width + low, key % width + low) for key in keys]
 
 
 def is_spread(bounds: Tensor) -> bool:

@@ -12,9 +12,10 @@ from torch.overrides import TorchFunctionMode
 
 def measured_field(
     module: nn.Module, input_shape: Sequence[int], cell: tuple[int, int] | None = None
-) -> tuple[tuple[int, int], tuple[int, int]]:
+) -> tuple[tuple[int, int], tuple[int, int]] | None:
     """The rows and the columns of the input, each as (first, behind the last), that a cell of the
-    output depends on, the centre unless told, read off a gradient (float64, CPU).
+    output depends on, the centre unless told, read off a gradient (float64, CPU); None where it
+    depends on none.
 
     A copy of the module gets positive weights, no biases and
     neutral batch normalisation; maximum pooling passes on all of its window, and softmax is left
@@ -38,6 +39,8 @@ def measured_field(
     (gradient,) = torch.autograd.grad(output.sum(), image)
     reached = (gradient[0] != 0).any(dim=0)
     rows, columns = (reached.any(dim=axis).nonzero().flatten().tolist() for axis in (1, 0))
+    if not rows:
+        return None
     return (rows[0], rows[-1] + 1), (columns[0], columns[-1] + 1)
 
 
