@@ -170,10 +170,17 @@ def test_receptive_fields_of_every_form_come_back(tmp_path: Path) -> None:
         4: nn.Sequential(nn.Conv2d(1, 2, 3), nn.MaxPool2d(2)),
         5: nn.Conv2d(1, 2, (3, 5), padding=(1, 2)),
         6: nn.Conv2d(1, 2, (5, 3), stride=(2, 1)),
+        7: nn.Sequential(nn.Conv2d(1, 2, 3), nn.GroupNorm(1, 2)),
+        8: nn.Sequential(nn.Conv2d(1, 2, 5)),
     }
     for number, network in networks.items():
-        add_field(record_run(number), network)
+        known = {8: "unknown: layer 1 takes waves apart"}.get(number, "28")
+        add_field(record_run(number, receptive_field=known), network)
     publish(comparison.compare(), tmp_path)
+    page = (tmp_path / "results" / "receptive_fields.md").read_text()
+    assert "| convolution | 3x5 | 1 | 28 | 1 | 1 | 1x2 | 3x5 | 28 | 1 |" in page
+    assert "| 1 |  | 3 | 26 | 1 |  |  | 3 | 26 | 1 | yes |" in page
+    assert "It is not known from there on: layer 1 takes waves apart." in page
     for run_id in tracking.runs()["run_id"]:
         tracking.remove_run(run_id)
     enter_runs(tmp_path)
