@@ -80,8 +80,10 @@ def inject(
             begun = time.monotonic()
             share = kind.share / sum(later.share for later in kinds[number:])
             place.end = begun + share * (over - begun)
-            rows.append(kind.inject(place, kind.times))
-            say(f"{rows[-1].fault}: {rows[-1].injected} in {time.monotonic() - begun:.0f} s")
+            row = kind.inject(place, kind.times)
+            rows.append(row)
+            took = f"{time.monotonic() - begun:.0f} s"
+            say(f"{row.fault}: {row.result}, injected {row.injected} times in {took}")
     return rows
 
 
