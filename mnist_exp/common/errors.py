@@ -2,6 +2,7 @@
 
 ExpectedError                                  one line, exit code 2
 ├── tracking.UnreachableError                  the store does not answer: a run waits for it
+├── tracking.store.DeletedError                the experiment was deleted: a restore may go on
 ├── tracking.ExportError                       a network is not kept; its run goes on
 ├── training.loop.NonFiniteLossError           a run ends, and resuming it would not help
 └── training.axes.ReceptiveFieldError          a run has no table, and says why

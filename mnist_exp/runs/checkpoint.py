@@ -76,9 +76,11 @@ class Checkpoint:
         return loaded
 
     def remove(self) -> None:
-        """Delete it, once the run needs it no more, with the lock of whoever trained the run."""
-        self.path.unlink(missing_ok=True)
-        self.lock.unlink(missing_ok=True)
+        """Delete it, once the run needs it no more, with the lock of whoever trained the run; where
+        that may not be, it stays, which does no harm."""
+        with suppress(OSError):
+            self.path.unlink(missing_ok=True)
+            self.lock.unlink(missing_ok=True)
 
 
 def pack(content: dict[str, Any]) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 import sys
@@ -93,6 +94,17 @@ def _is_uri(url: URL) -> bool:
 def sqlite_file(uri: str) -> Path | None:
     """The file of an SQLite store at an address from `absolute_address`; None for any other."""
     return sqlite_path(make_url(uri)) if uri.startswith("sqlite") else None
+
+
+def may_write(uri: str) -> bool:
+    """Whether a store may be written to, as far as the system tells before it is tried."""
+    file = sqlite_file(uri)
+    if file is None or not file.exists():
+        return True
+    # Beside the database SQLite keeps a journal while it writes.
+    options = make_url(uri).query
+    read_only = options.get("mode") == "ro" or "immutable" in options
+    return not read_only and os.access(file, os.W_OK) and os.access(file.parent, os.W_OK)
 
 
 def without_secrets(text: str) -> str:

@@ -107,7 +107,7 @@ def enter_run(archived: ArchivedRun) -> Iterator[RunWriter]:
     """
     points = archived.points
     with readable_errors():
-        client, experiment = connect()
+        client, experiment = connect(write=True)
         run = client.create_run(
             experiment, start_time=archived.start, run_name=archived.name,
             tags={names.IMPORTED: archived.run_id} | liveness.own_tags(),

@@ -15,6 +15,7 @@ from mnist_exp.common.errors import ExpectedError
 from mnist_exp.tracking import liveness, mlflow_internals
 from mnist_exp.tracking.address import sqlite_file
 from mnist_exp.tracking.store import (
+    DeletedError,
     connect,
     copy_database,
     free,
@@ -111,9 +112,12 @@ def _pack(archive: tarfile.TarFile, folder: Path) -> None:
 def _check_idle(database: Path) -> None:
     if not database.exists() or _damage(database):  # a backup is most wanted then
         return
-    with readable_errors():
-        client, experiment = connect()
-        under_way = client.search_runs([experiment], "attributes.status = 'RUNNING'")
+    try:
+        with readable_errors():
+            client, experiment = connect()
+            under_way = client.search_runs([experiment], "attributes.status = 'RUNNING'")
+    except DeletedError:  # with all its runs; and a backup is most wanted then, too
+        return
     for run in under_way:
         if liveness.is_named(run.data.tags) and not liveness.is_gone(run.data.tags):
             raise ExpectedError(

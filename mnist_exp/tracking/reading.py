@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from mlflow.entities import LifecycleStage, Run
+from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from mnist_exp.common.errors import ExpectedError
@@ -26,7 +27,14 @@ from mnist_exp.tracking.mlflow_internals import (
     server_points,
 )
 from mnist_exp.tracking.names import EPOCH_METRICS, RUN_COLUMNS, column_name
-from mnist_exp.tracking.store import connect, is_served, readable_errors
+from mnist_exp.tracking.store import (
+    artifacts_of,
+    connect,
+    is_served,
+    readable_errors,
+    restoring,
+    tracking_uri,
+)
 
 
 def runs() -> pd.DataFrame:
@@ -54,8 +62,23 @@ def find_run(run_id: str) -> pd.DataFrame:
     every = runs()
     of_this_id = every[(every["run_id"] == run_id) | (every["imported_from"] == run_id)]
     if of_this_id.empty:
+        _refuse_deleted(run_id)
         raise ExpectedError(f"the store holds no run {ascii(run_id)[1:-1][:40]}")
     return of_this_id.head(1)
+
+
+def _refuse_deleted(run_id: str) -> None:
+    with readable_errors():
+        client, _ = connect()
+        try:
+            run = client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return  # it was never there
+            raise
+    if run.info.lifecycle_stage == LifecycleStage.DELETED:
+        brings_back = restoring(tracking_uri(), f"runs restore --run-id {run_id}")
+        raise ExpectedError(f"run {run_id} was deleted: {brings_back}")
 
 
 MOST_PIXELS = 60_000 * 28 * 28
@@ -191,6 +214,9 @@ def _files(client: MlflowClient, run_id: str, folder: str) -> Iterator[str]:
 def _artifact(run_id: str, file: str) -> io.BytesIO | None:
     with readable_errors():
         client, _ = connect()
+        here = artifacts_of(client, run_id)
+        if here:
+            return io.BytesIO((here / file).read_bytes()) if (here / file).is_file() else None
         folder = file.rpartition("/")[0] or None
         if file not in {artifact.path for artifact in client.list_artifacts(run_id, folder)}:
             return None

@@ -6,7 +6,9 @@ import contextlib
 import itertools
 import logging
 import os
+import shlex
 import sqlite3
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -18,6 +20,7 @@ import requests
 from alembic.util import CommandError
 from filelock import FileLock
 from mlflow import MlflowClient
+from mlflow.entities import LifecycleStage
 from mlflow.exceptions import MlflowException
 from sqlalchemy import NullPool, create_engine, func, text, update
 from sqlalchemy.exc import SQLAlchemyError
@@ -26,7 +29,7 @@ from mnist_exp import ROOT
 from mnist_exp.common import interrupts
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.tracking import liveness, mlflow_internals, variables
-from mnist_exp.tracking.address import absolute_address, sqlite_file, without_secrets
+from mnist_exp.tracking.address import absolute_address, may_write, sqlite_file, without_secrets
 from mnist_exp.tracking.proxies import by_proxy
 
 log = logging.getLogger(__name__)
@@ -71,6 +74,10 @@ def is_served() -> bool:
 
 class UnreachableError(ExpectedError):
     """The store does not answer, but may do so again."""
+
+
+class DeletedError(ExpectedError):
+    """The experiment is there, but was deleted, as in the UI."""
 
 
 def shown(uri: str) -> str:
@@ -125,10 +132,18 @@ def open_store() -> tuple[MlflowClient, str]:
         return connect()
 
 
-def connect() -> tuple[MlflowClient, str]:
+def connect(*, write: bool = False) -> tuple[MlflowClient, str]:
     """What `open_store` gives, with MLflow's own exceptions. `mlflow.pytorch.load_model` and the
-    like read the same store from then on."""
+    like read the same store from then on.
+
+    Raises ExpectedError for a store that may only be read, to `write`.
+    """
     uri = tracking_uri()
+    if write and not may_write(uri):
+        raise ExpectedError(
+            f"the tracking store {shown(uri)} may only be read: copy its folder to where you may "
+            "write, and name it with MLFLOW_TRACKING_URI"
+        )
     experiment = _opened(uri)
     mlflow.set_tracking_uri(uri)
     return make_client(uri), experiment
@@ -148,7 +163,7 @@ def _opened(uri: str) -> str:
         _mention_restore(database)
         upgrade(uri, database)
         experiment = experiment_id(uri)
-        if database:
+        if database and may_write(uri):
             bring_home(uri, database, experiment)
     # Last, and not with the others waiting: it may take a request for each run.
     liveness.mark_lost(make_client(uri), experiment, local_folder() / ".heartbeats.json")
@@ -175,7 +190,13 @@ def experiment_id(uri: str, name: str = EXPERIMENT) -> str:
     client = make_client(uri)
     experiment = client.get_experiment_by_name(name)
     if experiment:
-        return str(experiment.experiment_id)
+        number = str(experiment.experiment_id)
+        if experiment.lifecycle_stage == LifecycleStage.DELETED:
+            brings_back = restoring(uri, f"experiments restore --experiment-id {number}")
+            raise DeletedError(
+                f"the experiment {name} was deleted, and all its runs with it: {brings_back}"
+            )
+        return number
     database = sqlite_file(uri)
     try:
         return str(client.create_experiment(name, _artifacts(database) if database else None))
@@ -184,6 +205,13 @@ def experiment_id(uri: str, name: str = EXPERIMENT) -> str:
         if experiment is None:
             raise
         return str(experiment.experiment_id)
+
+
+def restoring(uri: str, command: str) -> str:
+    """What to type to bring back what was deleted: a command of MLflow's."""
+    # That of another store has a login, which is in the environment, and is not to be printed.
+    address = f"{ADDRESS}={shlex.quote(uri)} " if sqlite_file(uri) else ""
+    return f"{address}{shlex.quote(sys.executable)} -m mlflow {command} brings it back"
 
 
 def _artifacts(database: Path) -> str:
@@ -195,10 +223,8 @@ def bring_home(uri: str, database: Path, experiment: str) -> None:
     as absolute addresses."""
     client = make_client(uri)
     old, new = client.get_experiment(experiment).artifact_location, _artifacts(database)
-    if old == new or not old.startswith("file:"):
+    if not _has_moved(old, database):
         return
-    if not (database.parent / "artifacts").is_dir() and mlflow_internals.local_path(old).is_dir():
-        return  # the database alone was copied: the artifacts are where they were
     with mlflow_internals.database(client, write=True) as session:
         for column in mlflow_internals.ADDRESSES:
             # In a folder's name, "%" and "_" are no wildcards.
@@ -208,6 +234,27 @@ def bring_home(uri: str, database: Path, experiment: str) -> None:
                 update(column.class_).where(inside | (column == old)).values({column.key: moved})
             )
     log.info("the store has moved: its artifacts are now those in %s", database.parent)
+
+
+def artifacts_of(client: MlflowClient, run_id: str) -> Path | None:
+    """The folder of what a run keeps, also where a store has moved that may only be read; None if
+    it is not on this machine."""
+    run = client.get_run(run_id)
+    place, database = run.info.artifact_uri, sqlite_file(tracking_uri())
+    if not place.startswith("file:") or database is None:
+        return None
+    old = client.get_experiment(run.info.experiment_id).artifact_location
+    if _has_moved(old, database) and place.startswith(f"{old}/"):
+        place = _artifacts(database) + place.removeprefix(old)
+    return mlflow_internals.local_path(place)
+
+
+def _has_moved(old: str, database: Path) -> bool:
+    """Whether artifacts that were kept below the address `old` are now beside the database."""
+    if old == _artifacts(database) or not old.startswith("file:"):
+        return False
+    # If the database alone was copied, the artifacts are where they were.
+    return (database.parent / "artifacts").is_dir() or not mlflow_internals.local_path(old).is_dir()
 
 
 def _mention_restore(database: Path | None) -> None:
@@ -287,7 +334,9 @@ def only_one() -> Iterator[None]:
     """
     uri = tracking_uri()
     database = sqlite_file(uri)
-    if database:
+    if database and not may_write(uri):
+        yield  # nobody makes or upgrades a database that may only be read
+    elif database:
         database.parent.mkdir(parents=True, exist_ok=True)
         # A singleton, so that a block within the block does not wait for itself.
         with FileLock(database.parent / ".lock", is_singleton=True):

@@ -1,17 +1,24 @@
 """The MLflow UI: its addresses, and what it shows first."""
 
+import logging
 import re
 from pathlib import Path
 
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
 from mnist_exp.tracking import names
+from mnist_exp.tracking.address import may_write
 from mnist_exp.tracking.mlflow_internals import (
     MACHINE_LEARNING,
     VIEW_TAG,
     saved_view,
     view_state,
 )
-from mnist_exp.tracking.store import is_served, open_store, tracking_uri
+from mnist_exp.tracking.store import is_served, open_store, readable_errors, tracking_uri
 from mnist_exp.tracking.writing import keep_page
+
+log = logging.getLogger(__name__)
 
 PORT = 5000
 VIEW = "iterations"
@@ -48,6 +55,7 @@ def run_address(experiment_id: str, run_id: str) -> str:
     return f"{address()}{run_path(experiment_id, run_id)}"
 
 
+@readable_errors()
 def prepare_ui(last_epochs: int, page: Path | None = None) -> str:
     """Make the store pleasant to browse; returns the path of the run table, relative to `address`.
 
@@ -59,21 +67,41 @@ def prepare_ui(last_epochs: int, page: Path | None = None) -> str:
     client, experiment = open_store()
     path = f"/#/experiments/{experiment}/runs?{MACHINE_LEARNING}&viewStateShareKey={VIEW}"
     run_table = f"{path}&compareRunsMode=TABLE"
-    tags = client.get_experiment(experiment).tags
+    allowed = may_write(tracking_uri())
+    try:
+        if allowed:
+            _save_view(client, experiment, last_epochs)
+            _describe(client, experiment, last_epochs, run_table, page)
+    except MlflowException as error:
+        if error.error_code != "PERMISSION_DENIED":
+            raise
+        allowed = False
+    if not allowed:
+        log.warning("the store may only be read, so what its UI shows first stays as it is")
+    return run_table
+
+
+def _save_view(client: MlflowClient, experiment: str, last_epochs: int) -> None:
     # By a metric, since the UI sorts parameters and names as text: model 10 before model 2.
     state = view_state(_columns(last_epochs), "metrics.`model`", CHARTS)
+    tags = client.get_experiment(experiment).tags
     if state not in tags.get(f"{VIEW_TAG}{VIEW}", ""):
         client.set_experiment_tag(experiment, f"{VIEW_TAG}{VIEW}", saved_view(VIEW, state))
+
+
+def _describe(
+    client: MlflowClient, experiment: str, last_epochs: int, run_table: str, page: Path | None
+) -> None:
     description = _description(last_epochs)
-    current = tags.get(names.DESCRIPTION, description)
+    current = client.get_experiment(experiment).tags.get(names.DESCRIPTION, description)
     report = keep_page(REPORT, page) if page else None
     if _is_ours(current) and (report or current == description):
-        links = {"run table": run_table, "charts": f"{path}&compareRunsMode=CHART"}
+        charts = run_table.replace("compareRunsMode=TABLE", "compareRunsMode=CHART")
+        links = {"run table": run_table, "charts": charts}
         if page and report:
             links[REPORT] = run_path(*report, page.name)
         line = " · ".join(f"[{name}]({link})" for name, link in links.items())
         client.set_experiment_tag(experiment, names.DESCRIPTION, f"{line}\n\n{description}")
-    return run_table
 
 
 def _description(last_epochs: int | str) -> str:

@@ -65,7 +65,7 @@ def start_run(
     """
     names.require("tag", tags)
     with readable_errors():
-        client, experiment = connect()
+        client, experiment = connect(write=True)
     # Not by mlflow.start_run: it goes on with whatever run the surroundings name, and adds what
     # they say, such as the commit of another checkout.
     tags = {**tags, **_origin(source), **liveness.own_tags()}
@@ -84,7 +84,7 @@ def resume_run(run_id: str, parameters: Mapping[str, object]) -> Iterator[RunWri
     """A run that was begun before: it is under way again, and ends with the block as one of
     `start_run` does. Raises ExpectedError when it has other values of the parameters."""
     with readable_errors():
-        client, _ = connect()
+        client, _ = connect(write=True)
 
     def begin() -> Run:
         # First: whoever opens the store once the run is under way again asks for its process.
@@ -106,7 +106,7 @@ def continue_run(name: str) -> Iterator[RunWriter]:
     """The one run called `name`, which holds what belongs to several runs. It is made if there is
     none, and then goes on as one of `resume_run` does."""
     with readable_errors():
-        run_id = _find_or_make(*connect(), name)
+        run_id = _find_or_make(*connect(write=True), name)
     with resume_run(run_id, {}) as writer:
         yield writer
 
@@ -374,7 +374,7 @@ class RunWriter:
 def adopt(run_ids: Iterable[str], parent: str) -> None:
     """Have the UI show the runs below the run with the id `parent`."""
     with readable_errors():
-        client, _ = connect()
+        client, _ = connect(write=True)
         for run_id in run_ids:
             client.set_tag(run_id, names.PARENT, parent)
 
@@ -392,7 +392,7 @@ def end_run(run_id: str, status: str, failure: str) -> None:
 def remove_run(run_id: str) -> None:
     """Take a run out of every list; MLflow keeps it as deleted."""
     with readable_errors():
-        connect()[0].delete_run(run_id)
+        connect(write=True)[0].delete_run(run_id)
 
 
 def keep_page(name: str, file: Path) -> tuple[str, str]:
