@@ -243,9 +243,11 @@ def _mixes(evaluated: Classifier, images: Tensor) -> bool:
 def _export(entry: Entry, evaluated: Classifier, images: Tensor, *, compare: bool) -> list[str]:
     """Export the classifier, which is how it is kept, and `compare` what that gives with what it
     gives itself; returns cautions."""
-    views = evaluated.views
-    if views:  # one will do: they differ in numbers only
-        evaluated = Classifier(evaluated.network, evaluated.preprocess, _FirstView(views))
+    views, preprocess = evaluated.views, evaluated.preprocess
+    # It takes its time, and the package's own parts can be exported. Of views, one will do.
+    views = _FirstView(views) if views and not _is_ours(views) else None
+    preprocess = None if _is_ours(preprocess) else preprocess
+    evaluated = Classifier(evaluated.network, preprocess, views)
     try:
         kept = classifier.exported(evaluated, images[:2])
     except Exception as error:  # torch has no common class for what it cannot trace
@@ -259,6 +261,10 @@ def _export(entry: Entry, evaluated: Classifier, images: Tensor, *, compare: boo
     if compare and not _close(outputs, classifier.predict(evaluated, images)):
         raise refuse(entry, "network", "the exported network gives other outputs than the network")
     return []
+
+
+def _is_ours(part: object) -> bool:
+    return type(part).__module__.startswith("mnist_exp.")
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,9 @@ from torch.optim.lr_scheduler import *
 from torchvision.transforms import v2
 
 from mnist_exp.augment import RandomRotation
+from mnist_exp.preprocess import Deslant
 from mnist_exp.recipe import ExponentialAverage, Recipe
+from mnist_exp.views import Rotations
 
 
 class Base(nn.Module):
