@@ -23,9 +23,9 @@ class Exclusion(StrEnum):
     OVERRIDDEN = "overridden"
     VALIDATION = "on the validation split"
     INCOMPLETE = "incomplete: without seed, parameters or test images"
-    RESUMED = "resumed, which its recipe does not survive exactly"
     GONE = "its iteration's file is gone"
     STALE = "stale: of an earlier version of its file"
+    RESUMED = "resumed, which its recipe does not survive exactly"
     SUPERSEDED = "superseded by a newer run of its seed"
 
 
@@ -124,13 +124,13 @@ def exclusions(runs: pd.DataFrame, code_sha256: Mapping[int, str]) -> pd.Series:
         Exclusion.OVERRIDDEN: runs["overrides"].notna(),
         Exclusion.VALIDATION: runs["split"] != "test",
         Exclusion.INCOMPLETE: numbers.isna().any(axis=1),
+        Exclusion.GONE: now == "",
+        Exclusion.STALE: runs["code_sha256"] != now,
         # Nothing was trained before epoch 1. Older runs say nothing: they were resumed exactly.
         Exclusion.RESUMED: runs["resumed"].notna()
         & (runs["resumed"] != FROM_START)
         & runs["resumes"].notna()
         & (runs["resumes"] != EXACTLY),
-        Exclusion.GONE: now == "",
-        Exclusion.STALE: runs["code_sha256"] != now,
     }
     reasons = pd.Series([None] * len(runs), index=runs.index, dtype=object)
     for exclusion, where in applies.items():
