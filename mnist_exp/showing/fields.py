@@ -13,6 +13,8 @@ from mnist_exp.showing.style import GREY, INK, STYLE, TRAIN, WIDTH
 from mnist_exp.showing.tables import plain
 
 SIDES = ("height", "width")
+LONGEST = 34
+"""Letters of a layer's name beside its bar: of a longer one the middle is left out."""
 USUAL = {"dilation": 1, "phases": 1, "global": False}
 """Columns that are shown only where a layer differs from this; older tables lack some of them."""
 
@@ -55,8 +57,8 @@ def receptive_field_growth(table: pd.DataFrame, stops: str = "") -> Figure:
     has a panel of its own. Bars are hatched where numbers from all over the image come in as well.
     """
     sides = {side: along(table, side) for side in SIDES}
-    shown = ["layer", "r_out", "n_out"]
-    if sides["height"][shown].equals(sides["width"][shown]):
+    drawn = [[one["n_out"].iloc[0], *one["r_out"]] for one in sides.values()]
+    if drawn[0] == drawn[1]:
         del sides["height"]
     reason = textwrap.fill(f"It is not known from here on: {stops}", 88) if stops else ""
     lines = len(table) + reason.count("\n") + bool(reason)
@@ -82,7 +84,11 @@ def _draw_growth(axes: Axes, layers: pd.DataFrame) -> int:
         bar.set(hatch="///" if is_hatched else "", edgecolor=INK, linewidth=0)
     texts = [f"{r}{' + global' * more}" for r, more in zip(seen, everywhere, strict=True)]
     axes.bar_label(bars, labels=texts, fontsize=9, padding=3)
-    axes.set_yticks(range(len(seen)), list(labels(layers["layer"])))
+    names = [
+        name if len(name) <= LONGEST else f"{name[: LONGEST // 2]}…{name[1 - LONGEST // 2 :]}"
+        for name in labels(layers["layer"])
+    ]
+    axes.set_yticks(range(len(seen)), names)
     axes.axvline(-image / 2, color=INK, linestyle="--", linewidth=1)
     axes.axvline(image / 2, color=INK, linestyle="--", linewidth=1)
     axes.set_xticks([])

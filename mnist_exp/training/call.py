@@ -26,7 +26,7 @@ class Call:
         self.function, self.args, self.kwargs, self.outputs = function, args, kwargs, outputs
         self.seen, self.images, self.pixels = seen, images, pixels
         self.operation = torch_internals.operation(function)
-        self.layer = layer(self.operation.removeprefix("_").removesuffix("_with_indices"))
+        self.layer = layer(_told(self.operation))
         self.arguments = torch_internals.arguments(function, args, kwargs)
         self.inputs = [(x, seen[id(x)][1]) for x in tensors_in((args, kwargs)) if id(x) in seen]
         self.rows: list[Row] = []
@@ -126,6 +126,12 @@ class Call:
         """The bounds within the image."""
         least = torch.tensor([-math.inf, 0, 0, -math.inf, -self.pixels[0], -self.pixels[1]])
         return torch.maximum(bounds, least.view(-1, *[1] * (bounds.dim() - 1)))
+
+
+def _told(operation: str) -> str:
+    """The name of an operation without what torch adds for the kind of its kernel."""
+    name = operation.removeprefix("_").removesuffix("_with_indices")
+    return name.replace("flash_attention_for_cpu", "attention")
 
 
 def tensors_in(values: Any) -> list[Tensor]:

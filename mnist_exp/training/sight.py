@@ -67,6 +67,8 @@ def as_map(bounds: Tensor, images: int, before: Field) -> tuple[Field, bool] | N
     all_channels = bounds.amin(dim=2, keepdim=True)
     if not all_channels.isfinite().all():
         return None
+    if is_spread(bounds) and bounds.shape[-2:] != (1, 1):
+        return None  # one field, of which nothing tells whether it is spread over a map
     rows, columns = all_channels[:, 0, 0, :, 0], all_channels[:, 0, 0, 0, :]
     height = fit(_spans(rows[1], rows[4]), before[0])
     width = fit(_spans(columns[2], columns[5]), before[1])

@@ -81,6 +81,13 @@ def test_a_table_that_ends_early_says_why_in_its_figure() -> None:
     assert fields.receptive_field_growth(table).get_supxlabel() == ""
 
 
+def test_a_long_name_leaves_room_for_the_bars() -> None:
+    rows = {"layer": ["input", "a." * 30 + "add"], "r_out": [1, 3], "n_out": [28, 26]}
+    (axes,) = fields.receptive_field_growth(pd.DataFrame(rows)).axes
+    (_, label) = (text.get_text() for text in axes.get_yticklabels())
+    assert label == "a.a.a.a.a.a.a.a.a….a.a.a.a.a.a.add"
+
+
 def test_what_comes_from_everywhere_is_marked() -> None:
     rows = {"layer": ["input", "a", "norm"], "r_out": [1, 3, 3], "n_out": [28, 26, 26]}
     table = pd.DataFrame(rows | {"global": [False, False, True]})

@@ -223,6 +223,70 @@ def test_joined_branches_take_the_largest_field_and_report_misaligned_centres() 
     assert (aligned["start"], aligned["r_out"], aligned["misaligned"]) == (-1, 5, 0)
 
 
+def table_of(network: nn.Module) -> pd.DataFrame:
+    return receptive_field_table(network, IMAGE).set_index("layer")
+
+
+@pytest.mark.parametrize("norm", [nn.GroupNorm(2, 4), nn.InstanceNorm2d(4), nn.LayerNorm(26)])
+def test_statistics_of_the_map_are_told_from_there_on(norm: nn.Module) -> None:
+    table = table_of(nn.Sequential(conv(1, 4, 3), norm, conv(4, 4, 3)))
+    assert table["global"].tolist() == [False, False, True, True]
+    assert table["r_out"].tolist() == [1, 3, 3, 5]
+
+
+def test_batch_normalisation_with_fixed_statistics_is_local() -> None:
+    table = table_of(nn.Sequential(conv(1, 4, 3), nn.BatchNorm2d(4), conv(4, 4, 3)))
+    assert table["global"].tolist() == [False] * 3
+
+
+def test_a_gate_leaves_the_field_of_the_map() -> None:
+    wide = [conv(1, 4, 3, padding=6, dilation=6), conv(4, 4, 3, padding=6, dilation=6)]
+    wide += [conv(4, 4, 3, padding=6, dilation=6)]  # 1 + 3 * 12 = 37 pixels, of an image of 28
+    layers = {"a": nn.Sequential(*wide), "gate": nn.Linear(4, 4), "b": conv(4, 4, 3)}
+    table = table_of(Net(squeeze_and_excite, **layers))
+    assert table["r_out"].tolist() == [1, 13, 25, 37, 37 + 27, 37, 39]
+    assert table["global"].tolist() == [False] * 5 + [True] * 2
+
+
+class Patches(nn.Module):
+    """A small vision transformer, with a token for the class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = conv(1, 16, 7, stride=7)
+        self.token = nn.Parameter(torch.randn(1, 1, 16))
+        self.encoder = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.patch(x).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.token.expand(len(x), -1, -1), tokens], dim=1)
+        return self.head(self.encoder(tokens)[:, 0])
+
+
+def test_patches_are_followed_up_to_the_attention_and_then_global() -> None:
+    table = table_of(Patches())
+    assert table.iloc[1][["kernel", "r_out", "n_out", "j_out"]].tolist() == [7, 7, 4, 7]
+    assert table["r_out"].tolist() == [1, 7, 28, 7, 28]
+    assert table["global"].tolist() == [False, False, False, True, True]
+    assert table.index[2:].tolist() == [
+        "encoder.self_attn.scaled_dot_product_attention", "encoder.add", "select",
+    ]  # fmt: skip
+    assert str(receptive_field.of_network(Patches(), IMAGE)) == "28"
+
+
+def test_cells_that_are_not_alike_have_phases() -> None:
+    # Cells 0, 1, 2, 3 of a bilinear upsampling see cells (-1, 0), (0, 1), (0, 1), (1, 2).
+    bilinear = nn.Upsample(scale_factor=2, mode="bilinear")
+    axis, _ = output_field(bilinear, IMAGE)
+    assert [axis.span(i) for i in range(4)] == [(-1, 1), (0, 2), (0, 2), (1, 3)]
+    row = receptive_field_table(bilinear, IMAGE).iloc[-1]
+    assert row[["r_out", "n_out", "j_out", "phases"]].tolist() == [2, 56, 0.5, 2]
+    # Kernel 3 at stride 2: an even cell is made of two cells, an odd one of one.
+    axis, _ = output_field(nn.ConvTranspose2d(1, 1, 3, stride=2), IMAGE)
+    assert [axis.span(i) for i in range(4)] == [(-1, 1), (0, 1), (0, 2), (1, 2)]
+
+
 def write_in_place(net: Net, x: Tensor) -> Tensor:
     x = net.a(x)
     x[:, :2] += F.max_pool2d(x[:, :2], 3, 1, 1)
