@@ -12,6 +12,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from mlflow import MlflowClient
+from short_runs import sharing
 
 from mnist_exp import ROOT, tracking
 from mnist_exp.commands.cli import main
@@ -164,6 +166,44 @@ def test_what_cannot_be_resumed(
     file.unlink()
     assert f"no checkpoint of run {stopped} here" in refused(["resume", f"RUN={stopped}"], capsys)
     assert status(stopped) == "KILLED"
+
+
+def test_a_helper_decides_whether_a_run_can_go_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    was, now = sharing("RATE = 0.02"), sharing("RATE = 0.03")
+    stopped: list[str] = []
+
+    def stop(run_id: str) -> None:
+        stopped.append(run_id)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run.carry_out(
+            settle(2, epochs=1, entry=was), on_batch=lambda _: None, on_epoch=lambda _: None,
+            on_start=stop,
+        )  # fmt: skip
+    assert resume.unfinished(settle(2, epochs=1, entry=now)) is None
+    commented = sharing("RATE = 0.02  # per step")
+    assert resume.unfinished(settle(2, epochs=1, entry=commented)).run_id == stopped[0]
+    monkeypatch.setattr(loading, "load_iteration", lambda _: loading.iteration_of(now))
+    said = refused(["resume", f"RUN={stopped[0]}"], capsys)
+    assert "experiments/rates.py has changed since" in said
+    assert "model_2.py" not in said
+
+
+def test_a_run_is_reproduced_from_the_helpers_that_it_kept(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plan = settle(2, epochs=1, entry=sharing("RATE = 0.02"))
+    run.carry_out(plan, on_batch=lambda _: None, on_epoch=lambda _: None)
+    (kept,) = tracking.runs()["run_id"]
+    assert main(["reproduce", f"RUN={kept}"]) == 0
+    assert "Reproduced: identical, bit for bit, in 1 epoch." in capsys.readouterr().out
+    MlflowClient().log_text(kept, "RATE = 0.03", "source/rates.py")
+    assert f"the code of run {kept} is neither with it" in refused(
+        ["reproduce", f"RUN={kept}"], capsys
+    )
 
 
 @pytest.fixture

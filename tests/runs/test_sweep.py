@@ -16,12 +16,12 @@ import psutil
 import pytest
 from handmade import record_run
 from mlflow import MlflowClient
+from short_runs import sharing
 from waiting import when
 
 from mnist_exp import ROOT, tracking
 from mnist_exp.common.errors import ExpectedError
-from mnist_exp.notebook import entries, loading
-from mnist_exp.notebook.entries import Entry
+from mnist_exp.notebook import loading
 from mnist_exp.recipe import Target
 from mnist_exp.runs import job, sweep
 from mnist_exp.runs.sweep import Sweep
@@ -95,15 +95,8 @@ def test_a_sweep_trains_what_is_missing_and_gathers_all_below_one_run() -> None:
     assert set(runs["threads"]) == {1}
 
 
-def shared(blocks: str) -> Entry:
-    """An iteration 2 that stands nowhere but here, with a helper."""
-    source = entries.read_entry(2).source.replace("lr=0.01", "lr=RATE")
-    source = source.replace("\nfrom functools", "\nfrom .rates import RATE\nfrom functools")
-    return entries.parse(source, 2, helpers={"rates.py": blocks})
-
-
 def test_a_worker_trains_what_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    sent = shared("RATE = 0.02\n")
+    sent = sharing("RATE = 0.02\n")
     monkeypatch.setattr(loading, "load_target", lambda: Target(
         test_accuracy=0.01, last_epochs=1, max_epochs=15, parameters_below=8_000
     ))  # fmt: skip
