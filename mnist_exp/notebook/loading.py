@@ -40,11 +40,6 @@ def load_iteration(number: int, folder: Path = EXPERIMENTS) -> Iteration:
     return Iteration(**vars(entries.parse(source, number, folder, helpers)), recipe=recipe)
 
 
-def iteration_of(entry: Entry) -> Iteration:
-    """Run an iteration that was read before; raises as `recipe_of` does."""
-    return Iteration(**vars(entry), recipe=recipe_of(entry))
-
-
 def recipe_of(entry: Entry) -> Recipe:
     """Run the code of an iteration that was read before, in modules that nothing else shares.
 

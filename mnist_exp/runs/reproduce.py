@@ -18,6 +18,7 @@ from mnist_exp.recipe import Recipe
 from mnist_exp.runs import environment, record
 from mnist_exp.tracking import names
 from mnist_exp.tracking.names import column_name
+from mnist_exp.training import seeding
 from mnist_exp.training.loop import Training
 
 NOT_RECORDED = "not recorded"
@@ -133,6 +134,7 @@ def _recipe(run: Any) -> Recipe:
             f"the code of run {run_id} is neither with it nor in {entries.path(number).name}: "
             f"check out commit {run['git_commit']}"
         )
+    seeding.seed_network(int(run["seed"]))  # what the code draws when it is executed
     return loading.execute(source, entries.path(number), helpers)
 
 

@@ -186,7 +186,7 @@ def test_a_helper_decides_whether_a_run_can_go_on(
     assert resume.unfinished(settle(2, epochs=1, entry=now)) is None
     commented = sharing("RATE = 0.02  # per step")
     assert resume.unfinished(settle(2, epochs=1, entry=commented)).run_id == stopped[0]
-    monkeypatch.setattr(loading, "load_iteration", lambda _: loading.iteration_of(now))
+    monkeypatch.setattr(entries, "read_entry", lambda _: now)
     said = refused(["resume", f"RUN={stopped[0]}"], capsys)
     assert "experiments/rates.py has changed since" in said
     assert "model_2.py" not in said
@@ -195,7 +195,11 @@ def test_a_helper_decides_whether_a_run_can_go_on(
 def test_a_run_is_reproduced_from_the_helpers_that_it_kept(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    plan = settle(2, epochs=1, entry=sharing("RATE = 0.02"))
+    """And what these draw when they are executed comes from the seed."""
+    drawn = "import torch\nRATE = float(torch.rand(())) / 100\n"
+    plan = settle(2, seed=3, epochs=1, entry=sharing(drawn))
+    torch.manual_seed(3)
+    assert plan.recipe.hyperparameters()["learning_rate"] == float(torch.rand(())) / 100
     run.carry_out(plan, on_batch=lambda _: None, on_epoch=lambda _: None)
     (kept,) = tracking.runs()["run_id"]
     assert main(["reproduce", f"RUN={kept}"]) == 0
