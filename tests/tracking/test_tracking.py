@@ -5,10 +5,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from servers import mlflow_server
 from sqlalchemy import Engine, event
@@ -289,6 +291,24 @@ def test_a_server_works_like_the_local_store(server: str, monkeypatch: pytest.Mo
     assert tracking.is_served()
     assert ui.address() == server
     assert ui.prepare_ui(5).startswith("/#/experiments/")
+
+
+@pytest.mark.slow
+def test_the_end_of_a_run_waits_seconds_for_a_server_that_hangs(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    processes = psutil.Process().children(recursive=True)
+    with suppress(KeyboardInterrupt), tracking.start_run("told to end", {}, {}):
+        for process in processes:
+            process.suspend()
+        begun = time.monotonic()
+        raise KeyboardInterrupt
+    took = time.monotonic() - begun
+    for process in processes:
+        process.resume()
+    assert took < 8  # MLflow asks twice, and waits for ten seconds each time
+    assert tracking.runs()["status"].tolist() == ["RUNNING"]  # until this process is gone
 
 
 @pytest.mark.parametrize("silent", [True, False])
