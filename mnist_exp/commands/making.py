@@ -86,6 +86,8 @@ def _reproduce(run_: RunId) -> int:
     print(f"{reproduction.name} (run {reproduction.run_id}) is trained again: {epochs}")
     for name, was, now in reproduction.differences:
         print(f"  {name} was {was}, and is {now} here")
+    for caution in reproduction.cautions:
+        print(f"  take care: {caution}")
     pairs = []
     for pair in reproduce.repeat(reproduction):
         pairs.append(pair)

@@ -13,6 +13,7 @@ import torch
 from mnist_exp import data, tracking
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.common.words import counted
+from mnist_exp.evidence import scores
 from mnist_exp.notebook import code_hash, entries, loading
 from mnist_exp.recipe import Recipe
 from mnist_exp.runs import environment, record
@@ -31,7 +32,8 @@ looks at, may then differ by this fraction, about what another seed changes."""
 class Reproduction:
     """What it takes to train a recorded run again, and to compare: its `history` (a row per epoch,
     as `tracking.history` gives), and the `differences` between its environment and this one, each
-    with the name, what was recorded, and what is here."""
+    with the name, what was recorded, and what is here. `cautions` are what the run says of itself.
+    """
 
     run_id: str
     name: str
@@ -41,6 +43,7 @@ class Reproduction:
     device: torch.device
     history: pd.DataFrame
     differences: list[tuple[str, object, object]]
+    cautions: list[str]
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,8 @@ def prepare(run_id: str) -> Reproduction:
     return Reproduction(
         run_id=run_id,
         name=run["run_name"],
-        recipe=dataclasses.replace(_recipe(run), epochs=len(history)),
+        # As many as were planned, which a schedule may depend on, though a run may have had fewer.
+        recipe=dataclasses.replace(_recipe(run), epochs=int(run["epochs"])),
         seed=int(run["seed"]),
         split=run["split"],
         device=device,
@@ -115,6 +119,11 @@ def prepare(run_id: str) -> Reproduction:
             (name, recorded[name], value)
             for name, value in here.items()
             if str(recorded[name]) != str(value)
+        ],
+        cautions=[
+            run[tag]
+            for tag, usual in (("resumes", scores.EXACTLY), ("cautions", NOT_RECORDED))
+            if run.get(tag, NOT_RECORDED) not in (usual, NOT_RECORDED)
         ],
     )
 
@@ -144,9 +153,9 @@ def repeat(reproduction: Reproduction) -> Iterator[EpochPair]:
     training = Training(
         reproduction.recipe, train, held_out, seed=reproduction.seed, device=reproduction.device
     )
-    for result, recorded in zip(
-        training.epochs(), reproduction.history.to_dict("records"), strict=True
-    ):
+    # The recorded ones first: no epoch is trained that has nothing to be compared with.
+    epochs = reproduction.history.to_dict("records")
+    for recorded, result in zip(epochs, training.epochs(), strict=False):
         identical = all(
             recorded[column_name(name)] == value
             for name, value in record.metrics(result, reproduction.split).items()
