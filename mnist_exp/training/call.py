@@ -112,7 +112,7 @@ class Call:
             after: Field | None = found[0]
             new = Sight(found[0], is_mixed=is_mixed or found[1], is_global=is_global)
         else:
-            after = grid(bounds, before)
+            after = grid(bounds, before) if is_told else None  # it takes its time
             new = Sight(after or before, bounds, is_global, is_mixed, since=self.layer)
         if is_told and after is not None and after != before:
             self.add_row(after, before, windows=windows(before, after), is_global=is_global)

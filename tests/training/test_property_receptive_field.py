@@ -3,7 +3,7 @@ shows."""
 
 import pytest
 from drawn_networks import Drawn, Layer, heads, layers, with_head
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from measured_field import measured_field
 
@@ -47,7 +47,16 @@ fast = settings(
 )  # fmt: skip
 
 
+SHUFFLED = [
+    ("conv", (3, 4), (3, 3), (2, 0), (2, 1), 1, "reflect"), ("pixels",), ("transposed", 3, 2, 1, 0),
+    ("again", 0), ("pixels",), ("pixels",),
+]  # fmt: skip
+CUT_OFF = [("transposed", 3, 2, 2, 2), ("conv", (1, 2), (2, 3), (1, 2), (1, 2), 4, "zeros")]
+
+
 @fast
+@example(drawn=SHUFFLED, size=12, head="none")
+@example(drawn=CUT_OFF, size=14, head="linear")
 @given(layers, sizes, heads)
 def test_the_field_of_a_drawn_network_is_the_measured_one(
     drawn: list[Layer], size: int, head: str
