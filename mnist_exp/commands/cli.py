@@ -6,6 +6,7 @@ out, with one line on stderr that says why; 130 interrupted.
 
 from __future__ import annotations
 
+import errno
 import inspect
 import logging
 import os
@@ -15,6 +16,7 @@ from mnist_exp.commands import arguments
 from mnist_exp.commands.arguments import COMMANDS, Command
 from mnist_exp.common import interrupts, startup
 from mnist_exp.common.errors import ExpectedError
+from mnist_exp.common.words import printable
 
 # Each registers its commands, which are listed in this order.
 # isort: off
@@ -23,6 +25,8 @@ from mnist_exp.commands import making, telling, keeping  # noqa: F401
 
 __all__ = ["COMMANDS", "listing", "main"]
 
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+"""What the system says of a place that is full, or that may not be written to, whatever for."""
 HELP = {"-h", "--help"}
 
 
@@ -40,6 +44,12 @@ def main(words: list[str] | None = None) -> int:
         return 2
     except BrokenPipeError:  # as in `mnist-exp compare | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 2
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(_with_notes(f"mnist-exp: {printable(where)}{error.strerror}", error), file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:
         with interrupts.answered():

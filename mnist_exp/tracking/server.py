@@ -14,7 +14,13 @@ from pathlib import Path
 from mnist_exp.common import interrupts
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.tracking.address import need
-from mnist_exp.tracking.store import ADDRESS, make_tables, tracking_uri, use_store
+from mnist_exp.tracking.store import (
+    ADDRESS,
+    make_tables,
+    require_temporary_folder,
+    tracking_uri,
+    use_store,
+)
 
 LOOPBACK = "127.0.0.1"
 PASSWORD = "MLFLOW_AUTH_ADMIN_PASSWORD"
@@ -42,6 +48,7 @@ def serve(port: int, *, artifacts: str = "", host: str = LOOPBACK) -> int:
     With a folder or bucket for `artifacts`, clients on other machines read and write them through
     the server. A `host` that others can reach has MLflow's own login in front.
     """
+    require_temporary_folder()
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", f"{port}"]
     command += ["--workers", "1"]

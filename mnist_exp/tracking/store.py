@@ -9,6 +9,7 @@ import os
 import shlex
 import sqlite3
 import sys
+import tempfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -139,6 +140,8 @@ def connect(*, write: bool = False) -> tuple[MlflowClient, str]:
     Raises ExpectedError for a store that may only be read, to `write`.
     """
     uri = tracking_uri()
+    if write:
+        require_temporary_folder()
     if write and not may_write(uri):
         raise ExpectedError(
             f"the tracking store {shown(uri)} may only be read: copy its folder to where you may "
@@ -152,6 +155,15 @@ def connect(*, write: bool = False) -> tuple[MlflowClient, str]:
 def make_client(uri: str) -> MlflowClient:
     """A client of the store at this address, which is that of registered networks as well."""
     return MlflowClient(uri, registry_uri=uri)
+
+
+def require_temporary_folder() -> None:
+    """Raise ExpectedError where there is no folder for files that are gone in a moment, before a
+    run begins that would miss it."""
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:
+        raise ExpectedError(f"{error.strerror}: set TMPDIR to a folder with some space") from None
 
 
 @cache

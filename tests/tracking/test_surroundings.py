@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -150,3 +151,31 @@ def test_artifacts_that_were_removed_are_missing_and_no_more(
     tracking.back_up(store.parent / "backup.tar.gz")
     add_evidence(run_id)
     assert tracking.table(run_id, names.Table.MISCLASSIFIED) is not None
+
+
+@pytest.mark.parametrize("command", ["import", "ui PORT=5999"])
+@pytest.mark.usefixtures("store")
+def test_no_temporary_folder_is_one_line_before_anything_begins(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where TMPDIR, /tmp and the like are full, or may only be read."""
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/proc/nowhere"])
+    line = said(command, capsys)
+    assert "No usable temporary directory" in line
+    assert "set TMPDIR to a folder with some space" in line
+    assert tracking.runs().empty
+
+
+@pytest.mark.usefixtures("store")
+def test_a_full_disk_under_the_checkout_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record_run(6)
+    monkeypatch.setattr("mnist_exp.reporting.page.write_page", full)
+    assert said("report", capsys) == "mnist-exp: No space left on device\n"
+
+
+def full(*_: object) -> None:
+    with open("/dev/full", "wb", buffering=0) as disk:  # noqa: PTH123
+        disk.write(b"a page")
