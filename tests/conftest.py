@@ -8,8 +8,10 @@ import dataclasses
 import os
 import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
+import committed
 import pytest
 import torch
 from handmade import GOOD, SCRIPT, add_evidence, record_run
@@ -20,7 +22,7 @@ from mnist_exp.commands.cli import COMMANDS
 from mnist_exp.data import Digits
 from mnist_exp.evidence import comparison
 from mnist_exp.notebook import entries
-from mnist_exp.notebook.entries import Entry
+from mnist_exp.notebook.entries import EXPERIMENTS, Entry
 from mnist_exp.reporting.page import write_page
 from mnist_exp.tracking import ui
 
@@ -37,6 +39,20 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)
 
 REFERENCE = ROOT / "tests" / "reference"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _committed_notebook() -> Iterator[None]:
+    """Of the checkout's own iterations, tests see those that are committed: beside them may lie one
+    that is half written."""
+    numbers, committed_numbers = entries.numbers, committed.iterations()
+
+    def seen(folder: Path = EXPERIMENTS) -> list[int]:
+        return committed_numbers if folder == EXPERIMENTS else numbers(folder)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(entries, "numbers", seen)
+        yield
 
 
 @pytest.fixture(scope="session")

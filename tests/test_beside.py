@@ -14,7 +14,8 @@ from mnist_exp.data import obtain
 
 LOOKING = (
     "tests/notebook", "tests/training/test_faster.py", "tests/evidence/test_comparison.py",
-    "tests/test_documents.py", "tests/test_setup.py", "tests/test_house.py",
+    "tests/reporting/test_publish.py", "tests/test_documents.py", "tests/test_setup.py",
+    "tests/tracking/test_proxies.py",
 )  # fmt: skip
 """The tests that look at the checkout."""
 MADE = {

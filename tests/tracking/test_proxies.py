@@ -31,6 +31,8 @@ def test_a_proxy_that_fails_is_named(code: int, monkeypatch: pytest.MonkeyPatch)
         for variable, server in (("http_proxy", "http://tracking.example"),
                                  ("ALL_PROXY", "http://192.0.2.1:5000")):  # fmt: skip
             with monkeypatch.context() as patch:
+                for own in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+                    patch.delenv(own, raising=False)
                 patch.setenv("MLFLOW_TRACKING_URI", server)
                 patch.setenv(variable, f"http://user:secret@127.0.0.1:{port}")
                 with pytest.raises(tracking.UnreachableError) as refused:
