@@ -120,12 +120,15 @@ def prepare(run_id: str) -> Reproduction:
             for name, value in here.items()
             if str(recorded[name]) != str(value)
         ],
-        cautions=[
-            run[tag]
-            for tag, usual in (("resumes", scores.EXACTLY), ("cautions", NOT_RECORDED))
-            if run.get(tag, NOT_RECORDED) not in (usual, NOT_RECORDED)
-        ],
+        cautions=_cautions(run),
     )
+
+
+def _cautions(run: Any) -> list[str]:
+    """What the run said of itself that makes its numbers less certain."""
+    usual = {"resumes": scores.EXACTLY, "cautions": NOT_RECORDED}
+    said = {tag: run.get(tag, NOT_RECORDED) for tag in usual}
+    return [text for tag, text in said.items() if text not in (usual[tag], NOT_RECORDED)]
 
 
 def _recipe(run: Any) -> Recipe:
