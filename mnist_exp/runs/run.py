@@ -86,7 +86,7 @@ def _resumed(plan: Plan, training: Training, parent: str) -> Iterator[tuple[RunW
     """The run that the plan goes on with, and its checkpoint, whose state the training takes."""
     assert plan.run_id is not None
     with checkpoint.claim(plan.run_id, resume.checkpoints()) as run_checkpoint:
-        training.restore(run_checkpoint.load()["state"])
+        _restore(training, run_checkpoint)
         # After an epoch, what it has recorded stands: versions that decide nothing may be others.
         settings = {} if training.results else _settings(plan, training)
         with tracking.resume_run(plan.run_id, settings) as run:
@@ -94,6 +94,17 @@ def _resumed(plan: Plan, training: Training, parent: str) -> Iterator[tuple[RunW
                 tracking.adopt([plan.run_id], parent)
             run.set_tags({"resumed": f"after epoch {len(training.results)}"})
             yield run, run_checkpoint
+
+
+def _restore(training: Training, run_checkpoint: Checkpoint) -> None:
+    state = run_checkpoint.load()["state"]
+    try:
+        training.restore(state)
+    except Exception as error:  # of torch, or of what an iteration defines
+        raise ExpectedError(
+            f"run {run_checkpoint.run_id} cannot go on: its checkpoint does not fit the network "
+            f"that its file makes now: {' '.join(str(error).split())[:200]}"
+        ) from error
 
 
 def _settings(plan: Plan, training: Training) -> dict[str, object]:

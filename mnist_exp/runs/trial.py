@@ -24,6 +24,7 @@ from mnist_exp.notebook.entries import Entry
 from mnist_exp.recipe import PIXELS, Recipe
 from mnist_exp.runs import checkpoint
 from mnist_exp.runs.blame import blamed_on, refuse
+from mnist_exp.runs.memory import remembered
 from mnist_exp.training import classifier, seeding
 from mnist_exp.training.classifier import Classifier
 from mnist_exp.training.loop import NonFiniteLossError, Training, build
@@ -103,7 +104,7 @@ def try_out(
     with blamed_on(entry):
         training = fresh()
         _check_steps(entry, training)
-        not_exact, resumable, cautions = _resumption(training, fresh)
+        not_exact, resumable, cautions = _resumption(entry, training, fresh)
         if _unregistered(training.network):
             cautions.append(UNREGISTERED)
         cautions += _evaluation(entry, training.classifier, training.evaluation.images)
@@ -177,7 +178,9 @@ def _check_steps(entry: Entry, training: Training) -> None:
             ) from None  # fmt: skip
 
 
-def _resumption(training: Training, fresh: Callable[[], Training]) -> tuple[str, bool, list[str]]:
+def _resumption(
+    entry: Entry, training: Training, fresh: Callable[[], Training]
+) -> tuple[str, bool, list[str]]:
     """Take the steps of a trial, and compare them with those of other trainings: why they are not
     resumed exactly, or "", whether they can be resumed at all, and cautions."""
     epochs = training.epochs()
@@ -197,6 +200,7 @@ def _resumption(training: Training, fresh: Callable[[], Training]) -> tuple[str,
     except NonFiniteLossError:  # the run says where
         return "", True, []
     exact = _same(training.state(), resumed.state())
+    exact &= remembered(entry, training) == remembered(entry, resumed)
     return "" if exact else NOT_RESUMED, True, cautions
 
 

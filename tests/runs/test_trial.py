@@ -131,6 +131,13 @@ STEP = "return super().forward(x * {count} if self.training else x)"
         "STEPS = 0\n\n\n"
         + network(forward="global STEPS\nSTEPS += 1\n" + STEP.format(count="STEPS")),
         network("self.count = itertools.count(1)", STEP.format(count="next(self.count)")),
+        network("self.later = [itertools.count(1)]",
+                "n = next(self.later[0])\n" + STEP.format(count="(1 if n < 500 else 2)")),
+        "STEPS = {'n': 0}\n\n\n"
+        + network(forward="n = STEPS['n'] = STEPS['n'] + 1\n"
+                  + STEP.format(count="(1 if n < 500 else 2)")),
+        network(forward="type(self).n = getattr(type(self), 'n', 0) + 1\n"
+                + STEP.format(count="(1 if self.n < 500 else 2)")),
         network("self.own = type('Own', (), {'steps': 0})()",
                 "self.own.steps += 1\n" + STEP.format(count="self.own.steps")),
     ],

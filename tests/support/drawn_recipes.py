@@ -44,7 +44,13 @@ CARRIED = {
 }  # fmt: skip
 NOT_CARRIED = {
     "global": ("pass", "STEPS.append(1)", "0.1 * len(STEPS)"),
-    "iterator": ("self.count = itertools.count(1)", "pass", "0.1 * next(self.count)"),
+    "iterator": ("self.turns = itertools.count(1)", "pass", "0.1 * next(self.turns)"),
+    "later": (
+        "self.late = type('Late', (), {'n': 0})()",
+        "self.late.n += 1",
+        "max(0, self.late.n - 9)",
+    ),
+    "class": ("pass", "type(self).seen = getattr(type(self), 'seen', 0) + 1", "0.1 * self.seen"),
     "object": ("self.own = type('Own', (), {'n': 0})()", "self.own.n += 1", "0.1 * self.own.n"),
 }
 """What a network keeps or draws in training: how it is made, what a step does with it, and the
