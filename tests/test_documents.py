@@ -332,7 +332,7 @@ def test_the_rooms_are_those_of_the_package() -> None:
     text = (ROOT / "docs" / "how-it-works.md").read_text()
     (tree,) = re.findall(r"<!-- rooms -->\n```\n(.*?)```", text, re.DOTALL)
     package = ROOT / "mnist_exp"
-    hidden = {"__init__.py", "__main__.py", "__pycache__", "py.typed"}
+    hidden = {"__init__.py", "__main__.py", "__pycache__/", "py.typed"}
     here = {f"{path.name}{'/' if path.is_dir() else ''}" for path in package.iterdir()} - hidden
     assert set(re.findall(r"^  (\S+)", tree, re.MULTILINE)) == here
 
