@@ -107,5 +107,5 @@ def report_folder(fresh_store: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture
 def few_digits(mnist: tuple[Digits, Digits], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs train on 2,000 real digits and are scored on 1,000, whatever their split."""
-    monkeypatch.setattr(data, "load", lambda _: (mnist[0][:2000], mnist[1][:1000]))
+    """Runs train on 500 real digits and are scored on 500, whatever their split."""
+    monkeypatch.setattr(data, "load", lambda _: (mnist[0][:500], mnist[1][:500]))

@@ -88,7 +88,7 @@ def test_many_drawn_recipes_go_on_as_their_trials_say(mnist: Mnist, drawn: Drawn
 def test_the_kept_network_of_a_drawn_recipe_is_the_recorded_one(
     mnist: Mnist, drawn: DrawnRecipe
 ) -> None:
-    check_keeping(drawn, mnist[1][:1000])
+    check_keeping(drawn, mnist[1][:500])
 
 
 @pytest.mark.slow
@@ -98,4 +98,4 @@ def test_the_kept_network_of_a_drawn_recipe_is_the_recorded_one(
 def test_the_kept_networks_of_many_drawn_recipes_are_the_recorded_ones(
     mnist: Mnist, drawn: DrawnRecipe
 ) -> None:
-    check_keeping(drawn, mnist[1][:1000])
+    check_keeping(drawn, mnist[1][:500])
