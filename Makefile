@@ -48,7 +48,7 @@ help: ## list these commands
 test: $(installed) ## run the tests
 	@"$$VENV/bin/python" -m pytest
 test-slow: $(installed) ## run the slow tests: each command of the documents, and what is killed and goes on
-	@"$$VENV/bin/python" -m pytest --no-cov -m slow
+	@"$$VENV/bin/python" -m pytest -m slow
 test-faults: $(installed) ## kill, cut off and fill up runs at random moments, and print what was lost
 	@PYTHONPATH=tests/support "$$VENV/bin/python" -W ignore tests/faults/inject.py
 test-browser: $(installed) ## run the tests in a real browser (installs Debian's Chromium if it may)
@@ -57,7 +57,7 @@ test-browser: $(installed) ## run the tests in a real browser (installs Debian's
 		apt-get -qq update && apt-get -qq install --yes --no-install-recommends chromium; \
 	else echo "No Chromium here. Debian: sudo apt-get install chromium; elsewhere:"; \
 		echo "$$VENV/bin/playwright install chromium (which is used if it is there)"; fi
-	@"$$VENV/bin/python" -m pytest --no-cov tests/browser
+	@"$$VENV/bin/python" -m pytest tests/browser
 bench: $(installed) ## measure how fast it is (an hour and a half on a quiet machine), and write benchmarks/RESULTS.md
 	@"$$VENV/bin/python" -m benchmarks
 lint: $(installed) ## check style, types and the direction of imports

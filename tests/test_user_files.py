@@ -66,7 +66,7 @@ def test_what_a_user_has_made_makes_no_test_fail_and_stays_as_it_is(checkout: Pa
         done = run(checkout, "mnist_exp", *arguments)
         assert done.returncode in (0, 2), done.stderr  # there is no run to back up
     before = {file: file.read_bytes() for file in checkout.rglob("*") if file.is_file()}
-    done = run(checkout, "pytest", "--no-cov", "-n0", "-q", "-p", "no:cacheprovider", *LOOKING)
+    done = run(checkout, "pytest", "-n0", "-q", "-p", "no:cacheprovider", *LOOKING)
     assert done.returncode == 0, done.stdout[-5000:]
     after = {file: file.read_bytes() for file in checkout.rglob("*") if file.is_file()}
     changed = {file for file in {*before, *after} if before.get(file) != after.get(file)}

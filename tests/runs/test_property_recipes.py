@@ -76,7 +76,7 @@ def test_a_drawn_recipe_goes_on_as_its_trial_says(mnist: Mnist, drawn: DrawnReci
 
 
 @pytest.mark.slow
-@settings(fast, max_examples=150)
+@settings(fast, max_examples=80)
 @given(drawn_recipes)
 def test_many_drawn_recipes_go_on_as_their_trials_say(mnist: Mnist, drawn: DrawnRecipe) -> None:
     check_resuming(drawn, mnist)
@@ -93,7 +93,7 @@ def test_the_kept_network_of_a_drawn_recipe_is_the_recorded_one(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("store", "few_digits")
-@settings(fast, max_examples=40)
+@settings(fast, max_examples=15)
 @given(drawn_recipes)
 def test_the_kept_networks_of_many_drawn_recipes_are_the_recorded_ones(
     mnist: Mnist, drawn: DrawnRecipe
