@@ -174,7 +174,7 @@ def _check_steps(entry: Entry, training: Training) -> None:
         except TypeError as error:
             raise refuse(
                 entry, name, f"{name}={type(part).__name__} cannot be used here: its step() is "
-                f"called without arguments ({error})",
+                f"{error}, which a training does not give",
             ) from None  # fmt: skip
 
 
@@ -219,9 +219,12 @@ def _same(one: Any, other: Any) -> bool:
 
 def _evaluation(entry: Entry, evaluated: Classifier, images: Tensor) -> list[str]:
     """Evaluate several digits and one, and export the network; returns cautions."""
-    several, again, alone = (
-        classifier.predict(evaluated, some).cpu() for some in (images, images, images[:1])
-    )
+    several, again = (classifier.predict(evaluated, images).cpu() for _ in range(2))
+    try:
+        alone = classifier.predict(evaluated, images[:1]).cpu()
+    except Exception as error:  # of whatever the network does
+        what = f"for a single digit it raises {type(error).__name__}: {error}"
+        raise refuse(entry, "network", what, error) from error
     if tuple(alone.shape) != (1, 10):
         shape = tuple(alone.shape)
         raise refuse(entry, "network", f"for 1 image the network gives {shape}, not (1, 10)")

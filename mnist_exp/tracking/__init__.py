@@ -5,6 +5,7 @@ The only room that knows MLflow. The store is the one that MLFLOW_TRACKING_URI n
 
 - `names`: all that a run holds. A new parameter, tag, metric or artifact is entered there first.
 - `writing` and `reading`: runs, and what they hold.
+- `networks`: the trained network of a run.
 - `store`: where it is, how it is opened, and its errors as one line for the user.
 - `liveness`: which runs under way still have a process.
 - `archive`: runs as rows of text, which travel with git. `backup`: the whole of a local store.

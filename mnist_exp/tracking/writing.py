@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import mlflow
 import numpy as np
 import pandas as pd
 from mlflow import MlflowClient
@@ -21,14 +20,12 @@ from mlflow.entities import (
     Dataset,
     DatasetInput,
     InputTag,
-    LoggedModelStatus,
     Metric,
     Param,
     Run,
     RunTag,
 )
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model, infer_signature
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
 from mnist_exp.common import interrupts
@@ -302,73 +299,10 @@ class RunWriter:
 
     @readable_errors()
     def log_network(self, network: nn.Module, images: Tensor, register_as: str | None) -> None:
-        """The trained network, exported without pickle, from uint8 images (N, 1, 28, 28) to its
-        output; entered in the Model Registry when `register_as` names it.
+        """Keep the trained network, as `networks.keep` does, which raises ExportError."""
+        from mnist_exp.tracking import networks  # with torch, for which no reader need wait
 
-        Raises ExportError when torch cannot trace the network, as with control flow over values.
-        """
-        import torch  # here, since most that read the store have no need to wait for it
-
-        network = network.cpu().eval()
-        images = images.cpu()
-        with torch.no_grad():
-            output = network(images)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch.export about its own internals
-            model_id = self._logged_network()
-            if model_id is None:
-                try:
-                    model_id = self._log_network(network, images, output)
-                except Exception:  # of MLflow, or whatever torch raises in its midst
-                    interrupts.check()
-                    self._check_export(network, images)
-                    raise  # torch can export it, so it was the store
-        versions = self.client.search_model_versions(f"run_id = '{self.run_id}'")
-        if register_as and not versions:
-            mlflow.register_model(f"models:/{model_id}", register_as)
-
-    def _log_network(self, network: nn.Module, images: Tensor, output: Tensor) -> str:
-        """Log the network as `mlflow.pytorch.log_model` does, which however asks the surroundings
-        for its run and its experiment; returns its id."""
-        import torch
-
-        parameters = self.client.get_run(self.run_id).data.params
-        model = self.client.create_logged_model(
-            self.experiment_id, names.NETWORK, self.run_id, params=parameters
-        )
-        Model.log(
-            None,
-            mlflow.pytorch,
-            run_id=self.run_id,
-            model_id=model.model_id,
-            pytorch_model=network,
-            signature=infer_signature(images.numpy(), output.numpy()),
-            input_example=images.numpy(),
-            pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}"],
-            serialization_format="pt2",
-        )
-        return str(model.model_id)
-
-    def _check_export(self, network: nn.Module, images: Tensor) -> None:
-        """Raise ExportError when torch itself cannot export the network."""
-        import torch
-
-        try:
-            torch.export.export(network, (images,))
-        except Exception as error:  # torch has no common class for what it cannot trace
-            self._logged_network()  # removes what MLflow has begun
-            raise ExportError(" ".join(str(error).split())[:200]) from error
-
-    def _logged_network(self) -> str | None:
-        """The id of the network that the run has logged, as before an interrupt; None if it has
-        none. One that is not whole is removed."""
-        client = self.client
-        of_this_run = f"source_run_id = '{self.run_id}'"
-        for model in client.search_logged_models([self.experiment_id], of_this_run):
-            if model.status == LoggedModelStatus.READY:
-                return str(model.model_id)
-            client.delete_logged_model(model.model_id)
-        return None
+        networks.keep(self.client, self.run_id, network, images, register_as)
 
 
 def adopt(run_ids: Iterable[str], parent: str) -> None:

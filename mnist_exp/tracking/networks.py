@@ -1,0 +1,83 @@
+"""The trained network of a run: kept once, and entered in the Model Registry."""
+
+from __future__ import annotations
+
+import warnings
+
+import mlflow
+import torch
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModelStatus, Run
+from mlflow.models import Model, infer_signature
+from torch import Tensor, nn
+
+from mnist_exp.common import interrupts
+from mnist_exp.tracking import names
+from mnist_exp.tracking.writing import ExportError
+
+
+def keep(
+    client: MlflowClient, run_id: str, network: nn.Module, images: Tensor, register_as: str | None
+) -> None:
+    """Keep a network, exported without pickle, from uint8 images (N, 1, 28, 28) to its output;
+    enter it in the Model Registry when `register_as` names it.
+
+    Raises ExportError when torch cannot trace the network, as with control flow over values.
+    """
+    run = client.get_run(run_id)
+    network, images = network.cpu().eval(), images.cpu()
+    with torch.no_grad():
+        output = network(images)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch.export about its own internals
+        model_id = _kept(client, run)
+        if model_id is None:
+            try:
+                model_id = _log(client, run, network, images, output)
+            except Exception:  # of MLflow, or whatever torch raises in its midst
+                interrupts.check()
+                _check_export(client, run, network, images)
+                raise  # torch can export it, so it was the store
+    if register_as and not client.search_model_versions(f"run_id = '{run_id}'"):
+        mlflow.register_model(f"models:/{model_id}", register_as)
+
+
+def _log(client: MlflowClient, run: Run, network: nn.Module, images: Tensor, output: Tensor) -> str:
+    """Log the network as `mlflow.pytorch.log_model` does, which however asks the surroundings for
+    its run and its experiment; returns its id."""
+    info = run.info
+    model = client.create_logged_model(
+        info.experiment_id, names.NETWORK, info.run_id, params=run.data.params
+    )
+    Model.log(
+        None,
+        mlflow.pytorch,
+        run_id=info.run_id,
+        model_id=model.model_id,
+        pytorch_model=network,
+        signature=infer_signature(images.numpy(), output.numpy()),
+        input_example=images.numpy(),
+        pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}"],
+        serialization_format="pt2",
+    )
+    return str(model.model_id)
+
+
+def _check_export(client: MlflowClient, run: Run, network: nn.Module, images: Tensor) -> None:
+    """Raise ExportError when torch itself cannot export the network."""
+    try:
+        torch.export.export(network, (images,))
+    except Exception as error:  # torch has no common class for what it cannot trace
+        _kept(client, run)  # removes what MLflow has begun
+        raise ExportError(" ".join(str(error).split())[:200]) from error
+
+
+def _kept(client: MlflowClient, run: Run) -> str | None:
+    """The id of the network that the run has, as before an interrupt; None if it has none. One that
+    is not whole is removed."""
+    of_this_run = f"source_run_id = '{run.info.run_id}'"
+    for model in client.search_logged_models([run.info.experiment_id], of_this_run):
+        if model.status == LoggedModelStatus.READY:
+            return str(model.model_id)
+        client.delete_logged_model(model.model_id)
+    return None
