@@ -1,4 +1,4 @@
-"""Which line of an iteration's file is to blame for what goes wrong in a trial of it."""
+"""Which line of an iteration's file is to blame for what goes wrong when it is carried out."""
 
 import ast
 import re

@@ -14,6 +14,7 @@ from mnist_exp.common import interrupts
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.evidence.verdict import RunVerdict
 from mnist_exp.runs import checkpoint, record, resume
+from mnist_exp.runs.blame import blamed_on
 from mnist_exp.runs.checkpoint import Checkpoint
 from mnist_exp.runs.plan import Plan
 from mnist_exp.tracking import RunWriter, names, ui
@@ -124,11 +125,12 @@ def _train(
     epochs = record.Epochs(run, plan.split, deque(training.results), plan.run_id is not None)
     epochs.write()
     try:
-        for result in training.epochs(watch):
-            # First, so that the store is never ahead of the checkpoint.
-            resume.save(run_checkpoint, plan, training)
-            epochs.add(result)
-            on_epoch(result)
+        with blamed_on(plan.entry):  # a trial does not reach what a later step does
+            for result in training.epochs(watch):
+                # First, so that the store is never ahead of the checkpoint.
+                resume.save(run_checkpoint, plan, training)
+                epochs.add(result)
+                on_epoch(result)
     except NonFiniteLossError:
         run_checkpoint.remove()  # it would come to the same again
         raise

@@ -17,7 +17,7 @@ from mlflow.artifacts import download_artifacts
 from PIL import Image
 from short_runs import EASY, carry_out, short
 from torch.optim import SGD
-from written import NUMBER, network, written
+from written import NUMBER, line, network, written
 
 from mnist_exp import data, tracking
 from mnist_exp.commands.cli import main
@@ -268,6 +268,23 @@ def test_a_network_that_cannot_be_exported_in_the_end_is_recorded_without_it() -
     assert kept["verdict"] == str(outcome.verdict)
     description = MlflowClient().get_run(outcome.run_id).data.tags["mlflow.note.content"]
     assert "The network could not be exported" in description
+
+
+@pytest.mark.usefixtures("store", "few_digits")
+def test_a_mistake_that_a_later_step_makes_is_one_line_and_a_failed_run() -> None:
+    late = network(
+        "self.steps = 0", "self.steps += 1\nreturn super().forward(x / (self.steps < 9))"
+    )
+    late = late.replace("x / (self.steps < 9)", "x * [1, 1, 1, 1, 1, 1, 1, 1][self.steps]")
+    entry = written(late)
+    with pytest.raises(ExpectedError) as refusal:
+        carry_out(settle(NUMBER, entry=entry))
+    at = line(entry, "[self.steps]")
+    said = f"experiments/model_30.py, line {at}: IndexError: list index out of range"
+    assert str(refusal.value) == said
+    (run,) = tracking.runs().to_dict("records")
+    assert run["status"] == "FAILED"
+    assert said in run["failure"]
 
 
 @pytest.mark.usefixtures("store", "few_digits")
