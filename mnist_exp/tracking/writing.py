@@ -128,8 +128,8 @@ def _under_way(begin: Callable[[], Run]) -> Iterator[RunWriter]:
         # as MLflow would.
         with interrupts.answered(), contextlib.suppress(ExpectedError), readable_errors():
             check_answers()
-            writer.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
-            if isinstance(error, Exception):
+            ended = writer.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+            if ended and isinstance(error, Exception):
                 failure = f"{type(error).__name__}: {error}"
                 writer.client.set_tag(writer.run_id, names.FAILURE, failure)
         raise
@@ -195,17 +195,19 @@ class RunWriter:
         return make_client(tracking_uri())
 
     @readable_errors()
-    def end(self, status: str) -> None:
-        """End the run, unless it is finished."""
+    def end(self, status: str) -> bool:
+        """End the run, unless it is finished; returns whether it did. A run whose end was entered
+        is finished, also when the answer of the store is lost."""
         run = self.client.get_run(self.run_id)
         if run.info.status == "FINISHED":
-            return
+            return False
         # A run that is silent for long, as on a laptop that sleeps, is taken for lost, and goes on.
         if status == "FINISHED" and names.FAILURE in run.data.tags:
             self.client.delete_tag(self.run_id, names.FAILURE)
         end = max(round(1000 * time.time()), self.start_time)  # the clock may have been set back
         with interrupts.answered():  # a run that is finished is not interrupted any more
             self.client.set_terminated(self.run_id, status, end)
+        return True
 
     @readable_errors()
     def log_parameters(self, parameters: Mapping[str, object]) -> None:
@@ -253,7 +255,7 @@ class RunWriter:
 
     @readable_errors()
     def log_text(self, text: str, file: str) -> None:
-        """Keep a text under one of the paths of `names.Text`."""
+        """Keep a text under one of the paths of `names.TextFile`."""
         names.require("text", [file])
         self.client.log_text(self.run_id, text, file)
 

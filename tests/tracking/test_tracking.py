@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+from mlflow import MlflowClient
 from servers import mlflow_server
 from sqlalchemy import Engine, event
 
@@ -186,6 +187,22 @@ def test_an_exception_fails_the_run_and_says_why() -> None:
     run = tracking.runs().iloc[0]
     assert run["status"] == "FAILED"
     assert run["failure"] == "ExpectedError: the loss became nan"
+
+
+def test_a_run_that_is_finished_has_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when the answer of a server, which has entered its end, is lost on the way."""
+    enter = MlflowClient.set_terminated
+
+    def lose_the_answer(*arguments: object) -> None:
+        enter(*arguments)
+        raise ConnectionResetError("lost")
+
+    monkeypatch.setattr(MlflowClient, "set_terminated", lose_the_answer)
+    with pytest.raises(ExpectedError, match="lost"), tracking.start_run("whole", {}, {}):
+        pass
+    run = tracking.runs().iloc[0]
+    assert run["status"] == "FINISHED"
+    assert "failure" not in run.dropna()
 
 
 def test_an_interrupt_kills_the_run() -> None:
