@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from mnist_exp.tracking import names
-from mnist_exp.tracking.address import may_write
+from mnist_exp.tracking.address import may_write, without_secrets
 from mnist_exp.tracking.mlflow_internals import (
     MACHINE_LEARNING,
     VIEW_TAG,
@@ -41,7 +41,7 @@ def address(port: int = PORT) -> str:
     if not is_served():
         return f"http://127.0.0.1:{port}"
     # It is printed and written into pages, and must not carry a password there.
-    return re.sub("//[^/@]*@", "//", tracking_uri().rstrip("/"))
+    return without_secrets(tracking_uri()).rstrip("/")
 
 
 def run_path(experiment_id: str, run_id: str, artifact: str = "") -> str:

@@ -76,8 +76,9 @@ def test_another_target_changes_what_is_shown(tmp_path: Path) -> None:
     assert "worst_of_last_5" not in tags()["mlflow.note.content"]
 
 
-def test_no_password_is_in_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://someone:secret@example.org/mlflow/")
+@pytest.mark.parametrize("login", ["someone:secret", "someone:se@cret", "some@one:secret"])
+def test_no_password_is_in_an_address(login: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"https://{login}@example.org/mlflow/")
     assert ui.run_address("1", "a").startswith("https://example.org/mlflow/#/experiments/1/runs/a")
 
 
