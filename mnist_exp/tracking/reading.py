@@ -188,16 +188,21 @@ def source(run_id: str, number: int) -> tuple[str, dict[str, str]] | None:
     """The source of iteration `number` that a run kept, and those of its helpers by name; None when
     it has none."""
     own, folder = names.source_file(number), names.helper_file("")
-    with readable_errors():
+    with readable_errors(), tempfile.TemporaryDirectory() as copies:
         client, _ = connect()
-        files = [file for file in _files(client, run_id, folder[:-1]) if file.endswith(".py")]
-        with tempfile.TemporaryDirectory() as copies:
-            sources = {
-                file.removeprefix(folder): Path(
-                    client.download_artifacts(run_id, file, copies)
-                ).read_text(encoding="utf-8", errors="replace")
-                for file in files
+        here = artifacts_of(client, run_id)
+        if here:
+            kept = here / folder
+            files = {file.relative_to(kept).as_posix(): file for file in kept.rglob("*.py")}
+        else:
+            files = {
+                file.removeprefix(folder): Path(client.download_artifacts(run_id, file, copies))
+                for file in _files(client, run_id, folder[:-1])
+                if file.endswith(".py")
             }
+        sources = {
+            name: file.read_text(encoding="utf-8", errors="replace") for name, file in files.items()
+        }
     text = sources.pop(own.removeprefix(folder), None)
     return None if text is None else (text, sources)
 

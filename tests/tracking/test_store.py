@@ -23,6 +23,7 @@ from mnist_exp import data, tracking
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.data import Digits
 from mnist_exp.evidence import comparison
+from mnist_exp.notebook import entries
 from mnist_exp.reporting.page import write_page
 from mnist_exp.tracking.mlflow_internals import newest_schema
 
@@ -59,6 +60,8 @@ def check_everything_is_read(run_id: str, folder: Path) -> None:
     confusion.write_text("\n".join([*text[:-1], "9" + ",77" * 10]))  # to tell it from a copy
     assert tracking.table(run_id, "confusion_matrix")["0"].tolist()[-1] == 77
     wrong = tracking.table(run_id, "misclassified")
+    kept, helpers = tracking.source(run_id, 6)
+    assert (kept, helpers) == (entries.read_entry(6).source, {})
     sheet = tracking.image(run_id, "misclassified")
     assert sheet.shape == (28 * -(-len(wrong) // 10), 280)
     pixels = torch.zeros(2, 1, 28, 28, dtype=torch.uint8)
@@ -108,6 +111,21 @@ def test_a_store_that_was_moved_works_where_it_is(
     tracking.keep_page("comparison report", page)
     assert len(list((folder / "artifacts").rglob("comparison.html"))) == 1
     assert list(old.parent.iterdir()) == []
+
+
+def test_a_moved_store_that_may_only_be_read_has_the_sources(
+    made: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, run_id = made
+    old, folder = tmp_path / "old" / "mlruns", tmp_path / "new" / "mlruns"
+    shutil.copytree(original, old)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address(old))
+    tracking.runs()  # a copy knows where it is when it is first opened
+    folder.parent.mkdir()
+    old.rename(folder)
+    read_only = f"sqlite:///file:{urllib.parse.quote(str(folder))}/mlflow.db?mode=ro&uri=true"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", read_only)
+    assert tracking.source(run_id, 6) == (entries.read_entry(6).source, {})
 
 
 def test_a_database_that_was_copied_alone_reads_the_artifacts_where_they_are(
