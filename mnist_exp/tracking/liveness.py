@@ -3,7 +3,8 @@
 A process that is killed cannot say so, and its run would be under way for ever. So whoever writes
 to a run leaves its host, process id and start as a tag, and says every half minute that it is still
 there. Whoever opens the store next ends the runs whose process is gone (`mark_lost`): on the same
-host it asks the system for the process, on another it can only wait for the silence.
+host, since it was started last, it asks the system for the process; elsewhere it can only wait for
+the silence.
 
 No clock decides anything: it may be set at any moment, and those of two hosts differ. A process is
 known by its start as the kernel counts it, and a silence lasts as long as whoever looks has seen
@@ -44,9 +45,8 @@ it is taken to be gone."""
 def own_tags() -> dict[str, str]:
     """The tags of a run that this process writes to."""
     number = os.getpid()
-    identity: dict[str, object] = {"host": _host(), "machine": _read("/etc/machine-id")}
     # The system gives the id of a process that ended to a new one, which began at another time.
-    identity |= {"boot": _read(BOOT), "id": number, "born": _born(number)}
+    identity = {"host": _host(), "boot": _read(BOOT), "id": number, "born": _born(number)}
     return {PROCESS: json.dumps(identity), HEARTBEAT: str(time.time())}
 
 
@@ -145,10 +145,9 @@ def is_gone(tags: Mapping[str, str]) -> bool | None:
             return None
         if boot is None:
             return _is_gone_by_clock(process_id, born)
-        if boot == _read(BOOT):
-            return not _is_running(process_id, born)
-        # Another host of that name, or this one before it was started anew.
-        return True if process["machine"] == _read("/etc/machine-id") != "" else None
+        # At another boot it is another host of that name, or this one before it was started anew:
+        # nothing tells which, since hosts that are copies of one image share every name.
+        return not _is_running(process_id, born) if boot == _read(BOOT) else None
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError):  # not of our making
         return False
 
