@@ -9,7 +9,7 @@ the checkout and nothing else of it, and in which git writes what it writes.
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -23,6 +23,8 @@ MOST = 10 * LARGEST
 """Bytes of all new files that are kept, and of a changed one."""
 LISTED = 1000
 """New files that are kept, and lines before a diff."""
+
+BOOLEAN = "--type=bool", "--default=true"
 
 NEW = "??"
 """What git says before a file that it does not have."""
@@ -79,7 +81,7 @@ def changes() -> dict[str, str]:
 class _Look:
     """A look at the files of the checkout from a repository whose HEAD is the commit of it."""
 
-    def __init__(self, folder: Path, excluded: Path) -> None:
+    def __init__(self, folder: Path, excluded: Path, abilities: Iterable[str]) -> None:
         self.attributes = folder / "info" / "attributes"
         self.attributes.parent.mkdir(exist_ok=True)
         self._environment = {"GIT_DIR": str(folder), "GIT_WORK_TREE": str(ROOT)}
@@ -87,7 +89,9 @@ class _Look:
         files = f"core.excludesFile={excluded}", f"core.attributesFile={NOTHING}"
         # A file is what its bytes are; on Windows git itself writes other ends of lines.
         ends = f"core.autocrlf={'input' if os.name == 'nt' else 'false'}"
-        self._settings = [word for setting in (*files, ends) for word in ("-c", setting)]
+        self._settings = [
+            word for setting in (*files, ends, *abilities) for word in ("-c", setting)
+        ]
         self._ask("read-tree", "HEAD")
 
     def changes(self) -> dict[str, str]:
@@ -126,6 +130,11 @@ def _look(head: str) -> Iterator[_Look]:
         "rev-parse", "--git-path", "objects", "--git-path", "info/exclude", "--show-object-format"
     )
     objects, excluded, kind = os.fsdecode(told).splitlines()
+    # What the file system of the checkout can do; that of the new repository may be another.
+    abilities = [
+        f"{name}={os.fsdecode(_git('config', '--local', *BOOLEAN, '--get', name)).strip()}"
+        for name in ("core.fileMode", "core.symlinks")
+    ]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _git("init", "--quiet", "--bare", "--template=", f"--object-format={kind}", name)
@@ -133,7 +142,7 @@ def _look(head: str) -> Iterator[_Look]:
         others = folder / "objects" / "info" / "alternates"
         others.parent.mkdir(exist_ok=True)
         others.write_bytes(os.fsencode(f"{ROOT / objects}\n"))
-        yield _Look(folder, ROOT / excluded)
+        yield _Look(folder, ROOT / excluded, abilities)
 
 
 def _listed(changed: Mapping[str, str], left_out: Mapping[str, str]) -> list[str]:
@@ -154,9 +163,12 @@ def _left_out(changed: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     # Code first: a data set that somebody put there takes no room from it.
     for path in sorted(changed, key=lambda path: (not path.endswith(".py"), path)):
         file, new = ROOT / path, changed[path] == NEW
-        if not os.path.lexists(file):
-            continue  # it was removed
-        bytes_ = file.lstat().st_size
+        try:
+            bytes_ = file.lstat().st_size
+        except OSError:
+            if new:  # it went away while this looked, and git would look for it in vain
+                yield path, "it is gone"
+            continue  # it was removed, which is a change
         if not (file.is_symlink() or os.access(file, os.R_OK)):
             yield path, "it cannot be read"
         elif new and path.endswith("/"):

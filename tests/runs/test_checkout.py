@@ -307,6 +307,40 @@ def test_the_number_of_new_files_is_bounded(root: Path, monkeypatch: pytest.Monk
     assert "\nand 21 more\n" in diff
 
 
+def test_what_the_files_of_the_checkout_cannot_be_is_no_change(root: Path) -> None:
+    """As where they lie on Windows' file system, and folders for a while do not."""
+    (root / "link").symlink_to("nowhere")
+    git(root, "add", "link")
+    git(root, "commit", "-qm", "a link")
+    git(root, "config", "core.fileMode", "false")
+    git(root, "config", "core.symlinks", "false")
+    (root / "stays.py").chmod(0o755)
+    (root / "link").unlink()
+    (root / "link").write_text("nowhere")
+    assert checkout.changes() == {}
+    assert checkout.git_state()[0]["git_dirty"] == "false"
+
+
+def test_a_file_that_goes_away_meanwhile_is_named(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("brief.py", "new.py"):
+        (root / name).write_text("x = 1\n")
+    look_at = Path.lstat
+
+    def too_late(file: Path) -> os.stat_result:
+        if file.name in ("brief.py", "stays.py"):
+            file.unlink()
+        return look_at(file)
+
+    (root / "stays.py").write_text("stays = 2\n")
+    monkeypatch.setattr(Path, "lstat", too_late)
+    diff = checkout.git_state()[1]
+    assert "?? brief.py (left out: it is gone)\n" in diff
+    assert "-stays = 1\n" in diff
+    assert "b/new.py" in diff
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a file to another user")
 def test_a_checkout_of_another_user_is_asked(root: Path) -> None:
     for file in (root, *root.rglob("*")):
