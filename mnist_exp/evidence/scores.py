@@ -109,6 +109,14 @@ def _of_own_split(table: pd.DataFrame, splits: pd.Series, quantity: str) -> pd.S
     return values
 
 
+def resumed_inexactly(runs: pd.DataFrame) -> pd.Series:
+    """Whether each run was resumed though its recipe does not survive that exactly: its numbers are
+    not those of its seed."""
+    # Nothing was trained before epoch 1. Older runs say nothing: they were resumed exactly.
+    resumed = runs["resumed"].notna() & (runs["resumed"] != FROM_START)
+    return resumed & runs["resumes"].notna() & (runs["resumes"] != EXACTLY)
+
+
 def exclusions(runs: pd.DataFrame, code_sha256: Mapping[int, str]) -> pd.Series:
     """Why each run does not speak for its iteration: an Exclusion, or None where it does.
 
@@ -126,11 +134,7 @@ def exclusions(runs: pd.DataFrame, code_sha256: Mapping[int, str]) -> pd.Series:
         Exclusion.INCOMPLETE: numbers.isna().any(axis=1),
         Exclusion.GONE: now == "",
         Exclusion.STALE: runs["code_sha256"] != now,
-        # Nothing was trained before epoch 1. Older runs say nothing: they were resumed exactly.
-        Exclusion.RESUMED: runs["resumed"].notna()
-        & (runs["resumed"] != FROM_START)
-        & runs["resumes"].notna()
-        & (runs["resumes"] != EXACTLY),
+        Exclusion.RESUMED: resumed_inexactly(runs),
     }
     reasons = pd.Series([None] * len(runs), index=runs.index, dtype=object)
     for exclusion, where in applies.items():

@@ -7,6 +7,7 @@ This is one end of a pipe; `worker.train` is the other.
   notice that it is trained a second time.
 - stdout: the id of the run when it has begun; at its end a line of JSON, {"accuracy": a fraction,
   "verdict": in words}.
+  What an iteration prints, and the programs that it runs, goes to stderr instead.
 - stderr: its last line says why the training failed. The exit code is then not 0.
 """
 
@@ -18,6 +19,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TextIO
 
 from mnist_exp import data
 from mnist_exp.common import interrupts, startup
@@ -67,13 +69,16 @@ class Order:
 
 def main() -> int:
     """Train one job; returns the exit code: 0, 2 for an expected failure, 130 when stopped."""
+    pipe = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
     startup.of_command()
     interrupts.listen()
     fields = json.loads(sys.stdin.readline())
     threading.Thread(target=_stop_with_stdin, daemon=True).start()
     known = {"job": Job(**fields["job"]), "target": Target(**fields["target"])}
     try:
-        _train(Order(**fields | known))
+        _train(Order(**fields | known), pipe)
     except ExpectedError as error:
         print(error, file=sys.stderr)
         return 2
@@ -89,7 +94,7 @@ def _stop_with_stdin() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _train(order: Order) -> None:
+def _train(order: Order, pipe: TextIO) -> None:
     from mnist_exp.runs import environment, resume, run
     from mnist_exp.runs.plan import settle
 
@@ -104,13 +109,15 @@ def _train(order: Order) -> None:
         )
     plan = settle(job.model, seed=job.seed, epochs=job.epochs, split=job.split, entry=entry)
     plan = dataclasses.replace(plan, target=order.target)
+    # What an earlier sweep left half done, if it comes to the same: otherwise it would not count.
+    begun = None if plan.findings.not_exact else resume.unfinished(plan)
     outcome = run.carry_out(
-        resume.unfinished(plan) or plan,  # what an earlier sweep left half done
+        begun or plan,
         on_batch=lambda _: None, on_epoch=lambda _: None, parent=order.parent,
-        on_start=lambda run_id: print(run_id, flush=True),
+        on_start=lambda run_id: print(run_id, file=pipe, flush=True),
     )  # fmt: skip
     verdict = str(outcome.verdict) if outcome.verdict else "not judged"
-    print(json.dumps({"accuracy": outcome.accuracy, "verdict": verdict}), flush=True)
+    print(json.dumps({"accuracy": outcome.accuracy, "verdict": verdict}), file=pipe, flush=True)
 
 
 if __name__ == "__main__":

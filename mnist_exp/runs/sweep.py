@@ -19,7 +19,7 @@ from distributed import CancelledError, Client, Event, KilledWorker, as_complete
 from mnist_exp import data, tracking
 from mnist_exp.common import interrupts, markdown
 from mnist_exp.common.words import counted, ranges
-from mnist_exp.evidence import comparison
+from mnist_exp.evidence import comparison, scores
 from mnist_exp.notebook import entries, loading
 from mnist_exp.notebook.entries import Entry
 from mnist_exp.runs import cluster, environment, trial, worker
@@ -76,11 +76,12 @@ def settle_sweep(
 
 
 def _held(jobs: Iterable[Job], runs: pd.DataFrame) -> dict[Job, str]:
-    """The newest finished run of each job."""
+    """The newest finished run of each job, but for runs that do not have the numbers of it."""
     hashes = {f"sha256.{name}": value for name, value in data.SHA256.items()}
     runs = runs.reindex(columns=list(dict.fromkeys([*runs.columns, *hashes, "epochs"])))
     same_data = (runs[list(hashes)] == list(hashes.values())).all(axis=1)
-    finished = runs[same_data & (runs["status"] == "FINISHED")]
+    sound = (runs["status"] == "FINISHED") & ~scores.resumed_inexactly(runs)
+    finished = runs[same_data & sound]
     newest: dict[Job, str] = {}
     rows: Any = finished.sort_values("start_time").itertuples()
     for run in rows:

@@ -48,7 +48,10 @@ def train(order: Order, request: dict[str, Any]) -> JobResult:
         return JobResult(job, "", 0, failure="not begun")
     tracking.use_store(request["uri"])
     # It writes to files: nobody reads while it runs, and a pipe would be full at some time.
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
+    with (
+        tempfile.TemporaryFile("w+") as out,
+        tempfile.TemporaryFile("w+", errors="replace") as errors,  # of programs in any encoding
+    ):
         # A session of its own: Ctrl-C in the terminal reaches the sweep, which stops the trainings.
         process = subprocess.Popen(
             [sys.executable, "-m", request["module"]], stdin=subprocess.PIPE, stdout=out,

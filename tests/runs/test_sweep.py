@@ -1,6 +1,7 @@
 """Sweeps on real clusters: real processes, which are really killed."""
 
 import dataclasses
+import io
 import json
 import os
 import signal
@@ -18,12 +19,15 @@ from handmade import record_run
 from mlflow import MlflowClient
 from short_runs import sharing
 from waiting import when
+from written import NUMBER, network, written
 
 from mnist_exp import ROOT, tracking
 from mnist_exp.common.errors import ExpectedError
-from mnist_exp.notebook import loading
+from mnist_exp.notebook import entries, loading
 from mnist_exp.recipe import Target
-from mnist_exp.runs import job, sweep
+from mnist_exp.runs import environment, job, run, sweep
+from mnist_exp.runs import plan as plans
+from mnist_exp.runs.job import Job, Order
 from mnist_exp.runs.sweep import Sweep
 from mnist_exp.runs.worker import JobResult
 
@@ -97,6 +101,8 @@ def test_a_sweep_trains_what_is_missing_and_gathers_all_below_one_run() -> None:
 
 def test_a_worker_trains_what_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     sent = sharing("RATE = 0.02\n")
+    loud = "import os\n\nprint('loud', flush=True)\nos.system('echo louder')\n"
+    sent = entries.parse(f"{sent.source}\n{loud}", 2, helpers=sent.helpers)
     monkeypatch.setattr(loading, "load_target", lambda: Target(
         test_accuracy=0.01, last_epochs=1, max_epochs=15, parameters_below=8_000
     ))  # fmt: skip
@@ -106,6 +112,7 @@ def test_a_worker_trains_what_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> Non
     (result,) = train_missing(dataclasses.replace(asked, missing=(missing,), entries={2: sent}))
     assert result.failure == ""
     (kept,) = tracking.runs().query("model == 2").to_dict("records")
+    assert result.run_id == kept["run_id"]
     assert (kept["code_sha256"], kept["learning_rate"]) == (sent.code_sha256, 0.02)
     assert kept["verdict"] == "target met"  # that of this process
     assert tracking.source(kept["run_id"], 2) == (sent.source, {"rates.py": "RATE = 0.02\n"})
@@ -120,8 +127,29 @@ def test_a_worker_of_another_package_trains_nothing() -> None:
         dataclasses.replace(order, training_sha256="0" * 64),
     ):
         with pytest.raises(ExpectedError, match="the package of this worker differs"):
-            job._train(other)
+            job._train(other, io.StringIO())
     assert tracking.runs().empty
+
+
+@pytest.mark.usefixtures("few_digits")
+def test_a_run_that_would_not_go_on_exactly_is_begun_anew() -> None:
+    step = "n = STEPS['n'] = STEPS['n'] + 1\n"
+    step += "return super().forward(x * (1 if n < 500 else 2) if self.training else x)"
+    entry = written("STEPS = {'n': 0}\n\n\n" + network(forward=step))
+    plan = plans.settle(NUMBER, entry=entry)
+    assert plan.findings.not_exact
+
+    def stop(_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run.carry_out(plan, on_batch=lambda _: None, on_epoch=stop)
+    wanted = Job(NUMBER, plan.seed, "test", None, entry.code_sha256)
+    package = environment.training_sha256()
+    job._train(Order(wanted, "", entry.source, {}, plan.target, package), io.StringIO())
+    runs = tracking.runs()
+    assert runs["status"].tolist() == ["KILLED", "FINISHED"]
+    assert runs["resumed"].isna().all()
 
 
 def test_what_counts_as_held(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,6 +158,9 @@ def test_what_counts_as_held(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settle([2], [1]).missing == ()
     assert len(sweep.settle_sweep([2], [1], epochs=2).missing) == 1
     assert len(sweep.settle_sweep([2], [1]).missing) == 1
+    inexact = {"resumes": "it cannot", "resumed": "after epoch 3"}  # which counts nowhere
+    record_run(3, tags=hashes | inexact, epochs=15)
+    assert len(sweep.settle_sweep([3], [1]).missing) == 1
     record_run(3, tags=hashes, epochs=15)
     assert sweep.settle_sweep([3], [1]).missing == ()
     assert sweep.settle_sweep([3], [1], epochs=15).missing == ()  # the recipe's own
