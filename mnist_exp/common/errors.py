@@ -5,6 +5,7 @@ ExpectedError                                  one line, exit code 2
 ├── tracking.store.DeletedError                the experiment was deleted: a restore may go on
 ├── tracking.ExportError                       a network is not kept; its run goes on
 ├── training.loop.NonFiniteLossError           a run ends, and resuming it would not help
+├── runs.blame.IterationError                  a mistake in the file of an iteration
 └── training.axes.ReceptiveFieldError          a run has no table, and says why
 """
 

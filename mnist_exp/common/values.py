@@ -8,11 +8,13 @@ import re
 import types
 from collections.abc import Mapping
 from functools import partial
+from reprlib import recursive_repr
 
 CODE_DIGITS = 8
 """Hexadecimal digits of the hash that stands for the code of a function."""
 
 
+@recursive_repr("...")  # a function may call itself
 def as_text(value: object) -> str:
     """A setting as it is recorded: numbers and texts as they are, a class by its name, a function
     by its name and a hash of its code, an object by its class and its attributes.
@@ -32,6 +34,8 @@ def as_text(value: object) -> str:
         inside = ", ".join(map(_inside, value))
         comma = "," if isinstance(value, tuple) and len(value) == 1 else ""
         return f"[{inside}]" if isinstance(value, list) else f"({inside}{comma})"
+    if isinstance(value, set | frozenset):  # in an order that is the same in each process
+        return "{" + ", ".join(sorted(map(_inside, value))) + "}"
     if isinstance(value, dict):
         return "{" + ", ".join(f"{_inside(k)}: {_inside(x)}" for k, x in value.items()) + "}"
     return _object_as_text(value)

@@ -18,6 +18,10 @@ FIELDS = re.compile(
 """Where a line of this package calls what a recipe names."""
 
 
+class IterationError(ExpectedError):
+    """An iteration cannot be carried out as its file has it; names the line."""
+
+
 @contextmanager
 def blamed_on(entry: Entry) -> Iterator[None]:
     """A block in which what the file of an iteration names is called. An exception becomes an
@@ -27,22 +31,26 @@ def blamed_on(entry: Entry) -> Iterator[None]:
     except ExpectedError:
         raise
     except Exception as error:
-        field = _called(error)
+        field = _called(error, entry)
         if field is None:
             raise
         what = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         raise refuse(entry, field, what, error) from error
 
 
-def refuse(entry: Entry, field: str, what: str, error: Exception | None = None) -> ExpectedError:
+def refuse(entry: Entry, field: str, what: str, error: Exception | None = None) -> IterationError:
     """The error that says `what` is wrong with an iteration: at the line of its file or a helper
     that raised `error`, or at the line that gives the recipe its `field`."""
-    files = {str(entry.folder / name) for name in (entry.path.name, *entry.helpers)}
+    files = _files(entry)
     for frame in reversed(_frames(error)):
         if frame.filename in files:
             file = entries.shown_path(Path(frame.filename))
-            return ExpectedError(f"{file}, line {frame.lineno}: {what}")
-    return ExpectedError(f"{entry.file}, line {_line_of(entry, field)}: {what}")
+            return IterationError(f"{file}, line {frame.lineno}: {what}")
+    return IterationError(f"{entry.file}, line {_line_of(entry, field)}: {what}")
+
+
+def _files(entry: Entry) -> set[str]:
+    return {str(entry.folder / name) for name in (entry.path.name, *entry.helpers)}
 
 
 def _frames(error: BaseException | None) -> list[traceback.FrameSummary]:
@@ -54,10 +62,12 @@ def _frames(error: BaseException | None) -> list[traceback.FrameSummary]:
     return frames
 
 
-def _called(error: Exception) -> str | None:
+def _called(error: Exception, entry: Entry) -> str | None:
     """The field of the recipe that was called when an error came; "" if that cannot be told, and
     None for a mistake of this package."""
     frames = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, OSError) and not any(frame.filename in _files(entry) for frame in frames):
+        return None  # of a disk, or of a terminal
     rooms = [frame for frame in frames if PACKAGE in Path(frame.filename).parents]
     rooms = [frame for frame in rooms if Path(frame.filename).parent != PACKAGE]  # vocabulary
     fields = [match[1] for frame in rooms if (match := FIELDS.search(frame.line or ""))]

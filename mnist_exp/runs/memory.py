@@ -6,7 +6,7 @@ compares it, besides the numbers, between a resumed training and an uninterrupte
 
 import random
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -24,16 +24,35 @@ COMPARED = nn.Module, torch.optim.Optimizer, torch.optim.lr_scheduler.LRSchedule
 
 def remembered(entry: Entry, training: Training) -> object:
     """A value that is the same for trainings whose code remembers the same: in the attributes of
-    modules, in what the recipe names, in globals and classes of the iteration and its helpers."""
+    modules, in what the recipe names, and in the globals and classes of what the iteration and its
+    helpers define there."""
     memory = _Memory(entry)
     modules = list(training.network.modules())
     stepped = training.optimizer, training.schedule, training.batch_schedule
     return [
         [memory.items(module) for module in modules],
-        [memory.globals_of(type(module)) for module in modules],
+        [memory.all(vars(kind).values()) for module in modules for kind in type(module).__mro__],
         memory.items(training.recipe),
         [memory.items(part) for part in stepped if memory.is_own(type(part))],
     ]
+
+
+def is_shared(entry: Entry, network: nn.Module, average: nn.Module) -> bool:
+    """Whether the average of a network has what its network has in objects that no checkpoint
+    carries. What it carries, the average takes over."""
+
+    def beyond(whole: nn.Module) -> object:
+        memory, carried = _Memory(entry), beside.read_attributes(whole)
+        return [
+            [
+                (key, memory.state(value))
+                for key, value in vars(module).items()
+                if key not in beside.OF_TORCH and key not in carried[name]
+            ]
+            for name, module in whole.named_modules()
+        ]
+
+    return beyond(network) == beyond(average)
 
 
 class _Memory:
@@ -44,11 +63,6 @@ class _Memory:
         self.seen: dict[int, object] = {}
         """By their ids, which are unique only while the objects live."""
 
-    def globals_of(self, kind: type) -> object:
-        """The globals of the files that define a class, or one that it inherits from."""
-        functions = [x for parent in kind.__mro__ for x in vars(parent).values() if self.is_own(x)]
-        return [self.named(function.__globals__) for function in functions[:1]]
-
     def is_own(self, value: Any) -> bool:
         """Whether it is a function, or a class with one, that the iteration or a helper defines."""
         if isinstance(value, type):
@@ -58,7 +72,10 @@ class _Memory:
     def items(self, value: object) -> object:
         """The attributes of an object, but for those whose content a checkpoint has."""
         known = {*beside.OF_TORCH, "param_groups", "state"} if isinstance(value, COMPARED) else ()
-        return self.named({k: x for k, x in vars(value).items() if k not in known})
+        slots = [x for kind in type(value).__mro__ for x in getattr(kind, "__slots__", ())]
+        named = {k: getattr(value, k) for k in slots if hasattr(value, k)}
+        named |= getattr(value, "__dict__", {})
+        return self.named({k: x for k, x in named.items() if k not in known})
 
     def named(self, values: Mapping[Any, Any]) -> object:
         return [
@@ -73,12 +90,12 @@ class _Memory:
     def state(self, value: Any) -> object:
         """What there is of a value to compare; None where that is nothing."""
         if isinstance(value, bool | int | float | complex | str | bytes):
-            return value
+            return repr(value)  # nan is not equal to itself
         if id(value) in self.seen or isinstance(value, (*COMPARED, types.ModuleType)):
             return None
         self.seen[id(value)] = value
         if isinstance(value, Tensor):
-            return value.dtype, value.shape, value.detach().cpu().numpy(force=True).tobytes()
+            return value.dtype, value.shape, bytes_of(value)
         if isinstance(value, np.ndarray):
             return value.dtype, value.shape, value.tobytes()
         if type(value) in beside.GENERATORS and not isinstance(value, random.Random):
@@ -94,13 +111,23 @@ class _Memory:
         if isinstance(value, partial):
             return self.all([value.func, *value.args, *value.keywords.values()])
         if isinstance(value, type | types.FunctionType):
-            return [self.items(value), self.closure(value)] if self.is_own(value) else None
-        if hasattr(value, "__dict__"):
-            return type(value).__qualname__, self.items(value)
+            return [self.items(value), self.around(value)] if self.is_own(value) else None
         text = repr(value)  # as of itertools.count(3)
+        if isinstance(value, Iterator) and " at 0x" in text:
+            return object()  # it does not tell where it is, so it is another than any
+        if hasattr(value, "__dict__") or hasattr(type(value), "__slots__"):
+            return type(value).__qualname__, self.items(value)
         return None if " at 0x" in text else text
 
-    def closure(self, value: Any) -> object:
-        """What a function takes from around it."""
+    def around(self, value: Any) -> object:
+        """What a function takes from around it: from another function, and from its file."""
         cells = getattr(value, "__closure__", None) or ()
-        return self.all([cell.cell_contents for cell in cells if cell != types.CellType()])
+        held = [cell.cell_contents for cell in cells if cell != types.CellType()]
+        defaults = (getattr(value, f"__{name}__", None) for name in ("defaults", "kwdefaults"))
+        return self.all([*held, *defaults, getattr(value, "__globals__", None)])
+
+
+def bytes_of(tensor: Tensor) -> bytes:
+    """The numbers of a tensor, to compare them bit for bit."""
+    dense = tensor.detach() if tensor.layout == torch.strided else tensor.detach().to_dense()
+    return dense.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()

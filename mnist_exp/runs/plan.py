@@ -15,7 +15,7 @@ from mnist_exp.data import Digits
 from mnist_exp.notebook import entries, loading
 from mnist_exp.notebook.entries import Entry
 from mnist_exp.recipe import Recipe, Target
-from mnist_exp.runs import environment, provenance, trial
+from mnist_exp.runs import check, environment, provenance, trial
 from mnist_exp.runs.blame import blamed_on
 from mnist_exp.runs.trial import Findings
 from mnist_exp.training import classifier, loop, receptive_field
@@ -105,12 +105,12 @@ def settle(
     """
     data.check_split(split)
     entry = entry or entries.read_entry(number)
-    recipe = trial.recipe_from(entry, seed)
+    recipe = check.recipe_from(entry, seed)
     overrides: dict[str, Any] = {}
     if epochs not in (None, recipe.epochs):
         overrides["epochs"] = epochs
     on = environment.choose_device(device)
-    trial.check_recipe(entry, seed)  # before digits are fetched
+    check.check_recipe(entry, seed)  # before digits are fetched
     train, held_out = data.load(split)
     findings = trial.try_out(entry, train, held_out, seed=seed, device=on)
     with blamed_on(entry):

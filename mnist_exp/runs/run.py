@@ -13,8 +13,9 @@ from mnist_exp import tracking
 from mnist_exp.common import interrupts
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.evidence.verdict import RunVerdict
+from mnist_exp.notebook.entries import Entry
 from mnist_exp.runs import checkpoint, record, resume
-from mnist_exp.runs.blame import blamed_on
+from mnist_exp.runs.blame import IterationError, blamed_on
 from mnist_exp.runs.checkpoint import Checkpoint
 from mnist_exp.runs.plan import Plan
 from mnist_exp.tracking import RunWriter, names, ui
@@ -62,7 +63,9 @@ def carry_out(
             _train(run, run_checkpoint, plan, training, on_batch, on_epoch)
             judged = record.end(run, plan, training)
     except (ExpectedError, KeyboardInterrupt) as error:
-        goes_on = plan.findings.resumable and not isinstance(error, NonFiniteLossError)
+        goes_on = plan.findings.resumable and not isinstance(
+            error, NonFiniteLossError | IterationError
+        )
         if run_id and goes_on:
             error.add_note(f"make resume RUN={run_id} goes on with it")
         raise
@@ -112,6 +115,16 @@ def _settings(plan: Plan, training: Training) -> dict[str, object]:
     return plan.settings() | {names.images(plan.split): len(training.evaluation)}
 
 
+def _blamed(entry: Entry, results: Iterator[EpochResult]) -> Iterator[EpochResult]:
+    """The results; what a step raises that a trial did not reach names its line of the file."""
+    while True:
+        with blamed_on(entry):
+            result = next(results, None)
+        if result is None:
+            return
+        yield result
+
+
 def _train(
     run: RunWriter, run_checkpoint: Checkpoint, plan: Plan, training: Training,
     on_batch: Callable[[Progress], None], on_epoch: Callable[[EpochResult], None],
@@ -125,12 +138,11 @@ def _train(
     epochs = record.Epochs(run, plan.split, deque(training.results), plan.run_id is not None)
     epochs.write()
     try:
-        with blamed_on(plan.entry):  # a trial does not reach what a later step does
-            for result in training.epochs(watch):
-                # First, so that the store is never ahead of the checkpoint.
-                resume.save(run_checkpoint, plan, training)
-                epochs.add(result)
-                on_epoch(result)
+        for result in _blamed(plan.entry, training.epochs(watch)):
+            # First, so that the store is never ahead of the checkpoint.
+            resume.save(run_checkpoint, plan, training)
+            epochs.add(result)
+            on_epoch(result)
     except NonFiniteLossError:
         run_checkpoint.remove()  # it would come to the same again
         raise

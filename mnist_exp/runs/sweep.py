@@ -22,7 +22,7 @@ from mnist_exp.common.words import counted, ranges
 from mnist_exp.evidence import comparison, scores
 from mnist_exp.notebook import entries, loading
 from mnist_exp.notebook.entries import Entry
-from mnist_exp.runs import cluster, environment, trial, worker
+from mnist_exp.runs import check, cluster, environment, worker
 from mnist_exp.runs.job import Job, Order
 from mnist_exp.runs.worker import PATIENCE, JobResult
 from mnist_exp.showing import tables
@@ -71,7 +71,7 @@ def settle_sweep(
     missing = tuple(job for job in jobs if job not in held)
     for number in {job.model for job in missing}:
         # One that cannot be run is refused here, before anything is trained.
-        trial.check_recipe(read[number], chosen[0])
+        check.check_recipe(read[number], chosen[0])
     return Sweep(tuple(codes), chosen, split, epochs, held, missing, read)
 
 

@@ -60,7 +60,7 @@ PARAMETERS = {
     "network": Meaning("class of the network"),
     "batch_size": Meaning("training images per step", "images"),
     "epochs": Meaning("how many epochs are trained", "epochs"),
-    "learning_rate": Meaning("the optimizer's `lr`, with which the first epoch begins"),
+    "learning_rate": Meaning("the optimizer's `lr`, before a schedule changes it"),
     **{
         name: Meaning(meaning)
         for owner, text in OWNERS.items()

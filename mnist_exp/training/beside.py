@@ -31,18 +31,18 @@ State = dict[str, dict[str, Any]]
 
 
 def read_attributes(network: nn.Module) -> State:
-    """The plain attributes of each module: numbers, texts, tensors, random generators, and lists,
-    tuples and dictionaries of the first three.
+    """The plain attributes of each module: numbers, texts, tensors, arrays, random generators, and
+    lists, tuples and dictionaries of the first three.
 
     A tensor that shares its memory with a parameter or a buffer is left out: it has a name already.
     """
     named = [*network.parameters(), *network.buffers()]
-    shared = {tensor.untyped_storage().data_ptr() for tensor in named}
+    shared = {_memory(tensor) for tensor in named} - {None}
     return {
         name: {
-            key: GENERATORS[type(value)][0](value) if type(value) in GENERATORS else value
+            key: _content(value)
             for key, value in vars(module).items()
-            if key not in OF_TORCH and (type(value) in GENERATORS or _is_plain(value, shared))
+            if key not in OF_TORCH and _is_kept(value, shared)
         }
         for name, module in network.named_modules()
     }
@@ -67,6 +67,8 @@ def give(network: nn.Module, state: State) -> None:
             now = getattr(module, key, None)
             if type(now) in GENERATORS:
                 GENERATORS[type(now)][1](now, value)
+            elif isinstance(now, np.ndarray) and isinstance(value, Tensor):
+                setattr(module, key, value.numpy().copy())
             elif isinstance(now, Tensor) and isinstance(value, Tensor) and _alike(now, value):
                 with torch.no_grad():
                     now.copy_(value)
@@ -74,9 +76,24 @@ def give(network: nn.Module, state: State) -> None:
                 setattr(module, key, copy.deepcopy(value))
 
 
-def _is_plain(value: Any, shared: set[int]) -> bool:
+def _content(value: Any) -> Any:
+    if type(value) in GENERATORS:
+        return GENERATORS[type(value)][0](value)
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+
+
+def _is_kept(value: Any, shared: set[int | None]) -> bool:
+    if isinstance(value, np.ndarray):
+        return value.dtype.kind in "biufc"
+    try:
+        return type(value) in GENERATORS or _is_plain(value, shared)
+    except RecursionError:  # a list that holds itself
+        return False
+
+
+def _is_plain(value: Any, shared: set[int | None]) -> bool:
     if isinstance(value, Tensor):
-        return not value.requires_grad and value.untyped_storage().data_ptr() not in shared
+        return not value.requires_grad and _memory(value) not in shared
     if type(value) in (list, tuple):
         return all(_is_plain(item, shared) for item in value)
     if type(value) is dict:
@@ -84,5 +101,11 @@ def _is_plain(value: Any, shared: set[int]) -> bool:
     return type(value) in (bool, int, float, complex, str, bytes, type(None))
 
 
+def _memory(tensor: Tensor) -> int | None:
+    """Where its numbers lie; None for a sparse one, which has them in several places."""
+    return tensor.untyped_storage().data_ptr() if tensor.layout == torch.strided else None
+
+
 def _alike(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and one.dtype == other.dtype
+    same = one.shape == other.shape and one.dtype == other.dtype
+    return same and one.layout == other.layout == torch.strided

@@ -68,7 +68,7 @@ class Classifier(nn.Module):
         return output.float()  # a network may compute in fewer bits
 
 
-@torch.inference_mode()
+@torch.no_grad()  # a network may keep what it made here, and train with it
 def predict(classifier: Classifier, images: Tensor) -> Tensor:
     """The output of the classifier in evaluation mode, float32 (N, 10), for uint8 images
     (N, 1, 28, 28)."""
@@ -90,5 +90,6 @@ def exported(classifier: Classifier, images: Tensor) -> nn.Module:
 
 
 def count_parameters(network: nn.Module) -> int:
-    """The number of trainable parameters."""
-    return sum(p.numel() for p in network.parameters() if p.requires_grad)
+    """The number of trainable parameters; a complex one is two numbers, and counts as two."""
+    trained = [p for p in network.parameters() if p.requires_grad]
+    return sum(p.numel() * (1 + p.is_complex()) for p in trained)

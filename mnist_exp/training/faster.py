@@ -106,10 +106,13 @@ class _BatchNormalise(torch.autograd.Function):
         inverse_std = (variance + eps).rsqrt()
         slope = weight * inverse_std
         # weight * (x - mean) * inverse_std + bias, as one product and one sum.
-        y = torch.addcmul((bias - slope * mean).repeat(times), rows, slope.repeat(times))
+        # Into a tensor of its own, no view of one, which nothing could change in place.
+        y = torch.empty_like(x)
+        offset = (bias - slope * mean).repeat(times)
+        torch.addcmul(offset, rows, slope.repeat(times), out=_rows(y))
         ctx.save_for_backward(x, weight, mean, inverse_std)
         ctx.mark_non_differentiable(mean, variance)
-        return _like(y, x), mean, variance
+        return y, mean, variance
 
     @staticmethod
     @torch.autograd.function.once_differentiable

@@ -41,6 +41,17 @@ def test_settings_read_as_they_were_written(value: object, text: str) -> None:
     assert as_text(value) == text
 
 
+def falling() -> Callable[[int], float]:
+    def rate(epoch: int) -> float:
+        return rate(epoch - 1) * 0.9 if epoch else 1.0
+
+    return rate
+
+
+def test_what_refers_to_itself_has_a_text() -> None:
+    assert as_text(falling()) == as_text(falling())
+
+
 def test_functions_are_told_apart_by_what_they_do() -> None:
     assert as_text(power(0.9)) == as_text(power(0.9)) != as_text(power(0.8))
     assert as_text(lambda x: x + 1) == as_text(lambda x: x + 1) != as_text(lambda x: x + 2)
@@ -53,7 +64,7 @@ def test_functions_are_told_apart_by_what_they_do() -> None:
 def test_another_process_gives_the_same_text() -> None:
     program = (
         "from mnist_exp.common.values import as_text\n"
-        "print(as_text([lambda x: x in {'a', 'b', 'c'}, lambda: (lambda: 1)]))"
+        "print(as_text([lambda x: x in {'a', 'b', 'c'}, lambda: (lambda: 1), {'d', 'e', 'f'}]))"
     )
     texts = {
         subprocess.run(

@@ -6,16 +6,22 @@ from written import NUMBER, line, network, written
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.notebook.entries import Entry
 from mnist_exp.runs import trial
+from mnist_exp.runs.check import UNREGISTERED
 from mnist_exp.runs.plan import settle
-from mnist_exp.runs.trial import NOT_REPEATED, NOT_RESUMED, TOGETHER, UNREGISTERED, UNSTEADY
+from mnist_exp.runs.trial import NOT_AVERAGED, NOT_REPEATED, NOT_RESUMED, TOGETHER, UNSTEADY
 from mnist_exp.training import loop
 
 SINGLE = "return F.adaptive_avg_pool2d(super().forward(x)[..., None, None], 1).squeeze().softmax(1)"
 HELD = "self.first = nn.Conv2d(1, 8, 3, stride=2)\nself.other = 2 * self.first.weight"
+FORGOTTEN = "def forgotten(_):\n    pass\n\n\n"
 BROKEN = "def broken(*_, **__):\n    raise ZeroDivisionError('by hand')\n\n\n"
 PARTS = (
     "@dataclass(frozen=True)\nclass Broken:\n    def __call__(self, *_):\n"
     "        return broken()\n\n\n"
+    "@dataclass(frozen=True)\nclass Nothing:\n    def __call__(self, images, generator):\n"
+    "        pass\n\n\n"
+    "@dataclass(frozen=True)\nclass NoViews:\n    def __call__(self, images):\n"
+    "        return []\n\n\n"
     "@dataclass(frozen=True)\nclass OneView:\n    def __call__(self, images):\n"
     "        return [images[:1]]\n\n\n"
 )
@@ -41,7 +47,7 @@ def refused(entry: Entry) -> str:
         (BROKEN + PARTS, {"augment": "Broken()"}, "raise Zero", "ZeroDivisionError: by hand"),
         (BROKEN + PARTS, {"preprocess": "Broken()"}, "raise Zero", "ZeroDivisionError: by hand"),
         (BROKEN + PARTS, {"views": "Broken()"}, "raise Zero", "ZeroDivisionError: by hand"),
-        (PARTS, {"views": "OneView()"}, "network=", "the network gives (1, 10), not (2, 10)"),
+        (PARTS, {"views": "OneView()"}, "views=", "views makes (1, 1, 28, 28), not 2 images"),
         (network("self.last = nn.Conv2d(8, 12, 3)"), {}, "network=", "(2, 12), not (2, 10)"),
         (network(forward="return x, x"), {}, "network=", "gives a tuple, no tensor"),
         (network(forward="return self.nope(x)"), {}, "self.nope", "no attribute 'nope'"),
@@ -50,8 +56,19 @@ def refused(entry: Entry) -> str:
         (network(forward="return super().forward(x if x.sum() > 0 else -x)"), {}, "x.sum()",
          "torch.export cannot trace the network"),
         (network("self.run = lambda x: Base.forward(self, x)", "return self.run(x)"), {},
-         "network=", "computes with first.weight of its original"),
+         "network=", "computes with layers of its original"),
+        (network("self.drop = nn.Dropout(0.5)\nself.act = lambda x: self.drop(x.relu())",
+                 "return super().forward(self.act(x))"), {},
+         "network=", "computes with layers of its original"),
+        (network("self.act = [partial(lambda me, x: F.dropout(x, 0.5, me().training),"
+                 " lambda: self)]", "return super().forward(self.act[0](x))"), {},
+         "network=", "computes with layers of its original"),
         (network(HELD), {}, "network=", "it cannot be copied"),
+        (FORGOTTEN, {"schedule": "forgotten"}, "schedule=", "makes a NoneType, which has no step"),
+        (FORGOTTEN, {"batch_schedule": "lambda o: [StepLR(o, 1)]"}, "batch_schedule=", "a list,"),
+        (FORGOTTEN, {"optimizer": "forgotten"}, "optimizer=", "makes a NoneType, no optimizer"),
+        (PARTS, {"augment": "Nothing()"}, "augment=", "of 2 images augment makes None"),
+        (PARTS, {"views": "NoViews()"}, "views=", "views makes nothing of 2 images"),
         (network("self.requires_grad_(False)"), {}, "=", "does not require grad"),
         ("", {"optimizer": "partial(SGD, lr=-1)"}, "optimizer=", "ValueError: Invalid learning"),
         ("", {"optimizer": "partial(torch.optim.LBFGS, lr=.1)"}, "optimizer=", "'closure'"),
@@ -113,6 +130,19 @@ def test_a_mistake_of_the_package_is_not_told_as_one_of_the_iteration(
         (network("self.register_buffer('seen', torch.zeros(()), persistent=False)",
                  "self.seen += self.training\n"
                  "return super().forward(x * (1 + self.seen) if self.training else x)"), {}),
+        (network("self.mean = np.zeros(3)\nself.scale = np.float64(1)",
+                 "if self.training:\n    self.mean = self.mean + 0.1\n    self.mean[0] = 1\n"
+                 "return super().forward(x * float(1 + self.mean.sum()))"),
+         {"averaging": "ExponentialAverage(decay=0.9)"}),
+        (network("self.bound = float('nan')\nself.few = torch.ones(3, dtype=torch.bfloat16)"), {}),
+        (network("self.act = nn.Sequential(nn.BatchNorm2d(1), nn.ReLU(inplace=True))",
+                 "return super().forward(self.act(x))"), {}),
+        (network("self.full = nn.Linear(784, 10)", "return self.full((x > 0).float().flatten(1))"),
+         {}),
+        (network("self.few = torch.eye(10).to_sparse()"), {}),
+        (network("self.mask = None",
+                 "if self.mask is None:\n    self.mask = torch.ones_like(x[:1])\n"
+                 "return super().forward(x * self.mask)"), {}),
         (network(forward="noise = np.random.rand() + random.random()\n"
                          "return super().forward(x * noise if self.training else x)"), {}),
     ],
@@ -122,6 +152,7 @@ def test_what_trains_as_it_says_has_no_findings(source: str, fields: dict[str, o
     assert (findings.not_exact, findings.resumable, findings.cautions) == ("", True, ())
 
 
+SUPER = "return super().forward(x)"
 STEP = "return super().forward(x * {count} if self.training else x)"
 
 
@@ -131,6 +162,14 @@ STEP = "return super().forward(x * {count} if self.training else x)"
         "STEPS = 0\n\n\n"
         + network(forward="global STEPS\nSTEPS += 1\n" + STEP.format(count="STEPS")),
         network("self.count = itertools.count(1)", STEP.format(count="next(self.count)")),
+        "COUNT = [0]\n\n\ndef count():\n    COUNT[0] += 1\n    return COUNT[0] > 500\n\n\n"
+        + network(forward=STEP.format(count="(1 + count())")),
+        network("self.turns = itertools.cycle([1] * 500 + [2])",
+                STEP.format(count="next(self.turns)")),
+        network(forward="self.scale()\n" + SUPER) + "    def scale(self, seen=[]):\n"
+        "        seen.append(1)\n\n\n",
+        "class Slots:\n    __slots__ = ('n',)\n\n\n"
+        + network("self.own = Slots()\nself.own.n = 0", "self.own.n += 1\n" + SUPER),
         network("self.later = [itertools.count(1)]",
                 "n = next(self.later[0])\n" + STEP.format(count="(1 if n < 500 else 2)")),
         "STEPS = {'n': 0}\n\n\n"
@@ -164,6 +203,11 @@ def test_what_cannot_be_resumed_at_all_says_so() -> None:
         (network(forward="return super().forward(F.dropout(x, 0.3))"), UNSTEADY),
         (network(forward="return super().forward(x - x.mean(0))"), TOGETHER),
         (network("self.norm = nn.BatchNorm2d(8, track_running_stats=False)"), TOGETHER),
+        ("LAYER = nn.Linear(784, 784)\n\n\n"
+         + network(forward="return super().forward(LAYER(x.flatten(1)).view(x.shape))"),
+         UNREGISTERED),
+        (network("self.weights = [nn.Parameter(torch.ones(1))]"), UNREGISTERED),
+        (network("self.layers = {'a': [[nn.Conv2d(1, 1, 1)]]}"), UNREGISTERED),
         (network("self.layers = [nn.Conv2d(1, 1, 1)]",
                  "return super().forward(self.layers[0](x))"), UNREGISTERED),
         (network("self.full = nn.Linear(784, 10)", "return self.full(x.view(len(x), -1))"),
@@ -174,6 +218,24 @@ def test_what_cannot_be_resumed_at_all_says_so() -> None:
 )  # fmt: skip
 def test_what_makes_numbers_less_certain_is_said(source: str, caution: str) -> None:
     assert settle(NUMBER, entry=written(source)).findings.cautions == (caution,)
+
+
+def test_an_average_without_what_its_network_changes_is_said() -> None:
+    source = network("self.own = type('Own', (), {'n': 0})()", "self.own.n += self.training\n"
+                     "return super().forward(x * (1 + self.own.n))")  # fmt: skip
+    entry = written(source, averaging="ExponentialAverage(decay=0.9)")
+    assert settle(NUMBER, entry=entry).findings.cautions == (NOT_AVERAGED,)
+
+
+@pytest.mark.parametrize(
+    "made", ["np.random.Generator(np.random.MT19937(0))", "None", "np.random.RandomState(0)"]
+)
+def test_what_no_checkpoint_can_hold_trains_all_the_same(made: str) -> None:
+    draws = "if self.rng is None:\n    self.rng = torch.Generator()\nself.turns = self.rng"
+    findings = settle(
+        NUMBER, entry=written(network(f"self.rng = {made}", draws + "\n" + SUPER))
+    ).findings
+    assert findings.not_exact or findings.resumable
 
 
 def test_a_loss_that_is_not_finite_is_left_to_the_run() -> None:

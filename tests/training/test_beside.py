@@ -34,6 +34,16 @@ def test_plain_attributes_go_over_and_are_no_longer_shared(value: object) -> Non
         assert other.inside.value is not value
 
 
+def test_an_array_goes_over_through_what_a_checkpoint_holds() -> None:
+    one, other = Layer(np.array([1.5, 2])), Layer(np.zeros(3))
+    state = beside.read_attributes(one)
+    assert isinstance(state["inside"]["value"], Tensor)
+    beside.give(other, state)
+    assert isinstance(other.inside.value, np.ndarray)
+    assert other.inside.value.tolist() == [1.5, 2]
+    assert other.inside.value is not one.inside.value
+
+
 def test_a_tensor_is_changed_in_place() -> None:
     one, other = Layer(torch.ones(3)), Layer(torch.zeros(3))
     view = other.inside.value[1:]
