@@ -93,7 +93,9 @@ def _is_kept(value: Any, shared: set[int | None]) -> bool:
 
 def _is_plain(value: Any, shared: set[int | None]) -> bool:
     if isinstance(value, Tensor):
-        return not value.requires_grad and _memory(value) not in shared
+        # No checkpoint of data alone can hold a sparse one.
+        dense = value.layout == torch.strided
+        return dense and not value.requires_grad and _memory(value) not in shared
     if type(value) in (list, tuple):
         return all(_is_plain(item, shared) for item in value)
     if type(value) is dict:
