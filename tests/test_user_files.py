@@ -60,15 +60,21 @@ def run(checkout: Path, *command: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+def contents(checkout: Path) -> dict[Path, bytes]:
+    """The files of a checkout, but for what hypothesis remembers between tests."""
+    files = (file for file in checkout.rglob("*") if file.is_file())
+    return {file: file.read_bytes() for file in files if ".hypothesis" not in file.parts}
+
+
 @pytest.mark.slow
 def test_what_a_user_has_made_makes_no_test_fail_and_stays_as_it_is(checkout: Path) -> None:
     for arguments in (["new", "MODEL=30", "FROM=9"], ["backup", "BACKUP=backups/now.tar.gz"]):
         done = run(checkout, "mnist_exp", *arguments)
         assert done.returncode in (0, 2), done.stderr  # there is no run to back up
-    before = {file: file.read_bytes() for file in checkout.rglob("*") if file.is_file()}
+    before = contents(checkout)
     done = run(checkout, "pytest", "-n0", "-q", "-p", "no:cacheprovider", *LOOKING)
     assert done.returncode == 0, done.stdout[-5000:]
-    after = {file: file.read_bytes() for file in checkout.rglob("*") if file.is_file()}
+    after = contents(checkout)
     changed = {file for file in {*before, *after} if before.get(file) != after.get(file)}
     assert {file for file in changed if file.suffix != ".pyc"} == set()
 

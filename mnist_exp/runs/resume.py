@@ -24,9 +24,7 @@ def resume(run_id: str) -> Plan:
     and when what decides its numbers has changed since: its code, versions, machine or threads.
     """
     run_checkpoint = checkpoint.checkpoint_of(run_id, checkpoints())
-    if tracking.find_run(run_id)["status"].item() == "FINISHED":
-        run_checkpoint.remove()  # left behind by a process that was killed at the very end
-        raise ExpectedError(f"run {run_id} is finished: there is nothing to resume")
+    refuse_finished(run_checkpoint)
     content = run_checkpoint.load()
     torch.set_num_threads(int(content["identity"]["threads"]))
     plan = dataclasses.replace(settle(**content["request"]), run_id=run_id)
@@ -37,6 +35,14 @@ def resume(run_id: str) -> Plan:
             f"MODEL={plan.entry.number} begins another"
         )
     return plan
+
+
+def refuse_finished(run_checkpoint: Checkpoint) -> None:
+    """Raise ExpectedError when the run of a checkpoint is finished, as by another process."""
+    run_id = run_checkpoint.run_id
+    if tracking.find_run(run_id)["status"].item() == "FINISHED":
+        run_checkpoint.remove()  # left behind by a process that was killed at the very end
+        raise ExpectedError(f"run {run_id} is finished: there is nothing to resume")
 
 
 def unfinished(wanted: Plan) -> Plan | None:

@@ -90,6 +90,7 @@ def _resumed(plan: Plan, training: Training, parent: str) -> Iterator[tuple[RunW
     """The run that the plan goes on with, and its checkpoint, whose state the training takes."""
     assert plan.run_id is not None
     with checkpoint.claim(plan.run_id, resume.checkpoints()) as run_checkpoint:
+        resume.refuse_finished(run_checkpoint)  # meanwhile, while this process began
         _restore(training, run_checkpoint)
         # After an epoch, what it has recorded stands: versions that decide nothing may be others.
         settings = {} if training.results else _settings(plan, training)
