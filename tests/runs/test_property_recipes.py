@@ -38,7 +38,9 @@ def check_resuming(drawn: DrawnRecipe, mnist: Mnist) -> None:
     entry = drawn.entry
     findings = trial.try_out(entry, train, test, seed=5, device=CPU)
     assert findings.resumable
-    assert findings.cautions == ()
+    of_average = trial.NOT_AVERAGED  # which only what no checkpoint holds can cause
+    may_caution = drawn.fields["averaging"] != "None" and not drawn.is_carried
+    assert set(findings.cautions) <= ({of_average} if may_caution else set())
     assert (findings.not_exact == "") == drawn.is_carried
 
     def begin() -> Training:
@@ -76,7 +78,7 @@ def test_a_drawn_recipe_goes_on_as_its_trial_says(mnist: Mnist, drawn: DrawnReci
 
 
 @pytest.mark.slow
-@settings(fast, max_examples=80)
+@settings(fast, max_examples=30)
 @given(drawn_recipes)
 def test_many_drawn_recipes_go_on_as_their_trials_say(mnist: Mnist, drawn: DrawnRecipe) -> None:
     check_resuming(drawn, mnist)
