@@ -12,9 +12,10 @@ from typing import Any
 
 import pandas as pd
 
-from mnist_exp import tracking
+from mnist_exp import data, tracking
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.common.words import seeds_named
+from mnist_exp.data import Split
 from mnist_exp.evidence import effect, scores
 from mnist_exp.evidence.effect import Effect
 from mnist_exp.evidence.verdict import Answer, Verdict, as_records, judge_iteration
@@ -28,7 +29,8 @@ WHOLE: Any = {"seed": int, "parameters": int}
 
 @dataclass(frozen=True)
 class Comparison:
-    """Iterations and their runs. What follows from these is worked out once, when it is asked for.
+    """Iterations and their runs, compared on one split. What follows from these is worked out once,
+    when it is asked for.
 
     Tables of runs have the columns of `tracking.runs` and `scores.scores`, and `exclusion`: why a
     run does not count (an Exclusion, or None where it does).
@@ -45,6 +47,9 @@ class Comparison:
     """Iterations of the notebook of which the store has no run at all."""
     demanded: int = 0
     """How many seeds of each iteration are asked for."""
+    split: Split = "test"
+    """On which the runs that count were scored. The target is about the test split: on the
+    validation split there are scores and effects, by which people choose, and no verdict."""
 
     @cached_property
     def counting(self) -> pd.DataFrame:
@@ -54,7 +59,8 @@ class Comparison:
 
     @cached_property
     def verdicts(self) -> tuple[Verdict, ...]:
-        """The verdict on each iteration with runs that count, ascending."""
+        """The verdict on each iteration with runs that count, ascending; on the validation split
+        their scores alone are of use."""
         return _judge(self.iterations.values(), self.counting, self.target, self.demanded)
 
     @cached_property
@@ -93,16 +99,23 @@ class Comparison:
     def uncounted(self) -> dict[int, str]:
         """The iterations without a run that counts, and why. What was only tried on the validation
         split and is not in the notebook is no iteration: `candidates` has it."""
-        models = self.runs["model"]
-        iteration = models.isin(list(self.iterations)) | (self.runs["split"] != "validation")
+        models, splits = self.runs["model"], self.runs["split"]
+        iteration = models.isin(list(self.iterations))
         judged = {verdict.model for verdict in self.verdicts}
-        left = self.runs[iteration & ~models.isin(judged)]
+        if self.split == "test":
+            concerned = iteration | (splits != "validation")
+            texts = dict.fromkeys(self.unrun, "not run")
+        else:  # the runs on the test split are not even counted
+            concerned = iteration & (splits == self.split)
+            others = {*self.iterations, *self.unrun} - judged
+            texts = dict.fromkeys(others, f"not run on the {self.split} split")
+        left = self.runs[concerned & ~models.isin(judged)]
         reasons = {
             int(str(number)): ", ".join(f"{n} {why}" for why, n in own.value_counts().items())
             for number, own in left.groupby("model")["exclusion"]
         }
-        texts = {number: f"no run counts ({why})" for number, why in reasons.items()}
-        return dict(sorted((texts | dict.fromkeys(self.unrun, "not run")).items()))
+        texts |= {number: f"no run counts ({why})" for number, why in reasons.items()}
+        return dict(sorted(texts.items()))
 
     @property
     def unjudged(self) -> dict[int, str]:
@@ -117,11 +130,13 @@ class Comparison:
         it, on the test split; of those that were run, as they stand now, on the former."""
         hashes = {number: entry.code_sha256 for number, entry in self.iterations.items()}
         trials = self.trials
+        # Whichever split is compared.
+        counting = self.runs[scores.exclusions(self.runs, hashes).isna()]
         choosing = trials[trials["code_sha256"] == trials["model"].map(hashes)]
         choices = {}
         for number in sorted(set(choosing["model"])):
             chosen = set(choosing.loc[choosing["model"] == number, "seed"].astype(int))
-            tested = set(self.counting.loc[self.counting["model"] == number, "seed"])
+            tested = set(counting.loc[counting["model"] == number, "seed"].astype(int))
             words = [f"compared on the validation split with {seeds_named(chosen)}"]
             words += [f"tested with {seeds_named(tested)}" if tested else "not tested yet"]
             if chosen & tested:
@@ -138,8 +153,12 @@ class Comparison:
         for place, model in enumerate(numbers[1:], start=1):
             before = {number: self.iterations[number] for number in numbers[:place]}
             baseline = nearest(self.iterations[model], before)
-            effects.append(effect.effect(self.counting, model, baseline))
+            effects.append(self.effect(model, baseline))
         return tuple(effects)
+
+    def effect(self, model: int, baseline: int) -> Effect:
+        """The effect of an iteration against any other of them, on the split of the comparison."""
+        return effect.effect(self.counting, model, baseline)
 
     def best_run(self) -> pd.Series | None:
         """The run that counts with the highest of the worst of its last epochs; the first such."""
@@ -158,12 +177,13 @@ class Comparison:
         return as_records(self.verdicts) + unjudged
 
 
-def compare(models: Collection[int] = (), demanded: int = 0) -> Comparison:
-    """Judge what the store holds of `models`, or of every iteration; `demanded` is the number of
-    seeds that are asked for.
+def compare(models: Collection[int] = (), demanded: int = 0, split: Split = "test") -> Comparison:
+    """Compare what the store holds of `models`, or of every iteration, by their runs on `split`;
+    `demanded` is the number of seeds that are asked for.
 
     Raises ExpectedError when the store holds no run of them.
     """
+    data.check_split(split)
     target = loading.load_target()
     runs = _ours(tracking.runs())
     if models:
@@ -174,20 +194,23 @@ def compare(models: Collection[int] = (), demanded: int = 0) -> Comparison:
         name = f"model {number}" if absent else "an iteration"
         if absent:
             entries.read_entry(number)  # says so when there is no such iteration at all
-        raise ExpectedError(
-            f"the store holds no run of {name}: make run MODEL={number}, or make import for the "
-            "published runs"
-        )
+        published = ", or make import for the published runs" if split == "test" else ""
+        raise ExpectedError(f"the store holds no run of {name}: {to_run(number, split)}{published}")
 
     numbers = entries.numbers()
     tried = set(runs["model"])
     iterations = {number: entries.read_entry(number) for number in numbers if number in tried}
     hashes = {number: iteration.code_sha256 for number, iteration in iterations.items()}
     history = tracking.history(runs["run_id"])
-    runs = runs.assign(exclusion=scores.exclusions(runs, hashes))
+    runs = runs.assign(exclusion=scores.exclusions(runs, hashes, split))
     runs = runs.join(scores.scores(runs, history, target))
     unrun = () if models else tuple(number for number in numbers if number not in iterations)
-    return Comparison(target, iterations, runs, history, unrun, demanded)
+    return Comparison(target, iterations, runs, history, unrun, demanded, split)
+
+
+def to_run(model: int, split: Split) -> str:
+    """What to type for a run of an iteration on a split, where the store lacks one."""
+    return f"make run MODEL={model}" + ("" if split == "test" else f" SEED=1 SPLIT={split}")
 
 
 def changed_lines(before: Entry, after: Entry) -> tuple[tuple[str, str], ...]:

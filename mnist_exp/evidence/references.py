@@ -22,7 +22,8 @@ def course_figures(comparison: Comparison) -> pd.DataFrame:
     One row per iteration that the course had and quantity (best train, best test, and worst of the
     last epochs). Columns: `model`; `quantity`; `course`, the course's figure; `low` and `high` over
     the `seeds` that count; `inside`, whether the course's figure lies between. Accuracies are
-    fractions, to a hundredth of a percent as the course gave them.
+    fractions, to a hundredth of a percent as the course gave them. Of a comparison on another split
+    than the course's, which was the test split, there are no rows.
     """
     log = pd.read_csv(COURSE_FIGURES, comment="#")
     last = log.groupby("model").tail(comparison.target.last_epochs).groupby("model")
@@ -43,7 +44,7 @@ def course_figures(comparison: Comparison) -> pd.DataFrame:
             "low": round(measured[column].min()[model], 4),
             "high": round(measured[column].max()[model], 4),
         }
-        for model in (verdict.model for verdict in comparison.verdicts)
+        for model in (verdict.model for verdict in comparison.verdicts if verdict.split == "test")
         for quantity, (percents, column) in quantities.items()
         if model in percents
     ]

@@ -10,6 +10,7 @@ from enum import StrEnum
 
 import pandas as pd
 
+from mnist_exp.data import Split
 from mnist_exp.recipe import Target
 
 EXACTLY, FROM_START = "exactly", "after epoch 0"
@@ -21,8 +22,10 @@ class Exclusion(StrEnum):
 
     UNFINISHED = "not finished"
     OVERRIDDEN = "overridden"
+    TEST = "on the test split"
+    """Where the runs on the validation split are compared."""
     VALIDATION = "on the validation split"
-    INCOMPLETE = "incomplete: without seed, parameters or test images"
+    INCOMPLETE = "incomplete: without seed, parameters or evaluated images"
     GONE = "its iteration's file is gone"
     STALE = "stale: of an earlier version of its file"
     RESUMED = "resumed, which its recipe does not survive exactly"
@@ -117,20 +120,23 @@ def resumed_inexactly(runs: pd.DataFrame) -> pd.Series:
     return resumed & runs["resumes"].notna() & (runs["resumes"] != EXACTLY)
 
 
-def exclusions(runs: pd.DataFrame, code_sha256: Mapping[int, str]) -> pd.Series:
+def exclusions(
+    runs: pd.DataFrame, code_sha256: Mapping[int, str], split: Split = "test"
+) -> pd.Series:
     """Why each run does not speak for its iteration: an Exclusion, or None where it does.
 
     `code_sha256` holds the hash of each iteration as it stands now. The runs that count are
-    finished, with the recipe as the file has it, scored on the test set, and the newest of their
+    finished, with the recipe as the file has it, scored on `split`, and the newest of their
     iteration and seed.
     """
+    other_split = Exclusion.VALIDATION if split == "test" else Exclusion.TEST
     now = runs["model"].map(lambda number: code_sha256.get(number, ""))
     numbers = runs[["seed", "parameters"]].apply(pd.to_numeric, errors="coerce")
     numbers["images"] = evaluation_images(runs)
     applies = {
         Exclusion.UNFINISHED: runs["status"] != "FINISHED",
         Exclusion.OVERRIDDEN: runs["overrides"].notna(),
-        Exclusion.VALIDATION: runs["split"] != "test",
+        other_split: runs["split"] != split,
         Exclusion.INCOMPLETE: numbers.isna().any(axis=1),
         Exclusion.GONE: now == "",
         Exclusion.STALE: runs["code_sha256"] != now,

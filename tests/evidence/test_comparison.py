@@ -8,7 +8,7 @@ from handmade import GOOD, record_run
 
 from mnist_exp import tracking
 from mnist_exp.common.errors import ExpectedError
-from mnist_exp.evidence import comparison, scores
+from mnist_exp.evidence import comparison, references, scores
 from mnist_exp.notebook import entries, loading
 from mnist_exp.showing import tables
 
@@ -196,6 +196,37 @@ def test_what_was_tried_is_counted_by_recipe() -> None:
     assert found.core_hours == pytest.approx(2 * seconds / 3600)  # on two threads
 
 
+def test_on_the_validation_split_its_own_runs_speak() -> None:
+    for seed in (1, 2, 3):
+        record_run(5, errors=[100] * 15, seed=seed, split="validation")
+        record_run(6, errors=[100 - 10 * seed] * 15, seed=seed, split="validation")
+    record_run(6, errors=[5] * 15, seed=4, split="validation", tags={"overrides": "epochs=3"})
+    record_run(6, errors=[5] * 15, seed=4)
+    record_run(3)
+    record_run(4, split="validation", status="FAILED")
+    record_run(990, split="validation", tags={"code_sha256": "0" * 64})
+    found = comparison.compare(split="validation")
+    assert [verdict.model for verdict in found.verdicts] == [5, 6]
+    assert {verdict.split for verdict in found.verdicts} == {"validation"}
+    assert found.verdicts[1].final_accuracy == pytest.approx(0.992)
+    effect = found.effects[-1]
+    assert (effect.model, effect.baseline, effect.seeds) == (6, 5, (1, 2, 3))
+    assert effect.mean == pytest.approx(0.002)
+    assert found.effect(5, 6).mean == pytest.approx(-0.002)
+    exclusions = found.runs.set_index(["model", "seed"])["exclusion"]
+    assert exclusions[6, 4].tolist() == ["overridden", "on the test split"]
+    assert found.uncounted == {
+        4: "no run counts (1 not finished)",
+        **dict.fromkeys(
+            sorted({*entries.numbers()} - {4, 5, 6}), "not run on the validation split"
+        ),
+    }
+    # Which seeds confirm an iteration is known there, too; the course's figures are of the others.
+    assert found.choices[6].endswith("with seeds 1-3; tested with seed 4")
+    assert references.course_figures(found).empty
+    assert not references.course_figures(comparison.compare()).empty
+
+
 def test_what_is_not_there_is_said() -> None:
     with pytest.raises(ExpectedError, match="holds no run of an iteration: make run MODEL=6"):
         comparison.compare()
@@ -204,6 +235,13 @@ def test_what_is_not_there_is_said() -> None:
         comparison.compare([5, 6])
     with pytest.raises(ExpectedError, match=r"there is no experiments/model_99\.py"):
         comparison.compare([99])
+    with pytest.raises(ExpectedError) as error:
+        comparison.compare([5], split="validation")
+    assert str(error.value) == (
+        "the store holds no run of model 5: make run MODEL=5 SEED=1 SPLIT=validation"
+    )
+    with pytest.raises(ExpectedError, match="SPLIT=all: choose one of test, validation"):
+        comparison.compare(split="all")
 
 
 def test_verdicts_for_other_programs_are_plain_values() -> None:

@@ -89,8 +89,8 @@ def test_the_scores_of_a_run_are_those_of_its_own_split() -> None:
             {"resumed": "after epoch 3", "resumes": "it cannot"},
             "resumed, which its recipe does not survive exactly",
         ),
-        ({"seed": None}, "incomplete: without seed, parameters or test images"),
-        ({"parameters": "many"}, "incomplete: without seed, parameters or test images"),
+        ({"seed": None}, "incomplete: without seed, parameters or evaluated images"),
+        ({"parameters": "many"}, "incomplete: without seed, parameters or evaluated images"),
         ({"status": "FAILED", "overrides": "epochs=2"}, "not finished"),
     ],
 )
