@@ -20,6 +20,8 @@ Command = Callable[..., int]
 """Returns its exit code."""
 COMMANDS: dict[str, Command] = {}
 """By name, in the order in which they are listed."""
+MOST = 10_000
+"""Numbers in a list of them."""
 
 
 def command(function: Command) -> Command:
@@ -56,7 +58,7 @@ class WholeNumber:
 
 @dataclass(frozen=True)
 class WholeNumbers:
-    """Such as `"3 6"`, sorted and each once."""
+    """Such as `"3 6"`, `3,6` and `3-6`: sorted, and each once."""
 
     each: WholeNumber
 
@@ -65,30 +67,29 @@ class WholeNumbers:
         return self.each.example
 
     def read(self, name: str, text: str) -> list[int]:
-        return sorted({self.each.read(name, word) for word in text.split() or [""]})
+        ranges = []
+        for part in re.split(r"\s*,\s*|\s+", text.strip()):
+            bounds = [self.each.read(name, bound) for bound in part.split("-", 1)]
+            ranges.append(range(bounds[0], bounds[-1] + 1))
+        if not all(ranges) or sum(map(len, ranges)) > MOST:
+            raise ExpectedError(
+                f"{name}={text[:40]}: a range goes up, as in {name}=101-110, and to {MOST} "
+                f"{name.lower()} at most"
+            )
+        return sorted({number for numbers in ranges for number in numbers})
 
 
 @dataclass(frozen=True)
 class SeedRanges:
-    """`5` is the seeds 1 to 5; `101-110` and `"1 4 9"` are those."""
+    """`5` is the seeds 1 to 5; `101-110`, `1,4,9` and `"1 4 9"` are those."""
 
     example: str
 
     def read(self, name: str, text: str) -> list[int]:
-        seed = WholeNumber(0, 2**32 - 1, f"5 or {name}=101-110")
-        words = text.split()
-        if len(words) == 1 and "-" not in text:
-            return list(range(1, WholeNumber(1, 10_000, self.example).read(name, words[0]) + 1))
-        ranges = []
-        for word in words or [""]:
-            bounds = [seed.read(name, bound) for bound in word.split("-", 1)]
-            ranges.append(range(bounds[0], bounds[-1] + 1))
-        if not all(ranges) or sum(map(len, ranges)) > 10_000:
-            raise ExpectedError(
-                f"{name}={text[:40]}: a range goes up, as in {name}=101-110, and to 10000 seeds "
-                "at most"
-            )
-        return sorted({seed for seeds in ranges for seed in seeds})
+        if re.fullmatch(r"[^-,\s]+", text.strip()):
+            count = WholeNumber(1, MOST, self.example).read(name, text.strip())
+            return list(range(1, count + 1))
+        return WholeNumbers(WholeNumber(0, 2**32 - 1, f"5 or {name}=101-110")).read(name, text)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ import pytest
 from handmade import GOOD, record_run
 
 from mnist_exp import ROOT, tracking
-from mnist_exp.commands.cli import main
+from mnist_exp.commands.arguments import bind
+from mnist_exp.commands.cli import COMMANDS, main
 from mnist_exp.notebook import entries, new
 
 
@@ -60,6 +61,9 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["compare"], "the store holds no run of an iteration"),
         (["compare", "MODELS=3 x"], "MODELS=x: a whole number"),
         (["compare", "MODELS= "], "MODELS=: a whole number"),
+        (["compare", "MODELS=6-3"], "MODELS=6-3: a range goes up"),
+        (["compare", "MODELS=3,,6"], "MODELS=: a whole number"),
+        (["compare", "MODELS=0-3"], "MODELS=0: a whole number from 1 to 9999"),
         (["report", "MODELS=99"], "there is no experiments/model_99.py"),
         (["ui", "PORT=0"], "PORT=0: a whole number from 1 to 65535"),
         (["ui", "PORT=http"], "PORT=http"),
@@ -85,6 +89,19 @@ def test_a_wrong_request_is_one_line_and_leaves_no_run(
 ) -> None:
     assert says in refused(arguments, capsys)
     assert tracking.runs().empty
+
+
+@pytest.mark.parametrize("text", ["3 5 6 7", "3,5-7", "7,6, 5 ,3", " 5-7\t3 3-3 ", "3,5,6-6 7"])
+def test_numbers_are_listed_and_ranged(text: str) -> None:
+    assert bind("sweep", COMMANDS["sweep"], [f"MODELS={text}", f"SEEDS={text}"]) == {
+        "models": [3, 5, 6, 7],
+        "seeds": [3, 5, 6, 7],
+    }
+
+
+def test_one_number_of_seeds_is_how_many() -> None:
+    for text, seeds in {"3": [1, 2, 3], "3-3": [3], "0,3": [0, 3], " 2 ": [1, 2]}.items():
+        assert bind("sweep", COMMANDS["sweep"], ["MODELS=3", f"SEEDS={text}"])["seeds"] == seeds
 
 
 @pytest.mark.usefixtures("store")
