@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import math
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
@@ -13,6 +14,9 @@ from tqdm import tqdm
 from mnist_exp.common.words import duration, percent
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from mnist_exp.evidence.effect import Effect
     from mnist_exp.evidence.verdict import Verdict
     from mnist_exp.runs.sweep import Sweep
     from mnist_exp.runs.worker import JobResult
@@ -97,15 +101,35 @@ def _write(bar: tqdm, line: str) -> None:
         raise
 
 
+def print_table(table: pd.DataFrame, words: Collection[str]) -> None:
+    """Print a table of texts, of which the columns `words` begin at their left. Where a line is
+    longer than that of the terminal, or than 100 characters, its last column is cut off."""
+    columns = []
+    for name in map(str, table):
+        width = max(len(name), *table[name].str.len())
+        adjust = str.ljust if name in words else str.rjust
+        columns.append([adjust(text, width) for text in (name, *table[name])])
+    most = shutil.get_terminal_size((100, 24)).columns
+    for line in map("  ".join, zip(*columns, strict=True)):
+        text = line.rstrip()
+        print(text if len(text) <= most else f"{text[: most - 1]}…")
+
+
+def print_effects(effects: Sequence[Effect], split: str) -> None:
+    """A line for each difference of two iterations."""
+    if not effects:
+        return
+    print(f"\nFinal {split} accuracy, paired by seed:")
+    for effect in effects:
+        print(f"  model {effect.model} against {effect.baseline}: {effect}")
+
+
 def print_verdicts(verdicts: Sequence[Verdict]) -> None:
     """A table of verdicts, and what decides each."""
     from mnist_exp.notebook import loading
     from mnist_exp.showing import tables
 
-    table = tables.shown_verdicts(verdicts, loading.load_target())
-    for words in table.columns.intersection(["idea", "verdict"]):
-        table[words] = table[words].str.ljust(table[words].str.len().max())
-    print(table.to_string(index=False))
+    print_table(tables.brief_verdicts(verdicts, loading.load_target()), ["idea"])
     judged = [verdict for verdict in verdicts if verdict.split == "test"]
     if judged:
         print()

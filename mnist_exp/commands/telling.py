@@ -10,10 +10,12 @@ import json
 from typing import TYPE_CHECKING
 
 from mnist_exp.commands.arguments import command
-from mnist_exp.commands.settings import Baseline, Model, Models, SeedCount, Switch
+from mnist_exp.commands.settings import Baseline, Model, Models, SeedCount, Split, Switch
 from mnist_exp.common.errors import ExpectedError
+from mnist_exp.common.words import counted, ranges
 
 if TYPE_CHECKING:
+    from mnist_exp import data
     from mnist_exp.evidence.comparison import Comparison
 
 
@@ -22,20 +24,26 @@ def _check(
     model: Model | None = None,
     seeds: SeedCount | None = None,
     baseline: Baseline | None = None,
+    split: Split = "test",
     json_: Switch = False,
 ) -> int:
     """Is the target met on every seed? Or: is MODEL no worse than BASELINE?
 
     Judges all iterations in the store where MODEL is left out, and demands SEEDS seeds of each.
-    Exits with 0 for yes, with 1 for no, and with 2 where nothing can be judged. JSON prints the
-    verdicts for other programs.
+    SPLIT=validation compares with BASELINE where people choose. Exits with 0 for yes, with 1 for
+    no, and with 2 where nothing can be judged. JSON prints the verdicts for other programs.
     """
     from mnist_exp.evidence import comparison
     from mnist_exp.evidence.verdict import Answer
 
     if baseline is not None:
-        return _check_baseline(model, baseline, seeds or 0, json_)
-    compared = comparison.compare([model] if model else (), demanded=seeds or 0)
+        return _check_baseline(model, baseline, split, seeds or 0, json_)
+    if split == "validation":
+        raise ExpectedError(
+            f"SPLIT={split}: the target is about the test split; to choose, compare with another, "
+            f"as in MODEL=8 BASELINE=6 SPLIT={split}"
+        )
+    compared = comparison.compare([model] if model else (), demanded=seeds or 0, split=split)
     if not compared.verdicts:
         raise ExpectedError(_uncounted(compared))
     if json_:
@@ -53,45 +61,62 @@ def _check(
     return 2 if compared.unjudged else 0
 
 
-def _check_baseline(model: int | None, baseline: int, seeds: int, as_json: bool) -> int:
+def _check_baseline(
+    model: int | None, baseline: int, split: data.Split, seeds: int, as_json: bool
+) -> int:
     from mnist_exp.evidence import comparison, effect
 
     if model is None or model == baseline:
         raise ExpectedError("BASELINE= compares MODEL= with another, as in MODEL=8 BASELINE=6")
-    compared = comparison.compare([model, baseline])
+    compared = comparison.compare([model, baseline], split=split)
     for number in (model, baseline):
         if number in compared.uncounted:
             raise ExpectedError(_uncounted(compared, number))
-    difference = effect.effect(compared.counting, model, baseline)
+    difference = compared.effect(model, baseline)
     needed = max(effect.FEWEST_PAIRS, seeds)
     if len(difference.seeds) < needed:
         raise ExpectedError(
-            f"models {model} and {baseline} have {len(difference.seeds)} seeds in common, and "
-            f"{needed} are needed: make run MODEL={model} SEED=..."
+            f"models {model} and {baseline} have {counted(len(difference.seeds), 'seed')} in "
+            f"common, and {needed} are needed: {comparison.to_run(model, split, '..')}"
         )
     if as_json:
-        print(json.dumps(dataclasses.asdict(difference) | {"worse": difference.worse}, indent=2))
+        record = dataclasses.asdict(difference) | {"split": split, "worse": difference.worse}
+        print(json.dumps(record, indent=2))
     else:
         judged = "is not shown to be worse than"
         if difference.worse or difference.better:
             judged = "is worse than" if difference.worse else "is better than"
         print(f"Model {model} {judged} model {baseline}:")
-        print(f"  final test accuracy {difference}")
+        print(f"  final {split} accuracy {difference}")
     return 1 if difference.worse else 0
 
 
 @command
-def _compare(models: Models | None = None) -> int:
-    """Print a table of the iterations in the store."""
-    from mnist_exp.commands.display import print_verdicts
+def _compare(models: Models | None = None, split: Split = "test") -> int:
+    """Print a table of the iterations in the store, and what each changed.
+
+    SPLIT=validation compares them where people choose: there is no verdict on the target there.
+    """
+    from mnist_exp.commands.display import print_effects, print_verdicts
     from mnist_exp.evidence import comparison
 
-    compared = comparison.compare(models or ())
+    compared = comparison.compare(models or (), split=split)
     if not compared.verdicts:
         raise ExpectedError(_uncounted(compared))
-    print_verdicts(compared.verdicts)
+    if split == "test":
+        print_verdicts(compared.verdicts)
+    else:
+        print(
+            f"On the {split} split, by which people choose; the target is about the test split.\n"
+        )
+        print_verdicts(compared.verdicts)
+        print()
+    alike: dict[str, list[int]] = {}
     for number, why in compared.uncounted.items():
-        print(f"Model {number}: {why}")
+        alike.setdefault(why, []).append(number)
+    for why, numbers in alike.items():
+        print(f"Model{'s' * (len(numbers) > 1)} {ranges(numbers)}: {why}")
+    print_effects([effect for effect in compared.effects if effect.seeds], split)
     return 0
 
 
@@ -126,10 +151,13 @@ def _results() -> int:
 
 def _uncounted(compared: Comparison, number: int | None = None) -> str:
     """Why nothing can be judged, and what to do about it."""
+    from mnist_exp.evidence import comparison
+
     if number is None:
         run = set(compared.uncounted) - set(compared.unrun)
         if not run:
-            return "the store holds only candidates that are not in the notebook: make run MODEL=6"
+            todo = comparison.to_run(6, compared.split)
+            return f"the store holds only candidates that are not in the notebook: {todo}"
         number = min(run)
-    todo = f": make run MODEL={number}" if number in compared.iterations else ""
+    todo = f": {comparison.to_run(number, compared.split)}" if number in compared.iterations else ""
     return f"model {number}: {compared.uncounted[number]}{todo}"

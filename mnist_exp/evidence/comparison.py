@@ -208,9 +208,12 @@ def compare(models: Collection[int] = (), demanded: int = 0, split: Split = "tes
     return Comparison(target, iterations, runs, history, unrun, demanded, split)
 
 
-def to_run(model: int, split: Split) -> str:
-    """What to type for a run of an iteration on a split, where the store lacks one."""
-    return f"make run MODEL={model}" + ("" if split == "test" else f" SEED=1 SPLIT={split}")
+def to_run(model: int, split: Split, seed: str = "") -> str:
+    """What to type for a run of an iteration on a split, where the store lacks one. Where people
+    choose, on the validation split, they choose over seeds, and never by the test split."""
+    if split == "test":
+        return f"make run MODEL={model}" + (seed and f" SEED={seed}")
+    return f"make run MODEL={model} SEED={seed or '..'} SPLIT={split}"
 
 
 def changed_lines(before: Entry, after: Entry) -> tuple[tuple[str, str], ...]:

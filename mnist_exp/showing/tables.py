@@ -1,12 +1,12 @@
 """Verdicts and candidates as tables of text, which a terminal and a page show alike."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from mnist_exp.common.words import percent
+from mnist_exp.common.words import percent, ranges
 from mnist_exp.evidence.verdict import EpochScore, Verdict
 from mnist_exp.recipe import Target
 
@@ -32,6 +32,31 @@ def shown_verdicts(verdicts: Sequence[Verdict], target: Target) -> pd.DataFrame:
     }
     if split != "test":
         del columns["verdict"], columns["seeds passing (95 % interval)"]
+    return _table(verdicts, columns)
+
+
+def brief_verdicts(verdicts: Sequence[Verdict], target: Target) -> pd.DataFrame:
+    """What a terminal is wide enough for of the table of verdicts: text, one row per iteration."""
+    split = verdicts[0].split if verdicts else "test"
+    seeds = {
+        "test": ("seeds passing", _passing),
+        "validation": ("seeds", lambda verdict: ranges(verdict.seeds)),
+    }
+    name, show = seeds[split]
+    columns: dict[str, Callable[[Verdict], str]] = {
+        "model": lambda verdict: f"{verdict.model}",
+        name: show,
+        f"worst of last {target.last_epochs}": _worst,
+        f"final {split}": _final,
+        "parameters": lambda verdict: f"{verdict.parameters:,}",
+        "idea": lambda verdict: verdict.title,
+    }
+    return _table(verdicts, columns)
+
+
+def _table(
+    verdicts: Sequence[Verdict], columns: Mapping[str, Callable[[Verdict], str]]
+) -> pd.DataFrame:
     return pd.DataFrame(
         {name: [show(verdict) for verdict in verdicts] for name, show in columns.items()}
     )
@@ -44,6 +69,10 @@ def _passing(verdict: Verdict) -> str:
 
 def _reached(score: EpochScore | None) -> str:
     return "–" if score is None else str(score)
+
+
+def _worst(verdict: Verdict) -> str:
+    return "–" if verdict.worst is None else percent(verdict.worst.accuracy)
 
 
 def _final(verdict: Verdict) -> str:

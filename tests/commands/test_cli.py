@@ -15,6 +15,7 @@ from handmade import GOOD, record_run
 from mnist_exp import ROOT, tracking
 from mnist_exp.commands.arguments import bind
 from mnist_exp.commands.cli import COMMANDS, main
+from mnist_exp.common.words import ranges
 from mnist_exp.notebook import entries, new
 
 
@@ -73,7 +74,10 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["new", "MODEL=99"], "FROM=: a whole number"),
         (["new", "MODEL=99", "FROM=12345"], "or 7 or more digits of a candidate's hash"),
         (["new", "MODEL=99", "FROM=abcdef"], "FROM=abcdef: a whole number"),
-        (["check", "SEED=50"], "check takes no SEED; it takes MODEL SEEDS BASELINE JSON"),
+        (["check", "SEED=50"], "check takes no SEED; it takes MODEL SEEDS BASELINE SPLIT JSON"),
+        (["check", "SPLIT=all", "MODEL=6", "BASELINE=5"], "SPLIT=all: choose one of test, valid"),
+        (["check", "SPLIT=all"], "SPLIT=all: choose one of test, validation"),
+        (["compare", "SPLIT=all"], "SPLIT=all: choose one of test, validation"),
         (["check", "model=6"], "check takes no model; it takes MODEL"),
         (["import", "MODEL=6"], "import takes no MODEL; it takes nothing"),
         (["check", "6"], "6: NAME=value is needed, as in MODEL=5"),
@@ -253,22 +257,87 @@ def test_compare_prints_a_row_per_iteration_and_the_reasons(
     record_run(5, status="KILLED")
     assert main(["compare"]) == 0
     head, three, six, blank, *reasons = capsys.readouterr().out.splitlines()
-    assert head.split()[:3] == ["model", "verdict", "seeds"]
-    assert "99.20 % (seed 1, epoch 14)" in three
-    assert "2 of 2 (16–100 %)" in six
+    assert head.split()[:3] == ["model", "seeds", "passing"]
+    assert three.split()[:6] == ["3", "0", "of", "1", "(0–98", "%)"]
+    assert "2 of 2 (16–100 %)          99.40 %  99.40 ± 0.00 %       7,416  regularise" in six
     assert blank == ""
     lucky = "its best epoch, 99.50 % (seed 1, epoch 15), is at the bar, but one epoch is no pass"
     assert reasons == [
         f"Model 3: not met; lowest of the last 5 epochs 99.20 % (seed 1, epoch 14); {lucky}",
         "Model 6: met on every seed; lowest of the last 5 epochs 99.40 % (seed 1, epoch 15)",
-        *(
-            f"Model {number}: " + {5: "no run counts (1 not finished)"}.get(number, "not run")
-            for number in entries.numbers()
-            if number not in (3, 6)
-        ),
+        f"Models {ranges({*entries.numbers()} - {3, 5, 6})}: not run",
+        "Model 5: no run counts (1 not finished)",
+        "",
+        "Final test accuracy, paired by seed:",
+        "  model 6 against 3: not enough seeds to tell (1 pair, mean -0.10)",
     ]
     assert main(["compare", "MODELS=6"]) == 0
     assert "batch normalisation" not in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("store")
+def test_on_the_validation_split_people_choose_and_nothing_is_judged(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    record_run(6, errors=[1] * 15)
+    record_run(8)
+    for seed, gain in enumerate((10, 20, 30), start=1):
+        record_run(6, errors=[100] * 15, seed=seed, split="validation")
+        record_run(8, errors=[100 - gain] * 15, seed=seed, split="validation")
+    assert main(["compare", "SPLIT=validation"]) == 0
+    out = capsys.readouterr().out
+    others = ranges({*entries.numbers()} - {6, 8})
+    assert out.splitlines() == [
+        "On the validation split, by which people choose; the target is about the test split.",
+        "",
+        "model  seeds  worst of last 5  final validation  parameters  idea",
+        "    6    1-3          99.00 %    99.00 ± 0.00 %       7,416  regularise less, a…",
+        "    8    1-3          99.10 %    99.20 ± 0.10 %       7,416  vary the images in…",
+        "",
+        f"Models {others}: not run on the validation split",
+        "",
+        "Final validation accuracy, paired by seed:",
+        "  model 8 against 6: +0.20 points, 95 % interval +0.10 to +0.30 (3 pairs)",
+    ]
+    against = ["MODEL=8", "BASELINE=6", "SPLIT=validation"]
+    assert main(["check", *against]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "Model 8 is better than model 6:",
+        "  final validation accuracy +0.20 points, 95 % interval +0.10 to +0.30 (3 pairs)",
+    ]
+    assert main(["check", "MODEL=6", "BASELINE=8", "SPLIT=validation", "JSON=1"]) == 1
+    record = json.loads(capsys.readouterr().out)
+    assert (record["split"], record["worse"], record["seeds"]) == ("validation", True, [1, 2, 3])
+
+
+@pytest.mark.usefixtures("store")
+def test_nothing_on_the_validation_split_leads_to_the_test_set(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    choosing = "SPLIT=validation"
+    assert refused(["compare", choosing], capsys) == (
+        "mnist-exp: the store holds no run of an iteration: make run MODEL=6 SEED=.. "
+        "SPLIT=validation\n"
+    )
+    record_run(6)
+    record_run(8)
+    lacks_one = (
+        "model 6: not run on the validation split: make run MODEL=6 SEED=.. SPLIT=validation"
+    )
+    assert lacks_one in refused(["compare", "MODELS=6", choosing], capsys)
+    record_run(6, split="validation")
+    said = refused(["check", "MODEL=8", "BASELINE=6", choosing], capsys)
+    assert lacks_one.replace("6", "8") in said
+    record_run(8, split="validation")
+    said = refused(["check", "MODEL=8", "BASELINE=6", choosing], capsys)
+    assert said == (
+        "mnist-exp: models 8 and 6 have 1 seed in common, and 3 are needed: "
+        "make run MODEL=8 SEED=.. SPLIT=validation\n"
+    )
+    said = refused(["check", "MODEL=8", choosing], capsys)
+    assert "the target is about the test split" in said
+    assert "MODEL=8 BASELINE=6 SPLIT=validation" in said
 
 
 @pytest.mark.usefixtures("store")
