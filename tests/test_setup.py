@@ -178,7 +178,7 @@ def test_a_misspelt_setting_is_refused(setting: str) -> None:
         ("check", "SEED=50", "MODEL SEEDS BASELINE JSON"),
         ("check", "MODELS=6", "MODEL SEEDS BASELINE JSON"),
         ("report", "SEEDS=3", "MODELS"), ("import", "BACKUP=x", ""), ("lint", "MODEL=2", ""),
-        ("run", "SEEDS=7", "MODEL SEED EPOCHS DEVICE SPLIT RESUME"),
+        ("run", "SEEDS=7", "MODEL SEED EPOCHS SET DEVICE SPLIT RESUME"),
     ],
 )  # fmt: skip
 def test_a_setting_that_a_command_does_not_take_is_refused(

@@ -15,6 +15,7 @@ from mnist_exp.commands.settings import (
     Model,
     Models,
     NewModel,
+    Overrides,
     RunId,
     Scheduler,
     Seed,
@@ -36,28 +37,32 @@ def _run(
     model: Model,
     seed: Seed = 1,
     epochs: Epochs | None = None,
+    set_: Overrides = "",
     device: Device = "auto",
     split: Split = "test",
     resume: Switch = False,
 ) -> int:
     """Train an iteration and record it.
 
+    SET gives fields of its recipe other values; the run is then overridden, and does not count.
     DEVICE is auto, cpu, cuda or mps; SPLIT is test or validation. RESUME goes on with the newest
     unfinished run of these settings.
     """
     from mnist_exp import tracking
 
     tracking.check_answers()  # before torch takes its seconds
+    from mnist_exp.runs import overrides
     from mnist_exp.runs import resume as resuming
     from mnist_exp.runs.plan import settle
 
-    plan = settle(model, seed=seed, epochs=epochs, device=device, split=split)
+    wanted = overrides.read(set_, epochs)
+    plan = settle(model, seed=seed, overrides=wanted, device=device, split=split)
     if resume:
         unfinished = resuming.unfinished(plan)
         if unfinished is None:
             raise ExpectedError(
                 f"there is no unfinished run of model {model} to resume with this code, seed, "
-                "split, number of epochs, versions and threads: leave RESUME out"
+                "split, overrides, versions and threads: leave RESUME out"
             )
         plan = unfinished
     return _carry_out(plan)
@@ -126,6 +131,8 @@ def _print_plan(plan: Plan) -> None:
     epochs = f"{plan.recipe.epochs} epoch{'s' if plan.recipe.epochs > 1 else ''}"
     how = f"seed {plan.seed}, device {plan.device.type}, {epochs}, {plan.split} split"
     print(f"  {how}", flush=True)
+    if plan.overrides:
+        print(f"  overridden by {plan.overridden}", flush=True)
     for caution in filter(None, (plan.findings.not_exact, *plan.findings.cautions)):
         print(f"  take care: {caution}", flush=True)
     if plan.run_id:

@@ -15,6 +15,7 @@ from mnist_exp.notebook import loading
 from mnist_exp.notebook.entries import Entry
 from mnist_exp.recipe import PIXELS, Recipe
 from mnist_exp.runs.blame import blamed_on, refuse
+from mnist_exp.runs.overrides import NONE, Overrides, overridden
 from mnist_exp.training import classifier, seeding
 from mnist_exp.training.classifier import Classifier
 from mnist_exp.training.loop import Training, build
@@ -25,19 +26,20 @@ UNREGISTERED = (
 )
 
 
-def recipe_from(entry: Entry, seed: int) -> Recipe:
-    """The recipe of a file that is executed anew; what it draws comes from the seed."""
+def recipe_from(entry: Entry, seed: int, overrides: Overrides = NONE) -> Recipe:
+    """The recipe of a file that is executed anew, with the overrides; what the file draws comes
+    from the seed."""
     seeding.seed_network(seed)
-    return loading.recipe_of(entry)
+    return overridden(loading.recipe_of(entry), overrides)
 
 
-def check_recipe(entry: Entry, seed: int) -> None:
+def check_recipe(entry: Entry, seed: int, overrides: Overrides = NONE) -> None:
     """Check the parts of a recipe, its network, and a copy of that.
 
     Raises ExpectedError, which names the line of the file.
     """
     with blamed_on(entry):
-        recipe = recipe_from(entry, seed)
+        recipe = recipe_from(entry, seed, overrides)
         _check_parts(entry, recipe)
         network = build(recipe, seed)
         _check_copy(entry, recipe, network)

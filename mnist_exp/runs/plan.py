@@ -1,10 +1,9 @@
 """All that is settled before a run begins: what is trained, how, and from what."""
 
 import copy
-import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import nn
@@ -16,7 +15,9 @@ from mnist_exp.notebook import entries, loading
 from mnist_exp.notebook.entries import Entry
 from mnist_exp.recipe import Recipe, Target
 from mnist_exp.runs import check, environment, provenance, trial
-from mnist_exp.runs.blame import blamed_on
+from mnist_exp.runs import overrides as overriding
+from mnist_exp.runs.blame import IterationError, blamed_on
+from mnist_exp.runs.overrides import NONE, Overrides
 from mnist_exp.runs.trial import Findings
 from mnist_exp.training import classifier, loop, receptive_field
 from mnist_exp.training.receptive_field import ReceptiveField
@@ -30,7 +31,7 @@ class Plan:
     """The file of the iteration, as it reads."""
     recipe: Recipe
     """What is trained: the recipe of the file, with the overrides."""
-    overrides: Mapping[str, object]
+    overrides: Overrides
     """What differs from the recipe of the file; empty where nothing does."""
     target: Target
     seed: int
@@ -59,7 +60,7 @@ class Plan:
     @property
     def overridden(self) -> str:
         """The overrides in words, as in "epochs=2"; empty where there are none."""
-        return ", ".join(f"{key}={value}" for key, value in self.overrides.items())
+        return overriding.as_words(self.overrides)
 
     def settings(self) -> dict[str, object]:
         """What decides the result, as the parameters of the run."""
@@ -95,31 +96,31 @@ class Plan:
 
 
 def settle(
-    number: int, *, seed: int = 1, epochs: int | None = None, device: str = "auto",
-    split: data.Split = "test", entry: Entry | None = None,
+    number: int, *, seed: int = 1, epochs: int | None = None, overrides: Overrides = NONE,
+    device: str = "auto", split: data.Split = "test", entry: Entry | None = None,
 ) -> Plan:  # fmt: skip
-    """Settle a run of iteration `number`, as its file is now or as `entry` has it; `epochs`
-    overrides its recipe.
+    """Settle a run of iteration `number`, as its file is now or as `entry` has it, with the
+    `overrides` of its recipe; that of its `epochs` may be given by itself.
 
     Raises ExpectedError for anything that cannot be run.
     """
     data.check_split(split)
     entry = entry or entries.read_entry(number)
-    recipe = check.recipe_from(entry, seed)
-    overrides: dict[str, Any] = {}
-    if epochs not in (None, recipe.epochs):
-        overrides["epochs"] = epochs
+    wanted = {**overrides} if epochs is None else {**overrides, "epochs": epochs}
+    overrides = overriding.differing(check.recipe_from(entry, seed), wanted)
     on = environment.choose_device(device)
-    check.check_recipe(entry, seed)  # before digits are fetched
-    train, held_out = data.load(split)
-    findings = trial.try_out(entry, train, held_out, seed=seed, device=on)
+    with _named(overrides):
+        check.check_recipe(entry, seed, overrides)  # before digits are fetched
+        train, held_out = data.load(split)
+        findings = trial.try_out(entry, train, held_out, seed=seed, device=on, overrides=overrides)
+    recipe = check.recipe_from(entry, seed, overrides)
     with blamed_on(entry):
         network = loop.build(recipe, seed)
         example = classifier.example_input(recipe)
         layers = provenance.layers(copy.deepcopy(network), example)
     return Plan(
         entry=entry,
-        recipe=dataclasses.replace(recipe, **overrides),
+        recipe=recipe,
         overrides=overrides,
         target=loading.load_target(),
         seed=seed,
@@ -133,3 +134,14 @@ def settle(
         receptive_field=receptive_field.of_network(network, example.shape[1:]),
         layers=layers,
     )
+
+
+@contextmanager
+def _named(overrides: Overrides) -> Iterator[None]:
+    """A block in which an error, which names a line of the file, names the overrides as well."""
+    try:
+        yield
+    except IterationError as error:
+        if overrides:
+            error.add_note(f"it is overridden by {overriding.as_words(overrides)}")
+        raise

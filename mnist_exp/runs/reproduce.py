@@ -16,7 +16,8 @@ from mnist_exp.common.words import counted
 from mnist_exp.evidence import scores
 from mnist_exp.notebook import code_hash, entries, loading
 from mnist_exp.recipe import Recipe
-from mnist_exp.runs import environment, record
+from mnist_exp.runs import environment, overrides, record
+from mnist_exp.runs.overrides import overridden
 from mnist_exp.tracking import names
 from mnist_exp.tracking.names import column_name
 from mnist_exp.training import seeding
@@ -147,7 +148,9 @@ def _recipe(run: Any) -> Recipe:
             f"check out commit {run['git_commit']}"
         )
     seeding.seed_network(int(run["seed"]))  # what the code draws when it is executed
-    return loading.execute(source, entries.path(number), helpers)
+    recipe = loading.execute(source, entries.path(number), helpers)
+    recorded = run["overrides"]
+    return recipe if recorded == NOT_RECORDED else overridden(recipe, overrides.read(recorded))
 
 
 def repeat(reproduction: Reproduction) -> Iterator[EpochPair]:

@@ -86,7 +86,7 @@ def save(run_checkpoint: Checkpoint, plan: Plan, training: Training) -> None:
     if not plan.findings.resumable:
         return
     request = {
-        "number": plan.entry.number, "seed": plan.seed, "epochs": plan.recipe.epochs,
+        "number": plan.entry.number, "seed": plan.seed, "overrides": dict(plan.overrides),
         "device": plan.device.type, "split": plan.split,
     }  # fmt: skip
     content = {"run_id": run_checkpoint.run_id, "request": request, "identity": plan.identity()}

@@ -24,6 +24,7 @@ from mnist_exp.runs import check, checkpoint
 from mnist_exp.runs.blame import blamed_on, refuse
 from mnist_exp.runs.check import recipe_from
 from mnist_exp.runs.memory import bytes_of, is_shared, remembered
+from mnist_exp.runs.overrides import NONE, Overrides
 from mnist_exp.training import classifier
 from mnist_exp.training.classifier import Classifier
 from mnist_exp.training.loop import NonFiniteLossError, Training
@@ -69,15 +70,16 @@ class Findings:
 
 
 def try_out(
-    entry: Entry, train: Digits, held_out: Digits, *, seed: int, device: torch.device
-) -> Findings:
+    entry: Entry, train: Digits, held_out: Digits, *, seed: int, device: torch.device,
+    overrides: Overrides = NONE,
+) -> Findings:  # fmt: skip
     """Train an iteration for two steps on the digits, the device and from the seed of a run.
 
     Raises ExpectedError for what would fail in the run; it names the line of the file.
     """
 
     def fresh() -> Training:
-        recipe = recipe_from(entry, seed)
+        recipe = recipe_from(entry, seed, overrides)
         longer = dataclasses.replace(recipe, epochs=max(recipe.epochs, STEPS))
         return Training(longer, train, held_out[:SOME], seed=seed, device=device, batches=1)
 

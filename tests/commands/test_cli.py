@@ -454,10 +454,11 @@ def test_a_run_prints_what_it_is_how_it_goes_and_how_it_ended(
         "  7,448 parameters, receptive field 28",
         "  seed 4, device cpu, 2 epochs, test split",
     ]
-    assert lines[3].startswith("epoch  1/2  loss ")
-    assert lines[4].startswith("epoch  2/2  loss ")
-    assert lines[5] == "Target not met:"
-    assert lines[6].endswith("in each of the last 5 epochs: epochs run: only 2")
+    assert lines[3] == "  overridden by epochs=2"
+    assert lines[4].startswith("epoch  1/2  loss ")
+    assert lines[5].startswith("epoch  2/2  loss ")
+    assert lines[6] == "Target not met:"
+    assert lines[7].endswith("in each of the last 5 epochs: epochs run: only 2")
     run_id = tracking.runs()["run_id"][0]
     assert f"/#/experiments/1/runs/{run_id}?workflowType=machine_learning" in lines[-1]
 
