@@ -147,11 +147,14 @@ class Comparison:
     @cached_property
     def effects(self) -> tuple[Effect, ...]:
         """The effect of each iteration against the one it was made from: of those before it, the
-        one from which the fewest lines of code were changed, or the last such."""
-        numbers = list(self.iterations)
+        one from which the fewest lines of code were changed, or the last such. Those without a run
+        that counts are left out where there are others, since nothing can be compared with them."""
+        numbers, judged = list(self.iterations), {verdict.model for verdict in self.verdicts}
         effects = []
         for place, model in enumerate(numbers[1:], start=1):
-            before = {number: self.iterations[number] for number in numbers[:place]}
+            earlier = numbers[:place]
+            comparable = [number for number in earlier if number in judged] or earlier
+            before = {number: self.iterations[number] for number in comparable}
             baseline = nearest(self.iterations[model], before)
             effects.append(self.effect(model, baseline))
         return tuple(effects)
