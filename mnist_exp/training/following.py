@@ -51,10 +51,18 @@ class Followed:
 def follow(module: nn.Module, input_shape: Sequence[int]) -> Followed:
     """Follow `module` for images of `input_shape` (channels, height, width).
 
-    The module, and the random state of torch, numpy and Python, are left as they were.
+    The module, and the random state of torch, numpy and Python, are left as they were. Raises
+    TypeError for what is no module, and ValueError for no such shape.
     """
-    if len(input_shape) != 3:
-        raise ValueError(f"input_shape is (channels, height, width), not {tuple(input_shape)}")
+    if not isinstance(module, nn.Module):
+        is_class = isinstance(module, type) and issubclass(module, nn.Module)
+        given = f"a class: call it, as in {module.__name__}()" if is_class else f"{module!r:.60}"
+        raise TypeError(f"a network is a torch module, as nn.Conv2d(1, 8, 3) is, and not {given}")
+    sizes = tuple(input_shape) if isinstance(input_shape, Sequence) else ()
+    if len(sizes) != 3 or not all(isinstance(size, int) and size > 0 for size in sizes):
+        raise ValueError(
+            f"input_shape is (channels, height, width), as in (1, 28, 28), and not {input_shape!r}"
+        )
     try:
         return _follow(module, input_shape, plain=False)
     except causality.InfluenceError:
@@ -70,7 +78,7 @@ def _follow(module: nn.Module, input_shape: Sequence[int], *, plain: bool) -> Fo
     found = _Recorder(causality.IMAGES, input_shape)
     again = _Recorder(2, input_shape)
     try:
-        with _repeatable(), torch_internals.kernels(plain=plain):
+        with repeatable(), torch_internals.kernels(plain=plain):
             network = _copy(module)
             found.run(network, causality.noise(causality.IMAGES, input_shape), seed=1)
             again.run(_copy(module), causality.noise(2, input_shape), seed=2)
@@ -108,7 +116,7 @@ def _in_words(error: Exception, doing: str) -> str:
 
 
 @contextlib.contextmanager
-def _repeatable() -> Iterator[None]:
+def repeatable() -> Iterator[None]:
     """In the block nothing is drawn from random states but what is seeded there; they are put back
     afterwards."""
     python, numpys = random.getstate(), np.random.get_state()  # noqa: NPY002 (it is the user's)

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 from torch import nn
 
+from mnist_exp.recipe import PIXELS
 from mnist_exp.training.axes import ReceptiveFieldError, Row
 from mnist_exp.training.following import follow
 
@@ -52,11 +53,11 @@ def of_network(module: nn.Module, input_shape: Sequence[int]) -> ReceptiveField:
     return ReceptiveField((height.size, width.size), table, is_global=found.is_global)
 
 
-def receptive_field_table(module: nn.Module, input_shape: Sequence[int]) -> pd.DataFrame:
-    """The receptive field behind each spatial layer of `module`, for images of `input_shape`
-    (channels, height, width).
+def receptive_field_table(network: nn.Module, input_shape: Sequence[int] = PIXELS) -> pd.DataFrame:
+    """The receptive field behind each spatial layer of any network, for images of `input_shape`
+    (channels, height, width). A run records the same table.
 
-    Copies of the module run on noise, in evaluation mode, and each tensor operation is followed as
+    Copies of the network run on noise, in evaluation mode, and each tensor operation is followed as
     it is carried out, so functional calls, branches and control flow count as they run; changed
     pixels outside of what is derived must change nothing. A first row describes the input; then
     there is one for each use of a convolution, pooling, padding, resizing or slice of the map, or
@@ -85,10 +86,10 @@ def receptive_field_table(module: nn.Module, input_shape: Sequence[int]) -> pd.D
     two, `<name>_height` and `<name>_width`. A field can be larger than the image: it counts the
     padding that it sees.
 
-    Raises ReceptiveFieldError for operations that have no such description; `of_network` has the
-    rows before them.
+    The network and all random states are left as they are. Raises ReceptiveFieldError, an
+    ExpectedError, where it cannot be followed to its end (a run has the rows up to there, and why).
     """
-    found = follow(module, input_shape)
+    found = follow(network, input_shape)
     if found.field is None:
         raise ReceptiveFieldError(found.stops)
     return _table(found.rows)
