@@ -28,7 +28,6 @@ from mnist_exp.common.errors import ExpectedError
 from mnist_exp.common.words import counted
 
 if TYPE_CHECKING:
-    from mnist_exp.evidence.verdict import RunVerdict
     from mnist_exp.runs.plan import Plan
 
 
@@ -110,12 +109,13 @@ def _carry_out(plan: Plan) -> int:
     from mnist_exp import tracking
     from mnist_exp.commands.display import ProgressDisplay
     from mnist_exp.runs import run
+    from mnist_exp.showing import description
 
     _print_plan(plan)
     with ProgressDisplay(plan.recipe.epochs, plan.split) as display:
         outcome = run.carry_out(plan, on_batch=display.batch, on_epoch=display.epoch)
     if outcome.verdict:
-        _print_verdict(outcome.verdict)
+        print(description.verdict_lines(outcome.verdict))
     else:
         print("Not judged: the target is about the test split.")
     if plan.overrides:
@@ -137,12 +137,6 @@ def _print_plan(plan: Plan) -> None:
         print(f"  take care: {caution}", flush=True)
     if plan.run_id:
         print(f"  resumes run {plan.run_id}", flush=True)
-
-
-def _print_verdict(judged: RunVerdict) -> None:
-    print(f"{str(judged).capitalize()}:")
-    for condition in judged.conditions:
-        print(f"  {'yes' if condition.met else 'NO ':3}  {condition.name}: {condition.measured}")
 
 
 @command

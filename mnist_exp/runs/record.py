@@ -2,20 +2,25 @@
 
 import logging
 from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import pandas as pd
 import torch
+from torch import Tensor, nn
 
 from mnist_exp import data, tracking
 from mnist_exp.evidence import mistakes, scores, verdict
 from mnist_exp.evidence.verdict import RunVerdict
+from mnist_exp.recipe import Target
 from mnist_exp.runs import checkout
 from mnist_exp.runs.plan import Plan
-from mnist_exp.showing import description, one_run
+from mnist_exp.showing import description, fields, one_run
 from mnist_exp.tracking import names, ui
 from mnist_exp.tracking.names import Figure, Table, TextFile
 from mnist_exp.training import classifier
 from mnist_exp.training.loop import EpochResult, Training
+from mnist_exp.training.receptive_field import ReceptiveField
 
 log = logging.getLogger(__name__)
 
@@ -27,20 +32,14 @@ def beginning(run: tracking.RunWriter, plan: Plan) -> None:
     """Record what is known before the first epoch: description, source, layers, digits, and where
     the code stands."""
     entry = plan.entry
-    state, uncommitted = checkout.git_state()
-    commit = state["git_commit"]
-    shown = {} if commit == "unknown" else {names.COMMIT: commit}
-    run.set_tags(state | shown | {"idea": entry.title} | _certainty(plan))
+    run.set_tags({"idea": entry.title} | _certainty(plan))
     run.describe(description.run_description(entry, "In training."))
     run.log_metrics({"parameters": plan.parameters, "model": entry.number})
     run.log_text(entry.source, names.source_file(entry.number))
     for name, text in entry.helpers.items():
         run.log_text(text, names.helper_file(name))
-    if uncommitted:
-        run.log_text(uncommitted, TextFile.UNCOMMITTED)
-    if plan.receptive_field.table is not None:
-        run.log_table(plan.receptive_field.table, Table.RECEPTIVE_FIELD)
-    run.log_text(plan.layers, TextFile.LAYERS)
+    write_code(run)
+    write_layers(run, plan.receptive_field, plan.layers)
     for digits, context in (
         (plan.train, names.DataSet.TRAINING),
         (plan.held_out, names.DataSet.EVALUATION),
@@ -59,11 +58,44 @@ def beginning(run: tracking.RunWriter, plan: Plan) -> None:
     run.log_figure(sheet, Figure.DIGITS)
 
 
+def write_code(run: tracking.RunWriter) -> None:
+    """Record where the checkout stands in git."""
+    state, uncommitted = checkout.git_state()
+    commit = state["git_commit"]
+    run.set_tags(state | ({} if commit == "unknown" else {names.COMMIT: commit}))
+    if uncommitted:
+        run.log_text(uncommitted, TextFile.UNCOMMITTED)
+
+
+def write_layers(run: tracking.RunWriter, receptive_field: ReceptiveField, listed: str) -> None:
+    """Record the layers of a network, as they are `listed`, and what each sees."""
+    run.log_text(listed, TextFile.LAYERS)
+    table = receptive_field.table
+    if table is not None:
+        run.log_table(table, Table.RECEPTIVE_FIELD)
+        drawn = fields.receptive_field_growth(table, receptive_field.unknown)
+        run.log_figure(drawn, Figure.RECEPTIVE_FIELD)
+
+
 def _certainty(plan: Plan) -> dict[str, str]:
     """What the trial of the recipe says of the numbers of the run, as tags."""
     tags = {"resumes": plan.findings.not_exact or scores.EXACTLY}
     cautions = "; ".join(plan.findings.cautions)
     return tags | ({"cautions": cautions} if cautions else {})
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """What is recorded of an epoch: its metrics by name, and when it `ended` (s since 1970)."""
+
+    number: int
+    ended: float
+    metrics: Mapping[str, float]
+
+
+def epoch_record(result: EpochResult, split: str) -> EpochRecord:
+    """What is recorded of an epoch of a training on a split."""
+    return EpochRecord(result.epoch, result.ended, metrics(result, split))
 
 
 class Epochs:
@@ -74,18 +106,18 @@ class Epochs:
     """
 
     def __init__(
-        self, run: tracking.RunWriter, split: str, waiting: deque[EpochResult], resumed: bool
+        self, run: tracking.RunWriter, waiting: Iterable[EpochRecord] = (), *, resumed: bool = False
     ) -> None:
-        self.run, self.split, self.waiting = run, split, waiting
+        self.run, self.waiting = run, deque(waiting)
         # The store is ahead of a checkpoint that was put back from an older copy. An epoch that it
         # has in part only is written again, of which no point is entered twice.
         history = tracking.history([run.run_id]).dropna() if resumed else pd.DataFrame()
         self.recorded = set() if history.empty else set(history["epoch"])
 
-    def add(self, result: EpochResult) -> None:
+    def add(self, ended: EpochRecord) -> None:
         """Write an epoch and those that wait, if the store answers."""
         was_away = bool(self.waiting)
-        self.waiting.append(result)
+        self.waiting.append(ended)
         try:
             if was_away:
                 tracking.check_answers()
@@ -100,29 +132,30 @@ class Epochs:
     def write(self) -> None:
         """Write all that wait; raises tracking.UnreachableError when the store does not answer."""
         while self.waiting:
-            result = self.waiting[0]
-            if result.epoch not in self.recorded:
-                self.run.log_metrics(metrics(result, self.split), result.epoch, result.ended)
+            first = self.waiting[0]
+            if first.number not in self.recorded:
+                self.run.log_metrics(first.metrics, first.number, first.ended)
             self.waiting.popleft()
 
 
 def end(run: tracking.RunWriter, plan: Plan, training: Training) -> RunVerdict | None:
     """Record what the epochs came to: summaries, mistakes, figures, the network, and the verdict,
     which is returned; None on the validation split, of which the target says nothing."""
-    history = tracking.history([run.run_id])
-    scored = _scores(run, plan, history, len(training.evaluation))
     _mistakes(run, plan, training)
-    run.log_figure(one_run.curves(history, plan.split, plan.target), Figure.CURVES)
-    judged = verdict.judge_run(scored, plan.target) if plan.split == "test" else None
-    why_not_kept = _keep_network(run, plan, training, judged)
-    if judged:
-        reason = {} if judged.met else {"verdict_reason": judged.reason}
-        run.set_tags({"verdict": str(judged)} | reason)
+    final, judged = write_scores(
+        run, split=plan.split, images=len(training.evaluation), parameters=plan.parameters,
+        target=plan.target,
+    )  # fmt: skip
+    meets_target = judged is not None and judged.met and not plan.overrides
+    why_not_kept = keep_network(
+        run, training.classifier, training.evaluation.images[:2],
+        register_as=plan.entry.name if meets_target else None,
+    )  # fmt: skip
     table = ui.run_path(run.experiment_id, run.run_id, Table.RECEPTIVE_FIELD.json)
     followed = plan.receptive_field.size is not None
     run.describe(
         description.of_ended_run(
-            plan.entry, split=plan.split, accuracy=scored["final_accuracy"], verdict=judged,
+            plan.entry, split=plan.split, accuracy=final, verdict=judged,
             receptive_field=str(plan.receptive_field) if followed else "",
             table=table if followed else "", overridden=plan.overridden, why_not_kept=why_not_kept,
         )
@@ -130,30 +163,35 @@ def end(run: tracking.RunWriter, plan: Plan, training: Training) -> RunVerdict |
     return judged
 
 
-def _scores(run: tracking.RunWriter, plan: Plan, history: pd.DataFrame, images: int) -> pd.Series:
-    """What the epochs of the run come to, as `scores.scores` says it; recorded as summaries."""
-    split, target = plan.split, plan.target
-    row = {"run_id": run.run_id, "parameters": plan.parameters, "split": split}
+def write_scores(
+    run: tracking.RunWriter, *, split: str, images: int, parameters: int, target: Target
+) -> tuple[float, RunVerdict | None]:
+    """Record what the epochs of the run come to: summaries, curves and the verdict. Returns the
+    accuracy after the last epoch (a fraction) and the verdict."""
+    history = tracking.history([run.run_id])
+    row = {"run_id": run.run_id, "parameters": parameters, "split": split}
     runs = pd.DataFrame([row | {names.images(split): images}])
-    scored = runs.join(scores.scores(runs, history, target)).iloc[0]
+    score = runs.join(scores.scores(runs, history, target)).iloc[0]
     summary = {
-        names.best(split): scored["best_accuracy"],
-        names.final(split): scored["final_accuracy"],
-        names.worst_of_last(target.last_epochs, split): scored["worst_accuracy"],
+        names.best(split): score["best_accuracy"],
+        names.final(split): score["final_accuracy"],
+        names.worst_of_last(target.last_epochs, split): score["worst_accuracy"],
     }
     run.log_metrics({key: round(100 * x, 4) for key, x in summary.items() if not pd.isna(x)})
-    return scored
+    run.log_figure(one_run.curves(history, split, target), Figure.CURVES)
+    judged = verdict.judge_run(score, target) if split == "test" else None
+    if judged:
+        reason = {} if judged.met else {"verdict_reason": judged.reason}
+        run.set_tags({"verdict": str(judged)} | reason)
+    return score["final_accuracy"], judged
 
 
-def _keep_network(
-    run: tracking.RunWriter, plan: Plan, training: Training, judged: RunVerdict | None
+def keep_network(
+    run: tracking.RunWriter, trained: nn.Module, images: Tensor, register_as: str | None = None
 ) -> str:
-    """Keep the network with the run, and register it if it meets the target as its file has it;
-    returns why it could not be kept, or ""."""
-    meets_target = judged is not None and judged.met and not plan.overrides
-    register = plan.entry.name if meets_target else None
+    """Keep a network with the run; returns why it could not be kept, or ""."""
     try:
-        run.log_network(training.classifier, training.evaluation.images[:2], register_as=register)
+        run.log_network(trained, images, register_as)
     except tracking.ExportError as error:
         log.warning("the network is not kept: %s", error)
         return str(error)

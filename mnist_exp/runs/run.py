@@ -4,7 +4,6 @@ Here training and tracking meet; neither knows the other.
 """
 
 import copy
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -136,13 +135,14 @@ def _train(
         interrupts.check()
         on_batch(progress)
 
-    epochs = record.Epochs(run, plan.split, deque(training.results), plan.run_id is not None)
+    trained = [record.epoch_record(result, plan.split) for result in training.results]
+    epochs = record.Epochs(run, trained, resumed=plan.run_id is not None)
     epochs.write()
     try:
         for result in _blamed(plan.entry, training.epochs(watch)):
             # First, so that the store is never ahead of the checkpoint.
             resume.save(run_checkpoint, plan, training)
-            epochs.add(result)
+            epochs.add(record.epoch_record(result, plan.split))
             on_epoch(result)
     except NonFiniteLossError:
         run_checkpoint.remove()  # it would come to the same again

@@ -6,23 +6,26 @@ from mnist_exp.evidence.verdict import RunVerdict
 from mnist_exp.notebook.entries import SECTIONS, Entry
 
 
-def run_description(entry: Entry, summary: str, details: str = "") -> str:
-    """What a run is about and how it ended, as the tracking UI shows it.
+def run_description(about: Entry | str, summary: str, details: str = "") -> str:
+    """What a run is about, an iteration or the idea of a script, and how it ended, as the tracking
+    UI shows it.
 
     The UI folds all but the first lines: `summary` comes first, `details` last. An entry without
     sections, whose file is lost, has its title alone.
     """
-    title = f"## Model {entry.number}: {markdown.escape(entry.title)}"
+    if isinstance(about, str):
+        return "\n\n".join(filter(None, [f"## {markdown.escape(about)}", summary, details]))
+    title = f"## Model {about.number}: {markdown.escape(about.title)}"
     sections = [
-        f"**{name}:** {markdown.escape(entry.sections[name])}"
+        f"**{name}:** {markdown.escape(about.sections[name])}"
         for name in SECTIONS
-        if name in entry.sections
+        if name in about.sections
     ]
     return "\n\n".join(filter(None, [title, summary, *sections, details]))
 
 
 def of_ended_run(
-    entry: Entry, *, split: str, accuracy: float, verdict: RunVerdict | None,
+    about: Entry | str, *, split: str, accuracy: float, verdict: RunVerdict | None,
     receptive_field: str, table: str, overridden: str = "", why_not_kept: str = "",
 ) -> str:  # fmt: skip
     """The description of a run that has ended with an `accuracy` (a fraction) on its split.
@@ -41,7 +44,16 @@ def of_ended_run(
         summary.append(f"Overridden: {overridden}.")
     if why_not_kept:
         summary.append(f"The network could not be exported: {markdown.escape(why_not_kept)}")
-    return run_description(entry, " ".join(summary), verdict_table(verdict) if verdict else "")
+    return run_description(about, " ".join(summary), verdict_table(verdict) if verdict else "")
+
+
+def verdict_lines(verdict: RunVerdict) -> str:
+    """A verdict, condition by condition, as it is printed when a run ends."""
+    lines = [f"{str(verdict).capitalize()}:"]
+    for condition in verdict.conditions:
+        met = "yes" if condition.met else "NO "
+        lines.append(f"  {met}  {condition.name}: {condition.measured}")
+    return "\n".join(lines)
 
 
 def verdict_table(verdict: RunVerdict) -> str:

@@ -18,12 +18,20 @@ LABEL, GAP = 9, 5
 
 @mpl.rc_context(STYLE)
 def curves(history: pd.DataFrame, split: str, target: Target) -> Figure:
-    """Accuracy and loss per epoch of one run; `history` has `train_*` and `<split>_*` columns."""
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    for axes, quantity in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
-        for part, colour in (("train", TRAIN), (split, HELD_OUT)):
-            line: Any = {"color": colour, "marker": "o", "markeredgecolor": PAPER, "label": part}
-            axes.plot("epoch", f"{part}_{quantity}", data=history, **line)
+    """Accuracy and loss per epoch of one run; `history` has `train_*` and `<split>_*` columns, of
+    which those of the loss may be missing."""
+    parts = {"train": TRAIN, split: HELD_OUT}
+    drawn = {
+        quantity: [part for part in parts if f"{part}_{quantity}" in history]
+        for quantity in ("accuracy", "loss")
+    }
+    quantities = [quantity for quantity, own in drawn.items() if own]
+    figure = Figure(figsize=(4.5 * len(quantities), 3.6), layout="constrained")
+    panels = figure.subplots(1, len(quantities), squeeze=False).flat
+    for axes, quantity in zip(panels, quantities, strict=True):
+        for part in drawn[quantity]:
+            line: Any = {"color": parts[part], "marker": "o", "markeredgecolor": PAPER}
+            axes.plot("epoch", f"{part}_{quantity}", data=history, label=part, **line)
         axes.set(xlabel="epoch", ylabel=quantity)
         axes.legend()
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
