@@ -80,6 +80,28 @@ def answered() -> Iterator[None]:
         heard()
 
 
+@contextmanager
+def heeded() -> Iterator[None]:
+    """A block of a program that does not `listen`, as a script or a notebook, in which Ctrl-C waits
+    while signals are held. It is raised once, since whoever catches it there may go on."""
+    by_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not by_default or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, _interrupt_once)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _interrupt_once(*_: object) -> None:
+    global _unheard
+    if not _holds:
+        raise KeyboardInterrupt
+    _unheard = True
+
+
 def _interrupt(*_: object) -> None:
     global _unheard
     _unheard = True

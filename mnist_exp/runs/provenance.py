@@ -1,7 +1,10 @@
-"""What a run is made from, in words: its layers."""
+"""What a run is made from, in words: its layers; and which run is made from no iteration."""
 
+import pandas as pd
 import torchinfo
 from torch import Tensor, nn
+
+from mnist_exp.common.errors import ExpectedError
 
 
 def layers(network: nn.Module, example: Tensor) -> str:
@@ -12,3 +15,12 @@ def layers(network: nn.Module, example: Tensor) -> str:
         col_names=("input_size", "output_size", "kernel_size", "num_params"),
     )  # fmt: skip
     return f"{summary}\n"
+
+
+def refuse_tracked(run: pd.Series) -> None:
+    """Raise ExpectedError for a run, a row of `tracking.runs`, that a script tracked."""
+    if pd.notna(run["tracked"]):
+        raise ExpectedError(
+            f"run {run['run_id']} has no iteration: a script tracked it, which alone can train it "
+            "again"
+        )

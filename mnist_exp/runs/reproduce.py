@@ -16,7 +16,7 @@ from mnist_exp.common.words import counted
 from mnist_exp.evidence import scores
 from mnist_exp.notebook import code_hash, entries, loading
 from mnist_exp.recipe import Recipe
-from mnist_exp.runs import environment, overrides, record
+from mnist_exp.runs import environment, overrides, provenance, record
 from mnist_exp.runs.overrides import overridden
 from mnist_exp.tracking import names
 from mnist_exp.tracking.names import column_name
@@ -92,6 +92,7 @@ def prepare(run_id: str) -> Reproduction:
     Raises ExpectedError when the store does not hold it, or its data were others.
     """
     row = tracking.find_run(run_id)
+    provenance.refuse_tracked(row.iloc[0])
     run: Any = row.astype(object).where(row.notna(), NOT_RECORDED).iloc[0]
     run_id = run["run_id"]
     history = tracking.history([run_id])

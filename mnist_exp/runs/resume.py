@@ -9,7 +9,7 @@ import torch
 
 from mnist_exp import tracking
 from mnist_exp.common.errors import ExpectedError
-from mnist_exp.runs import checkpoint
+from mnist_exp.runs import checkpoint, provenance
 from mnist_exp.runs.checkpoint import Checkpoint
 from mnist_exp.runs.plan import Plan, settle
 from mnist_exp.training.loop import Training
@@ -38,9 +38,12 @@ def resume(run_id: str) -> Plan:
 
 
 def refuse_finished(run_checkpoint: Checkpoint) -> None:
-    """Raise ExpectedError when the run of a checkpoint is finished, as by another process."""
+    """Raise ExpectedError when the run of a checkpoint is finished, as by another process, and when
+    a script tracks it, which has no checkpoint."""
     run_id = run_checkpoint.run_id
-    if tracking.find_run(run_id)["status"].item() == "FINISHED":
+    run = tracking.find_run(run_id).iloc[0]
+    provenance.refuse_tracked(run)
+    if run["status"] == "FINISHED":
         run_checkpoint.remove()  # left behind by a process that was killed at the very end
         raise ExpectedError(f"run {run_id} is finished: there is nothing to resume")
 

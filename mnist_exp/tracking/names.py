@@ -33,6 +33,7 @@ PLACEHOLDERS = {
     "model": r"\d+",
     "n": r"\d+",
     "part": "train|test|validation",
+    "setting": r"[\w.-]+",
     "split": "test|validation",
 }
 """What the words in a name may become, as regular expressions."""
@@ -66,6 +67,7 @@ PARAMETERS = {
         for owner, text in OWNERS.items()
         for name, meaning in ((owner, text), (f"{owner}.<argument>", "each argument of that class"))
     },
+    "settings.<setting>": Meaning("of a script of one's own: what it says that it set"),
     "seed": Meaning("seed of weights, order, augmentation and dropout"),
     "split": Meaning("which digits are evaluated: `test` or `validation`"),
     images("<split>"): Meaning("how many digits are evaluated", "images"),
@@ -89,13 +91,14 @@ PARAMETERS = {
 
 
 PROCESS, HEARTBEAT, FAILURE = "process", "heartbeat", "failure"
-GROUP, IMPORTED = "group", "imported_from"
+GROUP, IMPORTED, TRACKED = "group", "imported_from", "tracked"
 DESCRIPTION, SOURCE, PARENT = "mlflow.note.content", "mlflow.source.name", "mlflow.parentRunId"
 USER, SOURCE_TYPE, COMMIT = "mlflow.user", "mlflow.source.type", "mlflow.source.git.commit"
 TABLES_SHOWN = "mlflow.loggedArtifacts"
 
 TAGS = {
     "idea": Meaning("title of the iteration"),
+    TRACKED: Meaning("of a script of one's own: what it calls its idea, which is no iteration"),
     "overrides": Meaning("what differs from the recipe, as in `epochs=2`; `none` if nothing does"),
     "code_sha256": Meaning("SHA-256 of the iteration's code, without comments and layout"),
     "training_sha256": Meaning("SHA-256 of the package's code that takes part in a training"),
@@ -240,6 +243,7 @@ class Figure(_Artifact):
     """Figures, to look at."""
 
     DIGITS = "digits", "training digits as the network sees them"
+    RECEPTIVE_FIELD = "receptive_field", "how much of the input each layer sees"
     CURVES = "curves", "accuracy and loss per epoch"
     CONFUSION_MATRIX = "confusion_matrix", "the table of that name"
 
@@ -263,6 +267,10 @@ class TextFile(_Artifact):
 
     LAYERS = "layers.txt", "the network's layers, with shapes and parameters"
     SOURCE = "source/model_<model>.py", "the file of the iteration, as it was run"
+    SCRIPT = (
+        "source/script.py",
+        "the script of one's own that tracked the run, or the cells of its notebook, if known",
+    )
     HELPER = "source/<helper>", "a file of `experiments/` that the iteration imports, as it was run"
     UNCOMMITTED = (
         "source/uncommitted.diff",
@@ -336,7 +344,7 @@ RUN_COLUMNS = (
     "run_id", "experiment_id", "run_name", "status", "start_time", "end_time", "model", "idea",
     "seed", "split", "overrides", "parameters", "test_images", "receptive_field", "code_sha256",
     "git_commit", "git_dirty", "resumes", "resumed", "machine", "threads", "python", "torch",
-    "mlflow", "imported_from", "parent",
+    "mlflow", "imported_from", "parent", "tracked",
 )  # fmt: skip
 """The columns that `tracking.runs` has whatever the store holds."""
 

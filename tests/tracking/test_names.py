@@ -15,11 +15,11 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from short_runs import EASY, carry_out, short
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import SGD
 from written import NUMBER, network, written
 
-from mnist_exp import ROOT, data, tracking
+from mnist_exp import ROOT, data, track, tracking
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.data import Digits
 from mnist_exp.notebook import loading
@@ -86,6 +86,13 @@ def imported(run_id: str) -> None:
         writer.log_text("RECIPE = ...", names.source_file(21))
 
 
+def tracked() -> None:
+    """A run of a script of one's own."""
+    pooled = nn.Sequential(nn.Conv2d(1, 10, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with track("an idea", network=pooled, settings={"batch_size": 64}) as under_way:
+        under_way.epoch(train=0.5, test=0.5)
+
+
 def swept() -> None:
     """The run above those of two seeds of model 6."""
     asked = sweep.settle_sweep([6], [1, 2], epochs=2)
@@ -122,6 +129,7 @@ def held(
         failed()
         missed()
         imported(validated())
+        tracked()
         swept()
         client, experiment = tracking.open_store()
         by_kind: Held = defaultdict(set)
