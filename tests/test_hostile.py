@@ -60,6 +60,7 @@ COMMANDS = {
     "backup": ["BACKUP=<>", "<>"],
     "restore": ["BACKUP=<>", "<>"],
     "new": ["MODEL=<>", "<>", "FROM=<>", "FROM=98"],
+    "adopt": ["FILE=<>", "<>", "CLASS=<>", "LIKE=<>", "NAME=<>", "MODEL=<>"],
     "<>": ["<>"],
 }  # fmt: skip
 """What each command takes. There is no model 98, and no store in the way of a backup."""

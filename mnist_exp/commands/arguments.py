@@ -7,11 +7,14 @@ environment, where make puts it. Nothing is said of a setting anywhere else.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
+import platform
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, get_args, get_type_hints
 
 from mnist_exp.common.errors import ExpectedError
@@ -22,6 +25,8 @@ COMMANDS: dict[str, Command] = {}
 """By name, in the order in which they are listed."""
 MOST = 10_000
 """Numbers in a list of them."""
+LONGEST_PATH = 500
+"""Characters of a path that is given."""
 
 
 def command(function: Command) -> Command:
@@ -133,6 +138,21 @@ class Text:
         return text
 
 
+@dataclass(frozen=True)
+class FilePath:
+    """The path of a file; `~` at its beginning is the home folder."""
+
+    example: str
+
+    def read(self, name: str, text: str) -> Path:
+        path = Path(text.strip())
+        with contextlib.suppress(RuntimeError):  # of a user who does not exist
+            path = path.expanduser()
+        if not text.strip() or len(text) > LONGEST_PATH or "\0" in text:
+            raise ExpectedError(f"{name}={text[:40]}: a file, as in {name}={self.example}")
+        return path
+
+
 def settings(command: Command) -> dict[str, tuple[inspect.Parameter, Kind]]:
     """What a command takes, by the name under which it is set."""
     hints = get_type_hints(command, include_extras=True)
@@ -157,6 +177,8 @@ def bind(name: str, command: Command, words: Iterable[str]) -> dict[str, Any]:
     """
     taken = settings(command)
     texts = {setting: os.environ.get(setting, "") for setting in taken}
+    if texts.get("NAME") == platform.node():  # as Windows' Linux sets it
+        texts["NAME"] = ""
     for word in words:
         setting, equals, text = word.partition("=")
         if not equals:

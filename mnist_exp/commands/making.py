@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING
 
 from mnist_exp.commands.arguments import command
 from mnist_exp.commands.settings import (
+    ClassName,
     Count,
     Device,
     Epochs,
+    Like,
     Model,
     Models,
+    Name,
     NewModel,
     Overrides,
+    PythonFile,
     RunId,
     Scheduler,
     Seed,
@@ -25,7 +29,7 @@ from mnist_exp.commands.settings import (
     Switch,
 )
 from mnist_exp.common.errors import ExpectedError
-from mnist_exp.common.words import counted
+from mnist_exp.common.words import counted, printable
 
 if TYPE_CHECKING:
     from mnist_exp.runs.plan import Plan
@@ -190,4 +194,29 @@ def _new(model: NewModel, from_: Source) -> int:
     file = create(model, from_)
     origin = f"model {from_}" if isinstance(from_, int) else f"candidate {from_}"
     print(f"{file} is a copy of {origin}: change one thing, and say what in its docstring")
+    return 0
+
+
+@command
+def _adopt(
+    file: PythonFile,
+    class_: ClassName | None = None,
+    like: Like = 6,
+    name: Name | None = None,
+    model: NewModel | None = None,
+) -> int:
+    """Make an iteration of a Python file with a network, and of the recipe of another iteration.
+
+    CLASS is the network, where the file has several. NAME is what the iteration is called, by
+    default as the file. MODEL is its number, by default the next.
+    """
+    from mnist_exp.runs.adoption import adopt_file
+
+    made = adopt_file(file, like=like, network=class_, name=name, number=model)
+    origin = f"{made.network} of {printable(file.name)}"
+    print(f"{made.entry.file} is {origin}, with the recipe of model {like}")
+    print(f"  Model {made.entry.number}: {made.entry.title}, {made.parameters:,} parameters")
+    if made.caution:
+        print(f"  take care: {made.caution}")
+    print(f"Train it: make run MODEL={made.entry.number}")
     return 0

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from mnist_exp.commands.arguments import (
+    FilePath,
     IterationOrHash,
     On,
     SeedRanges,
@@ -18,6 +20,10 @@ Baseline = Annotated[int, WholeNumber(1, 9999, "4")]
 NewModel = Annotated[int, WholeNumber(1, 9999, "30")]
 Source = Annotated[int | str, IterationOrHash("12")]
 Models = Annotated[list[int], WholeNumbers(WholeNumber(1, 9999, '"3 6-8"'))]
+PythonFile = Annotated[Path, FilePath("alice.py")]
+ClassName = Annotated[str, Text("Net")]
+Like = Annotated[int, WholeNumber(1, 9999, "6")]
+Name = Annotated[str, Text("Alice")]
 Seed = Annotated[int, WholeNumber(0, 2**32 - 1, "3")]
 Seeds = Annotated[list[int], SeedRanges("5")]
 SeedCount = Annotated[int, WholeNumber(1, 10_000, "5")]

@@ -16,6 +16,8 @@ from mnist_exp.notebook.code_hash import NO_HELPERS
 
 EXPERIMENTS = ROOT / "experiments"
 SECTIONS = ("Target", "Change", "Expect", "Analysis")
+UNWRITTEN = "not written yet"
+"""How a section begins that somebody is to write."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +31,15 @@ class Entry:
     helpers: Mapping[str, str] = field(default_factory=dict)
     """The sources of the other files that it imports, by their paths from `folder`."""
     folder: Path = EXPERIMENTS
+
+    @property
+    def written(self) -> dict[str, str]:
+        """The sections that say something."""
+        return {
+            name: text
+            for name, text in self.sections.items()
+            if not text.removeprefix("(").startswith(UNWRITTEN)
+        }
 
     @property
     def name(self) -> str:

@@ -3,13 +3,14 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.notebook import candidates, entries, imports
 from mnist_exp.notebook.code_hash import code_sha256, has_code
-from mnist_exp.notebook.entries import EXPERIMENTS
+from mnist_exp.notebook.entries import EXPERIMENTS, UNWRITTEN
 
-UNWRITTEN = "Analysis: not written yet: it takes runs on several seeds.\n"
+ANALYSIS = f"Analysis: {UNWRITTEN}: it takes runs on several seeds.\n"
 
 
 def create(number: int, source: int | str, folder: Path = EXPERIMENTS) -> Path:
@@ -22,11 +23,19 @@ def create(number: int, source: int | str, folder: Path = EXPERIMENTS) -> Path:
     new = entries.path(number, folder)
     text, helpers = _origin(source, new)
     text = re.sub(r"\bModel \d+(?=:)", f"Model {number}", text, count=1)
-    text = re.sub(r'^Analysis:.*?(?="""|^\w+:)', UNWRITTEN, text, count=1, flags=re.DOTALL | re.M)
-    absent = _absent(helpers, folder)
+    text = re.sub(r'^Analysis:.*?(?="""|^\w+:)', ANALYSIS, text, count=1, flags=re.DOTALL | re.M)
+    write_new(new, text, _absent(helpers, folder))
+    return new
+
+
+def write_new(new: Path, text: str, helpers: Mapping[Path, str] = MappingProxyType({})) -> None:
+    """Write the file of an iteration, and helpers that are not there, by file.
+
+    Raises ExpectedError when the file is there already.
+    """
     try:
         with new.open("x", encoding="utf-8") as target:
-            for file, helper in absent.items():
+            for file, helper in helpers.items():
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text(helper, encoding="utf-8")
             target.write(text)
@@ -34,7 +43,6 @@ def create(number: int, source: int | str, folder: Path = EXPERIMENTS) -> Path:
         raise ExpectedError(
             f"{entries.shown_path(new)} is there already; choose another MODEL"
         ) from None
-    return new
 
 
 def _origin(source: int | str, new: Path) -> tuple[str, dict[str, str]]:

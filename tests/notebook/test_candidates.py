@@ -12,7 +12,7 @@ from mnist_exp.common.errors import ExpectedError
 from mnist_exp.evidence.comparison import nearest
 from mnist_exp.notebook import candidates, code_hash, entries, loading
 from mnist_exp.notebook.candidates import Candidate
-from mnist_exp.notebook.new import UNWRITTEN, create
+from mnist_exp.notebook.new import ANALYSIS, create
 from mnist_exp.recipe import Recipe
 
 PUBLISHED = candidates.read_candidates()
@@ -84,11 +84,11 @@ def test_a_candidate_becomes_an_iteration(folder: Path) -> None:
     assert file == folder / "model_30.py"
     iteration = loading.load_iteration(30, folder)
     assert iteration.code_sha256 == candidate.code_sha256
-    assert f"Analysis: {iteration.sections['Analysis']}\n" == UNWRITTEN
+    assert f"Analysis: {iteration.sections['Analysis']}\n" == ANALYSIS
     lines = file.read_text().splitlines()
     assert lines[0].startswith('"""Model 30: ')
     changed = [line for line in lines if line not in candidate.source.splitlines()]
-    assert changed == [lines[0], UNWRITTEN.strip()]
+    assert changed == [lines[0], ANALYSIS.strip()]
 
 
 def sharing(blocks: str) -> Candidate:

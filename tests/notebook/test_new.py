@@ -7,7 +7,7 @@ import pytest
 
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.notebook import entries, loading
-from mnist_exp.notebook.new import UNWRITTEN, create
+from mnist_exp.notebook.new import ANALYSIS, create
 
 FIVE = entries.path(5).read_text()
 VALID = FIVE.replace("Model 5:", "Model 7:")
@@ -17,8 +17,8 @@ def test_a_new_iteration_is_a_copy_under_its_own_number(tmp_path: Path) -> None:
     (tmp_path / "model_5.py").write_text(FIVE)
     created = create(7, 5, tmp_path)
     head, analysis, rest = re.split(r"(Analysis: .*?\n)(?=\"\"\")", VALID, flags=re.DOTALL)
-    assert analysis != UNWRITTEN
-    assert created.read_text() == head + UNWRITTEN + rest
+    assert analysis != ANALYSIS
+    assert created.read_text() == head + ANALYSIS + rest
     assert (
         loading.load_iteration(7, tmp_path).code_sha256
         == loading.load_iteration(5, tmp_path).code_sha256
