@@ -1,22 +1,27 @@
 """Augmentation of a whole batch at once, with random numbers of its own for every sample."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Augment = Callable[..., Any]
+"""What a recipe's `augment` may name, alone or as one of several:
 
-class Augmentation(Protocol):
-    """A frozen dataclass whose fields are its settings; they are recorded with the run."""
+an object of this module, or one like it, or a function: takes images, float32 (N, C, H, W) of
+    pixels 0..255, and gives such images. It takes a `generator` (CPU) to draw from, if it names
+    one; or `labels` besides, int64 (N,), and then gives images and labels, which may become
+    probabilities, float32 (N, 10);
+a transform of torchvision.transforms, as v2.RandomErasing(): of each image for itself, float32
+    (C, H, W) of pixels 0..1. v2.MixUp(num_classes=10) and v2.CutMix(num_classes=10) take a whole
+    batch with its labels.
 
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Augment `images`, float32 (N, C, H, W) of pixels 0..255, with numbers that are drawn from
-        `generator` (CPU)."""
+The generator and all global random states are seeded for each epoch.
+"""
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,18 @@
 """What is done to every image, in training and in evaluation, before the network sees it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
-class Preprocessing(Protocol):
-    """A frozen dataclass whose fields are its settings; they are recorded with the run."""
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Preprocess `images`, float32 (N, C, H, W) of pixels 0..255; nothing is drawn, and an
-        image's result depends on that image alone."""
+Preprocess = Callable[[Tensor], Tensor]
+"""What a recipe's `preprocess` may name, alone or as one of several: an object of this module or
+one like it, or a function, of images, float32 (N, C, H, W) of pixels 0..255; or a transform of
+torchvision.transforms, as v2.Resize(32), of pixels 0..1. It may change their size and channels.
+Nothing is drawn, and an image's result depends on that image alone.
+"""
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,16 @@
 """What a recipe says of itself, and refuses."""
 
+import re
 from functools import partial
+from typing import Any
 
 import pytest
-from torch import nn
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import StepLR
+from torchvision.transforms import v2
 
 from mnist_exp.augment import RandomRotation
 from mnist_exp.preprocess import Deslant
@@ -44,7 +49,72 @@ def test_hyperparameters_have_readable_names() -> None:
         "averaging.every": 5,
         "views": "Rotations",
         "views.degrees": (-8, 8),
+        "loss": "cross_entropy",
+        "parameter_groups": "none",
+        "gradient_clip_norm": "none",
+        "accumulate_batches": 1,
+        "autocast": "none",
+        "teacher": "none",
+        "metrics": "none",
+        "step": "none",
     }
+
+
+def smooth(output: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(output, labels, label_smoothing=0.1)
+
+
+class Own(Recipe):
+    def step(
+        self, network: nn.Module, images: Tensor, labels: Tensor, teacher_output: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        return super().step(network, images, labels, teacher_output)
+
+
+def test_what_people_try_has_readable_names() -> None:
+    made = Own(
+        network=nn.Identity,
+        batch_size=32,
+        epochs=3,
+        optimizer=SGD,
+        loss=nn.CrossEntropyLoss(label_smoothing=0.1),
+        augment=[RandomRotation(degrees=7), v2.Compose([v2.RandomErasing(p=0.25)]), torch.flip],
+        preprocess=v2.Pad(2),
+        gradient_clip_norm=1.5,
+        accumulate_batches=2,
+        autocast=torch.bfloat16,
+        teacher=14,
+        metrics={"smooth": smooth},
+        parameter_groups=nn.Module.parameters,
+    )
+    own = made.hyperparameters()
+    expected = {
+        "loss": "CrossEntropyLoss",
+        "loss.label_smoothing": 0.1,
+        "augment": "RandomRotation, RandomErasing, flip",
+        "augment.RandomRotation.degrees": 7,
+        "augment.RandomErasing.p": 0.25,
+        "preprocess": "Pad",
+        "preprocess.padding": 2,
+        "gradient_clip_norm": 1.5,
+        "accumulate_batches": 2,
+        "autocast": "bfloat16",
+        "teacher": 14,
+    }
+    assert {name: own[name] for name in expected} == expected
+    assert re.fullmatch("smooth smooth [0-9a-f]{8}", str(own["metrics"]))
+    assert re.fullmatch("step [0-9a-f]{8}", str(own["step"]))
+    assert re.fullmatch("parameters [0-9a-f]{8}", str(own["parameter_groups"]))
+
+
+def test_a_function_is_named_with_its_code() -> None:
+    def recipe(**fields: Any) -> Recipe:
+        return Recipe(network=nn.Identity, batch_size=1, epochs=1, optimizer=SGD, **fields)
+
+    as_function = recipe(loss=smooth).hyperparameters()["loss"]
+    as_partial = recipe(loss=partial(F.cross_entropy, label_smoothing=0.1)).hyperparameters()
+    assert re.fullmatch("smooth [0-9a-f]{8}", str(as_function))
+    assert as_partial["loss.label_smoothing"] == 0.1
 
 
 def test_what_a_recipe_leaves_out_is_recorded_as_none() -> None:

@@ -55,7 +55,8 @@ class ProgressDisplay:
             self.bar,
             f"epoch {result.epoch:2}/{self.epochs}  loss {result.train.loss:.4f}  "
             f"train {percent(result.train.accuracy)}  "
-            f"{self.split} {percent(result.evaluation.accuracy)}  {result.seconds:.1f} s",
+            f"{self.split} {percent(result.evaluation.accuracy)}  {result.seconds:.1f} s"
+            + "".join(f"  {name} {value:.4g}" for name, value in result.metrics.items()),
         )
 
 

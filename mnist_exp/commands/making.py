@@ -130,6 +130,8 @@ def _carry_out(plan: Plan) -> int:
 
 
 def _print_plan(plan: Plan) -> None:
+    from mnist_exp.training.loop import TrainDigits
+
     print(f"Model {plan.entry.number}: {plan.entry.title}")
     print(f"  {plan.parameters:,} parameters, receptive field {plan.receptive_field}")
     epochs = f"{plan.recipe.epochs} epoch{'s' if plan.recipe.epochs > 1 else ''}"
@@ -137,6 +139,10 @@ def _print_plan(plan: Plan) -> None:
     print(f"  {how}", flush=True)
     if plan.overrides:
         print(f"  overridden by {plan.overridden}", flush=True)
+    if plan.teacher:
+        print(f"  learns from run {plan.teacher.run_id}", flush=True)
+    if plan.findings.train_accuracy_of == TrainDigits.MIXED:
+        print(f"  train accuracy is of {plan.findings.train_accuracy_of}", flush=True)
     for caution in filter(None, (plan.findings.not_exact, *plan.findings.cautions)):
         print(f"  take care: {caution}", flush=True)
     if plan.run_id:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import inspect
 import re
@@ -9,9 +10,52 @@ import types
 from collections.abc import Mapping
 from functools import partial
 from reprlib import recursive_repr
+from typing import Any
 
+CODE = type | types.FunctionType | types.MethodType | types.BuiltinFunctionType
 CODE_DIGITS = 8
 """Hexadecimal digits of the hash that stands for the code of a function."""
+
+
+def parts_of(named: object) -> tuple[Any, ...]:
+    """The parts of what may name several, in order: those within a sequence and within
+    torchvision's Compose; none of None."""
+    if named is None:
+        return ()
+    if type(named).__name__ == "Compose":
+        named = vars(named).get("transforms", named)
+    if isinstance(named, list | tuple):
+        return tuple(part for each in named for part in parts_of(each))
+    return (named,)
+
+
+def name_of(part: object) -> str:
+    """What a part of a recipe is called: a class by its name, a function by its name and a hash of
+    its code, and another object by its class: `settings_of` has its settings. "none" for None."""
+    if isinstance(part, partial):
+        return name_of(part.func)
+    if part is None or isinstance(part, CODE):
+        return "none" if part is None else as_text(part)
+    return type(part).__name__
+
+
+def settings_of(part: object) -> Mapping[str, object]:
+    """The settings of a part: the arguments of a partial, but for the first, which training fills
+    in; or the fields of an object, or its public attributes; none of a class or a function."""
+    if isinstance(part, partial):
+        bound = inspect.signature(part.func).bind_partial(None, *part.args, **part.keywords)
+        return dict(list(bound.arguments.items())[1:])
+    if isinstance(part, CODE):
+        return {}
+    if dataclasses.is_dataclass(part):
+        return {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
+    # A loss of torch's has the weight of each class among its buffers.
+    attributes = getattr(part, "__dict__", {})
+    return {
+        key: value
+        for key, value in (attributes | attributes.get("_buffers", {})).items()
+        if not key.startswith("_") and key != "training" and value is not None
+    }
 
 
 @recursive_repr("...")  # a function may call itself

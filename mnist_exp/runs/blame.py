@@ -12,10 +12,15 @@ from mnist_exp.notebook import entries
 from mnist_exp.notebook.entries import Entry
 
 PACKAGE = Path(__file__).parents[1]
+VOCABULARY = {PACKAGE / f"{name}.py" for name in ("augment", "preprocess", "views")}
+"""What a recipe may name of this package, which is at fault only for what it is given."""
 FIELDS = re.compile(
-    r"\b(network|optimizer|batch_schedule|schedule|augment|preprocess|views)\b[.()]"
+    r"\b(network|optimizer|batch_schedule|schedule|views|teacher|metrics|loss)\b[.()[]"
+    r"|\brecipe\.(batch_schedule|schedule),"
 )
 """Where a line of this package calls what a recipe names."""
+FIELDS_BY_FUNCTION = {"augmented": "augment", "preprocessed": "preprocess"}
+"""Functions of this package that call the parts of a field."""
 
 
 class IterationError(ExpectedError):
@@ -69,17 +74,25 @@ def _called(error: Exception, entry: Entry) -> str | None:
     if isinstance(error, OSError) and not any(frame.filename in _files(entry) for frame in frames):
         return None  # of a disk, or of a terminal
     rooms = [frame for frame in frames if PACKAGE in Path(frame.filename).parents]
-    rooms = [frame for frame in rooms if Path(frame.filename).parent != PACKAGE]  # vocabulary
-    fields = [match[1] for frame in rooms if (match := FIELDS.search(frame.line or ""))]
-    if frames[-1] in rooms and not FIELDS.search(frames[-1].line or ""):
+    rooms = [frame for frame in rooms if Path(frame.filename) not in VOCABULARY]
+    fields = [field for frame in rooms if (field := _field(frame))]
+    if frames[-1] in rooms and not _field(frames[-1]):
         return None
     return fields[-1] if fields else ""
 
 
+def _field(frame: traceback.FrameSummary) -> str | None:
+    """The field of the recipe that a line of this package calls."""
+    if match := FIELDS.search(frame.line or ""):
+        return match[1] or match[2]
+    return FIELDS_BY_FUNCTION.get(frame.name)
+
+
 def _line_of(entry: Entry, field: str) -> int:
     """The line of the file that gives the recipe its `field`, or that begins the recipe."""
-    for node in ast.walk(ast.parse(entry.source)):
-        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Recipe"):
-            given = {keyword.arg: keyword.value.lineno for keyword in node.keywords}
+    for node in ast.parse(entry.source).body:
+        named = isinstance(node, ast.Assign | ast.AnnAssign) and "RECIPE" in ast.unparse(node)
+        if named and isinstance(call := getattr(node, "value", None), ast.Call):
+            given = {keyword.arg: keyword.value.lineno for keyword in call.keywords}
             return given.get(field, node.lineno)
     return 1

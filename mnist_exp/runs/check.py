@@ -1,7 +1,6 @@
 """What can be said of a recipe without a digit: its parts, its network, and a copy of that."""
 
 import copy
-import dataclasses
 import inspect
 import types
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,16 +9,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from mnist_exp.common.values import parts_of
+from mnist_exp.data import Split
 from mnist_exp.notebook import loading
 from mnist_exp.notebook.entries import Entry
 from mnist_exp.recipe import PIXELS, Recipe
 from mnist_exp.runs.blame import blamed_on, refuse
 from mnist_exp.runs.overrides import NONE, Overrides, overridden
-from mnist_exp.training import classifier, seeding
+from mnist_exp.training import classifier, seeding, stepping, transforms
 from mnist_exp.training.classifier import Classifier
 from mnist_exp.training.loop import Training, build
 
+NOT_NEEDED = {"Normalize", "ToTensor", "PILToTensor", "ToPILImage"}
+"""Classes of torchvision.transforms that people write before a network elsewhere."""
 UNREGISTERED = (
     "layers or weights in a plain list, a dictionary or a global variable are not trained, not "
     "counted and not switched to evaluation: nn.ModuleList and nn.ModuleDict are for that"
@@ -40,36 +44,43 @@ def check_recipe(entry: Entry, seed: int, overrides: Overrides = NONE) -> None:
     """
     with blamed_on(entry):
         recipe = recipe_from(entry, seed, overrides)
-        _check_parts(entry, recipe)
+        labels = _check_images(entry, recipe)
         network = build(recipe, seed)
         _check_copy(entry, recipe, network)
         _check_network(entry, recipe, network)
+        _check_loss(entry, recipe, network, labels)
 
 
-def _check_parts(entry: Entry, recipe: Recipe) -> None:
-    """Check what is done to images, on two black ones."""
-    for name in ("augment", "preprocess", "views"):
-        part = getattr(recipe, name)
-        if part is None:
-            continue
-        if isinstance(part, type) or not dataclasses.is_dataclass(part):
+def _check_images(entry: Entry, recipe: Recipe) -> Tensor:
+    """Check what is done to images, on two black ones; returns what the augmentation makes of their
+    labels."""
+    for part in parts_of((recipe.augment, recipe.preprocess)):
+        if type(part).__name__ in NOT_NEEDED:
             raise refuse(
-                entry, name, f"{name}= takes a frozen dataclass whose fields are its settings, as "
-                f"mnist_exp.{name} has them: see docs/writing-an-iteration.md",
+                entry, "augment" if part in parts_of(recipe.augment) else "preprocess",
+                f"{type(part).__name__} is not needed: images are tensors, and are normalised "
+                "behind augment and preprocess",
             )  # fmt: skip
-        images = torch.zeros(2, *PIXELS)
-        if name == "augment":
-            made = [recipe.augment(images, torch.Generator())] if recipe.augment else []
-        elif name == "views":
-            made = list(recipe.views(images)) if recipe.views else []
-        else:
-            made = [recipe.preprocess(images)] if recipe.preprocess else []
-        if not made:
-            raise refuse(entry, name, f"{name} makes nothing of 2 images")
-        for one in made:
-            if not isinstance(one, Tensor) or one.dim() != 4 or len(one) != len(images):
-                what = tuple(one.shape) if isinstance(one, Tensor) else one
-                raise refuse(entry, name, f"of 2 images {name} makes {what}, not 2 images")
+    black, labels = torch.zeros(2, *PIXELS), torch.tensor([0, 1])
+    images, labels = transforms.augmented(recipe.augment, black, labels, torch.Generator())
+    _check_made(entry, "augment", images)
+    if tuple(labels.shape) not in ((2,), (2, 10)):
+        what = f"of 2 labels augment makes {tuple(labels.shape)}, not (2,) or (2, 10)"
+        raise refuse(entry, "augment", what)
+    _check_made(entry, "preprocess", transforms.preprocessed(recipe.preprocess, images))
+    if recipe.views:
+        views = list(recipe.views(black))
+        if not views:
+            raise refuse(entry, "views", "views makes nothing of 2 images")
+        for view in views:
+            _check_made(entry, "views", view)
+    return labels
+
+
+def _check_made(entry: Entry, field: str, made: object) -> None:
+    if not isinstance(made, Tensor) or made.dim() != 4 or len(made) != 2:
+        what = tuple(made.shape) if isinstance(made, Tensor) else made
+        raise refuse(entry, field, f"of 2 images {field} makes {what}, not 2 images")
 
 
 def _check_network(entry: Entry, recipe: Recipe, network: nn.Module) -> None:
@@ -82,12 +93,41 @@ def _check_network(entry: Entry, recipe: Recipe, network: nn.Module) -> None:
     for shape in (tuple(output.shape), tuple(of_views.shape)):
         if shape != (2, 10):
             raise refuse(entry, "network", f"for 2 images the network gives {shape}, not (2, 10)")
-    optimizer = recipe.optimizer(network.parameters())
+    for name in recipe.metrics:
+        measured = recipe.metrics[name](of_views, torch.tensor([0, 1]))
+        if not isinstance(measured, int | float | Tensor) or torch.as_tensor(measured).numel() != 1:
+            what = f"metric {name} must give a number, not {_said(measured)}"
+            raise refuse(entry, "metrics", what)
+    optimizer = stepping.optimizer_of(recipe, network)
     if not isinstance(optimizer, torch.optim.Optimizer):
         made = type(optimizer).__name__
         raise refuse(entry, "optimizer", f"optimizer= makes a {made}, no optimizer of torch's")
     if not all("lr" in group for group in optimizer.param_groups):
         raise refuse(entry, "optimizer", "the optimizer has no lr, which is recorded of each epoch")
+
+
+def _check_loss(entry: Entry, recipe: Recipe, network: nn.Module, labels: Tensor) -> None:
+    """Check what a step makes of two images, with the labels that the augmentation gives them."""
+    if isinstance(recipe.loss, nn.Module) and any(
+        weight.requires_grad for weight in recipe.loss.parameters()
+    ):
+        what = "the weights of a loss are not trained: make them part of the network"
+        raise refuse(entry, "loss", what)
+    taught = None if recipe.teacher is None else torch.zeros(2, 10)
+    made = recipe.step(network.train(), classifier.example_input(recipe), labels, taught)
+    if not isinstance(made, tuple) or len(made) != 2:
+        raise refuse(entry, "step", f"step must give loss and output, not {_said(made)}")
+    loss, output = made
+    if not isinstance(loss, Tensor) or loss.dim() or not loss.is_floating_point():
+        what = f"the loss of a batch must be a tensor of one number, not {_said(loss)}"
+        raise refuse(entry, "loss", what)
+    if not isinstance(output, Tensor) or tuple(output.shape) != (2, 10):
+        what = f"the output of a step for 2 images must be (2, 10), not {_said(output)}"
+        raise refuse(entry, "step", what)
+
+
+def _said(value: object) -> str:
+    return f"{tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
 def _check_copy(entry: Entry, recipe: Recipe, network: nn.Module) -> None:
@@ -146,8 +186,21 @@ def _layers_in(values: Iterable[Any]) -> Iterator[nn.Module | nn.Parameter]:
             yield from _layers_in(value.values())
 
 
-def check_steps(entry: Entry, training: Training) -> None:
+def check_steps(entry: Entry, training: Training, split: Split) -> None:
     """Check that what is stepped asks for nothing that a training does not give."""
+    takes_closure = stepping.takes_closure(training.optimizer)
+    given: dict[str, tuple[Any, ...]] = {"optimizer": (None,) if takes_closure else ()}
+    if isinstance(training.schedule, ReduceLROnPlateau):
+        given["schedule"] = (0.0,)
+        if split == "test":
+            raise refuse(
+                entry, "schedule", "ReduceLROnPlateau looks at the evaluation loss, and would so "
+                "choose on the test set: SPLIT=validation trains with it, and another schedule, "
+                "such as CosineAnnealingLR, on both splits",
+            )  # fmt: skip
+        if training.schedule.mode != "min":
+            what = "ReduceLROnPlateau is given the evaluation loss, so its mode must be 'min'"
+            raise refuse(entry, "schedule", what)
     for name in ("optimizer", "schedule", "batch_schedule"):
         part = getattr(training, name)
         if getattr(training.recipe, name) is None:
@@ -155,9 +208,16 @@ def check_steps(entry: Entry, training: Training) -> None:
         if not hasattr(part, "step"):
             raise refuse(entry, name, f"{name}= makes a {type(part).__name__}, which has no step()")
         try:
-            inspect.signature(type(part).step).bind(part)
+            inspect.signature(type(part).step).bind(part, *given.get(name, ()))
         except TypeError as error:
             raise refuse(
                 entry, name, f"{name}={type(part).__name__} cannot be used here: its step() is "
                 f"{error}, which a training does not give",
             ) from None  # fmt: skip
+
+
+def untrained(training: Training) -> int:
+    """How many weights of the network no group of the optimizer has."""
+    given = {id(weight) for group in training.optimizer.param_groups for weight in group["params"]}
+    weights = training.network.parameters()
+    return sum(w.numel() for w in weights if w.requires_grad and id(w) not in given)

@@ -9,17 +9,27 @@ from pathlib import Path
 
 import torch
 
-from mnist_exp import augment, preprocess, views
+from mnist_exp import augment, preprocess, recipe, views
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.data import digits
 from mnist_exp.notebook import code_hash
-from mnist_exp.training import beside, classifier, faster, loop, seeding, torch_internals
+from mnist_exp.training import (
+    averaging,
+    beside,
+    classifier,
+    faster,
+    loop,
+    seeding,
+    stepping,
+    torch_internals,
+    transforms,
+)
 
 TRAINING_CODE = (
-    augment, preprocess, views, digits, classifier, torch_internals, faster, seeding, beside, loop,
+    recipe, augment, preprocess, views, digits, transforms, classifier, torch_internals, faster,
+    seeding, beside, averaging, stepping, loop,
 )  # fmt: skip
-"""The modules that take part in a training; `recipe` only says what is asked of them, which a run
-records by itself."""
+"""The modules that take part in a training."""
 
 CPUINFO = Path("/proc/cpuinfo")
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mnist_exp import data
 from mnist_exp.common.values import as_text
@@ -18,6 +18,7 @@ from mnist_exp.runs import check, environment, provenance, trial
 from mnist_exp.runs import overrides as overriding
 from mnist_exp.runs.blame import IterationError, blamed_on
 from mnist_exp.runs.overrides import NONE, Overrides
+from mnist_exp.runs.teacher import Teacher, find_teacher
 from mnist_exp.runs.trial import Findings
 from mnist_exp.training import classifier, loop, receptive_field
 from mnist_exp.training.receptive_field import ReceptiveField
@@ -42,6 +43,8 @@ class Plan:
     """The digits to train on and those to evaluate on."""
     network: nn.Module = field(repr=False)
     """The one network of the run, untrained; what the plan says of it is of a copy."""
+    teacher: Teacher | None
+    """Whose output the loss is given, where the recipe names one."""
     findings: Findings
     """What came of trying the recipe out."""
     parameters: int
@@ -71,6 +74,7 @@ class Plan:
             "seed": self.seed,
             "split": self.split,
             "parameters": self.parameters,
+            "input_shape": "x".join(map(str, classifier.example_input(self.recipe).shape[1:])),
             "receptive_field": str(self.receptive_field),
             **environment.surroundings(self.device),
         }
@@ -81,6 +85,12 @@ class Plan:
             "code_sha256": self.entry.code_sha256,
             "training_sha256": environment.training_sha256(),
             "overrides": self.overridden or "none",
+            "train_accuracy_of": str(self.findings.train_accuracy_of),
+            **(
+                {"teacher_run": self.teacher.run_id, "teacher_sha256": self.teacher.sha256}
+                if self.teacher
+                else {}
+            ),
             **{f"sha256.{name}": value for name, value in data.SHA256.items()},
         }
 
@@ -98,9 +108,11 @@ class Plan:
 def settle(
     number: int, *, seed: int = 1, epochs: int | None = None, overrides: Overrides = NONE,
     device: str = "auto", split: data.Split = "test", entry: Entry | None = None,
+    teacher: str | None = None,
 ) -> Plan:  # fmt: skip
     """Settle a run of iteration `number`, as its file is now or as `entry` has it, with the
-    `overrides` of its recipe; that of its `epochs` may be given by itself.
+    `overrides` of its recipe; that of its `epochs` may be given by itself. `teacher` is the run
+    whose network a recipe with a teacher learns from, if that is settled.
 
     Raises ExpectedError for anything that cannot be run.
     """
@@ -111,13 +123,14 @@ def settle(
     on = environment.choose_device(device)
     with _named(overrides):
         check.check_recipe(entry, seed, overrides)  # before digits are fetched
+        recipe = check.recipe_from(entry, seed, overrides)
+        taught_by = find_teacher(teacher or recipe.teacher, split)
         train, held_out = data.load(split)
-        findings = trial.try_out(entry, train, held_out, seed=seed, device=on, overrides=overrides)
-    recipe = check.recipe_from(entry, seed, overrides)
-    with blamed_on(entry):
-        network = loop.build(recipe, seed)
-        example = classifier.example_input(recipe)
-        layers = provenance.layers(copy.deepcopy(network), example)
+        findings = trial.try_out(
+            entry, train, held_out, seed=seed, device=on, split=split, teacher=taught_by,
+            overrides=overrides,
+        )  # fmt: skip
+    network, example, layers = _built(entry, recipe, seed)
     return Plan(
         entry=entry,
         recipe=recipe,
@@ -129,6 +142,7 @@ def settle(
         train=train,
         held_out=held_out,
         network=network,
+        teacher=taught_by,
         findings=findings,
         parameters=classifier.count_parameters(network),
         receptive_field=receptive_field.of_network(network, example.shape[1:]),
@@ -145,3 +159,11 @@ def _named(overrides: Overrides) -> Iterator[None]:
         if overrides:
             error.add_note(f"it is overridden by {overriding.as_words(overrides)}")
         raise
+
+
+def _built(entry: Entry, recipe: Recipe, seed: int) -> tuple[nn.Module, Tensor, str]:
+    """The network of a run, an input of it, and its layers as a table to read."""
+    with blamed_on(entry):
+        network = loop.build(recipe, seed)
+        example = classifier.example_input(recipe)
+        return network, example, provenance.layers(copy.deepcopy(network), example)

@@ -1,6 +1,7 @@
 """What a run records: at its beginning, after each epoch, and at its end."""
 
 import logging
+import math
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -50,9 +51,9 @@ def beginning(run: tracking.RunWriter, plan: Plan) -> None:
             digest=digits.sha256(), source=data.ORIGIN,
         )  # fmt: skip
     some = plan.train[:SHEET]
-    seen = classifier.network_input(
-        plan.recipe, some.images, torch.Generator().manual_seed(plan.seed)
-    )
+    torch.manual_seed(plan.seed)
+    drawing = torch.Generator().manual_seed(plan.seed)
+    seen, _ = classifier.network_input(plan.recipe, some, drawing)
     title = "Training digits as the network sees them"
     sheet = one_run.digit_sheet(seen[:, 0].numpy(), some.labels.numpy(), title)
     run.log_figure(sheet, Figure.DIGITS)
@@ -157,7 +158,8 @@ def end(run: tracking.RunWriter, plan: Plan, training: Training) -> RunVerdict |
         description.of_ended_run(
             plan.entry, split=plan.split, accuracy=final, verdict=judged,
             receptive_field=str(plan.receptive_field) if followed else "",
-            table=table if followed else "", overridden=plan.overridden, why_not_kept=why_not_kept,
+            table=table if followed else "", metrics=training.results[-1].metrics,
+            overridden=plan.overridden, why_not_kept=why_not_kept,
         )
     )  # fmt: skip
     return judged
@@ -209,7 +211,8 @@ def _mistakes(run: tracking.RunWriter, plan: Plan, training: Training) -> None:
 
 def metrics(result: EpochResult, split: str) -> dict[str, float]:
     """What is recorded of an epoch, by name: accuracies are fractions, losses mean cross-entropies
-    in nats."""
+    in nats. Of the recipe's own metrics, those that are numbers are recorded."""
+    measured = {name: x for name, x in result.metrics.items() if math.isfinite(x)}
     return {
         names.accuracy("train"): result.train.accuracy,
         names.loss("train"): result.train.loss,
@@ -218,4 +221,5 @@ def metrics(result: EpochResult, split: str) -> dict[str, float]:
         names.errors(split): result.evaluation.errors,
         names.LEARNING_RATE: result.learning_rate,
         names.EPOCH_SECONDS: result.seconds,
+        **{names.metric(split, name): value for name, value in measured.items()},
     }

@@ -18,7 +18,8 @@ from mnist_exp.notebook import code_hash, entries, loading
 from mnist_exp.recipe import Recipe
 from mnist_exp.runs import environment, overrides, provenance, record
 from mnist_exp.runs.overrides import overridden
-from mnist_exp.tracking import names
+from mnist_exp.runs.teacher import Teacher, find_teacher
+from mnist_exp.tracking import EPOCH_METRICS, names
 from mnist_exp.tracking.names import column_name
 from mnist_exp.training import seeding
 from mnist_exp.training.loop import Training
@@ -42,6 +43,7 @@ class Reproduction:
     seed: int
     split: data.Split
     device: torch.device
+    teacher: Teacher | None
     history: pd.DataFrame
     differences: list[tuple[str, object, object]]
     cautions: list[str]
@@ -95,9 +97,8 @@ def prepare(run_id: str) -> Reproduction:
     provenance.refuse_tracked(row.iloc[0])
     run: Any = row.astype(object).where(row.notna(), NOT_RECORDED).iloc[0]
     run_id = run["run_id"]
-    history = tracking.history([run_id])
-    if history.empty or history["epoch"].tolist() != list(range(1, len(history) + 1)):
-        raise ExpectedError(f"run {run_id} has recorded no epoch, or not each of them once")
+    recipe = _recipe(run)
+    history = _history(run_id, [names.metric(run["split"], name) for name in recipe.metrics])
     for name, expected in data.SHA256.items():
         if run.get(f"sha256.{name}") != expected:
             raise ExpectedError(f"run {run_id} was trained on another {name}")
@@ -107,15 +108,18 @@ def prepare(run_id: str) -> Reproduction:
     except ExpectedError:  # another machine: a difference like others
         device = environment.choose_device("auto")
     here = environment.surroundings(device) | {"training_sha256": environment.training_sha256()}
+    teacher = find_teacher(recipe.teacher and run["teacher_run"], run["split"])
+    here |= {"teacher_sha256": teacher.sha256} if teacher else {}
     recorded = {name: run.get(name, NOT_RECORDED) for name in here}
     return Reproduction(
         run_id=run_id,
         name=run["run_name"],
         # As many as were planned, which a schedule may depend on, though a run may have had fewer.
-        recipe=dataclasses.replace(_recipe(run), epochs=int(run["epochs"])),
+        recipe=dataclasses.replace(recipe, epochs=int(run["epochs"])),
         seed=int(run["seed"]),
         split=run["split"],
         device=device,
+        teacher=teacher,
         history=history,
         differences=[
             (name, recorded[name], value)
@@ -124,6 +128,14 @@ def prepare(run_id: str) -> Reproduction:
         ],
         cautions=_cautions(run),
     )
+
+
+def _history(run_id: str, metrics: list[str]) -> pd.DataFrame:
+    """The epochs of a run, with metrics of its own recipe."""
+    history = tracking.history([run_id], [*EPOCH_METRICS, *metrics])
+    if history.empty or history["epoch"].tolist() != list(range(1, len(history) + 1)):
+        raise ExpectedError(f"run {run_id} has recorded no epoch, or not each of them once")
+    return history
 
 
 def _cautions(run: Any) -> list[str]:
@@ -158,8 +170,9 @@ def repeat(reproduction: Reproduction) -> Iterator[EpochPair]:
     """Train again; yields each epoch beside the recorded one. Nothing is recorded."""
     train, held_out = data.load(reproduction.split)
     training = Training(
-        reproduction.recipe, train, held_out, seed=reproduction.seed, device=reproduction.device
-    )
+        reproduction.recipe, train, held_out, seed=reproduction.seed, device=reproduction.device,
+        teacher=reproduction.teacher.network if reproduction.teacher else None,
+    )  # fmt: skip
     # The recorded ones first: no epoch is trained that has nothing to be compared with.
     epochs = reproduction.history.to_dict("records")
     for recorded, result in zip(epochs, training.epochs(), strict=False):

@@ -91,6 +91,7 @@ def save(run_checkpoint: Checkpoint, plan: Plan, training: Training) -> None:
     request = {
         "number": plan.entry.number, "seed": plan.seed, "overrides": dict(plan.overrides),
         "device": plan.device.type, "split": plan.split,
+        "teacher": plan.teacher.run_id if plan.teacher else None,
     }  # fmt: skip
     content = {"run_id": run_checkpoint.run_id, "request": request, "identity": plan.identity()}
     run_checkpoint.save(content | {"state": training.state()})

@@ -49,7 +49,7 @@ def carry_out(
     tracking.open_store()
     training = Training(
         plan.recipe, plan.train, plan.held_out, seed=plan.seed, device=plan.device,
-        network=copy.deepcopy(plan.network),
+        network=copy.deepcopy(plan.network), teacher=plan.teacher.network if plan.teacher else None,
     )  # fmt: skip
     under_way = _begun if plan.run_id is None else _resumed
     run_id = ""

@@ -18,16 +18,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mnist_exp.data import Digits
+from mnist_exp.common.values import parts_of
+from mnist_exp.data import Digits, Split
 from mnist_exp.notebook.entries import Entry
 from mnist_exp.runs import check, checkpoint
 from mnist_exp.runs.blame import blamed_on, refuse
 from mnist_exp.runs.check import recipe_from
 from mnist_exp.runs.memory import bytes_of, is_shared, remembered
 from mnist_exp.runs.overrides import NONE, Overrides
+from mnist_exp.runs.teacher import Teacher
 from mnist_exp.training import classifier
 from mnist_exp.training.classifier import Classifier
-from mnist_exp.training.loop import NonFiniteLossError, Training
+from mnist_exp.training.loop import NonFiniteLossError, TrainDigits, Training
 from mnist_exp.views import Views
 
 STEPS = 2
@@ -67,11 +69,12 @@ class Findings:
     not_exact: str
     resumable: bool
     cautions: tuple[str, ...]
+    train_accuracy_of: TrainDigits
 
 
 def try_out(
     entry: Entry, train: Digits, held_out: Digits, *, seed: int, device: torch.device,
-    overrides: Overrides = NONE,
+    split: Split = "test", teacher: Teacher | None = None, overrides: Overrides = NONE,
 ) -> Findings:  # fmt: skip
     """Train an iteration for two steps on the digits, the device and from the seed of a run.
 
@@ -81,16 +84,24 @@ def try_out(
     def fresh() -> Training:
         recipe = recipe_from(entry, seed, overrides)
         longer = dataclasses.replace(recipe, epochs=max(recipe.epochs, STEPS))
-        return Training(longer, train, held_out[:SOME], seed=seed, device=device, batches=1)
+        return Training(
+            longer, train, held_out[:SOME], seed=seed, device=device,
+            teacher=teacher.network if teacher else None,
+            batches=recipe.accumulate_batches,
+        )  # fmt: skip
 
     with blamed_on(entry):
         training = fresh()
-        check.check_steps(entry, training)
+        check.check_steps(entry, training, split)
         not_exact, resumable, cautions = _resumption(entry, training, fresh)
         if check.has_unregistered(training.network):
             cautions.append(check.UNREGISTERED)
+        if untrained := check.untrained(training):
+            cautions.append(f"no parameter group has {untrained:,} of its weights: they stay as is")
         cautions += _evaluation(entry, training.classifier, training.evaluation.images)
-    return Findings(training.learning_rate, not_exact, resumable, tuple(cautions))
+    return Findings(
+        training.learning_rate, not_exact, resumable, tuple(cautions), training.train_accuracy_of
+    )
 
 
 def _resumption(
@@ -176,7 +187,7 @@ def _export(entry: Entry, evaluated: Classifier, images: Tensor, *, compare: boo
     views, preprocess = evaluated.views, evaluated.preprocess
     # It takes its time, and the package's own parts can be exported. Of views, one will do.
     views = _FirstView(views) if views and not _is_ours(views) else None
-    preprocess = None if _is_ours(preprocess) else preprocess
+    preprocess = None if all(map(_is_ours, parts_of(preprocess))) else preprocess
     evaluated = Classifier(evaluated.network, preprocess, views)
     try:
         kept = classifier.exported(evaluated, images[:2])

@@ -1,9 +1,14 @@
 """What a run says of itself in the tracking UI."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from mnist_exp.common import markdown
 from mnist_exp.common.words import percent
 from mnist_exp.evidence.verdict import RunVerdict
 from mnist_exp.notebook.entries import SECTIONS, Entry
+
+NO_METRICS: Mapping[str, float] = MappingProxyType({})
 
 
 def run_description(about: Entry | str, summary: str, details: str = "") -> str:
@@ -26,17 +31,20 @@ def run_description(about: Entry | str, summary: str, details: str = "") -> str:
 
 def of_ended_run(
     about: Entry | str, *, split: str, accuracy: float, verdict: RunVerdict | None,
-    receptive_field: str, table: str, overridden: str = "", why_not_kept: str = "",
+    receptive_field: str, table: str, metrics: Mapping[str, float] = NO_METRICS,
+    overridden: str = "", why_not_kept: str = "",
 ) -> str:  # fmt: skip
     """The description of a run that has ended with an `accuracy` (a fraction) on its split.
 
-    `receptive_field` is what the network sees, in pixels, and `table` the address of the run's
-    table of it. `overridden` says what was changed in the recipe, `why_not_kept` why the network is
-    not kept. Each is empty where there is nothing to say.
+    `metrics` are the recipe's own, after the last epoch. `receptive_field` is what the network
+    sees, in pixels, and `table` the address of the run's table of it. `overridden` says what was
+    changed in the recipe, `why_not_kept` why the network is not kept. Each is empty where there is
+    nothing to say.
     """
     summary = [f"Final {split} accuracy {percent(accuracy)}."]
     if verdict:
         summary.insert(0, f"{str(verdict).capitalize()}.")
+    summary += [f"Final {markdown.escape(name)} {value:.4g}." for name, value in metrics.items()]
     if receptive_field:
         link = f" ([table]({table}))" if table else ""
         summary.append(f"Receptive field {receptive_field}{link}.")

@@ -23,6 +23,7 @@ start_up()
 from mnist_exp.tracking.archive import archive, archived_run, enter_run
 from mnist_exp.tracking.backup import back_up, restore
 from mnist_exp.tracking.names import EPOCH_METRICS, RUN_COLUMNS
+from mnist_exp.tracking.networks import kept_network
 from mnist_exp.tracking.reading import (
     find_run,
     grey_values,
@@ -60,6 +61,7 @@ __all__ = [
     "ADDRESS", "EPOCH_METRICS", "RUN_COLUMNS", "ExportError", "RunWriter", "UnreachableError",
     "adopt", "archive", "archived_run", "back_up", "check_answers", "continue_run", "end_run",
     "enter_run", "find_run", "grey_values", "history", "image", "is_served", "keep_page",
+    "kept_network",
     "local_folder", "make_tables", "only_one", "open_store", "remove_run", "restore", "resume_run",
     "runs", "source", "start_run", "table", "tracking_uri", "use_store",
 ]  # fmt: skip

@@ -27,9 +27,10 @@ class Meaning:
 
 
 PLACEHOLDERS = {
-    "argument": r"\w+",
+    "argument": r"[\w.]+",
     "file": r"[\w.-]+",
     "helper": r"[\w/]+\.py",
+    "metric": r"[A-Za-z]\w*",
     "model": r"\d+",
     "n": r"\d+",
     "part": "train|test|validation",
@@ -45,11 +46,12 @@ def images(split: str) -> str:
 
 
 OWNERS = {
+    "loss": "class or function of the loss in training",
     "optimizer": "class of the optimizer",
     "schedule": "class of the schedule that is stepped once an epoch",
     "batch_schedule": "class of the schedule that is stepped once a batch",
-    "augment": "class of the augmentation of training images",
-    "preprocess": "class of the preprocessing of all images",
+    "augment": "classes or functions that augment training images",
+    "preprocess": "classes or functions that preprocess all images",
     "averaging": "class of the average of the weights",
     "views": "class of the views of an evaluated image",
     "distillation": "only in older runs: class of the training by the outputs of another network",
@@ -61,6 +63,14 @@ PARAMETERS = {
     "network": Meaning("class of the network"),
     "batch_size": Meaning("training images per step", "images"),
     "epochs": Meaning("how many epochs are trained", "epochs"),
+    "accumulate_batches": Meaning("how many batches make one step of the optimizer", "batches"),
+    "gradient_clip_norm": Meaning("largest norm of the gradient"),
+    "autocast": Meaning("dtype that training computes in where torch.autocast does"),
+    "parameter_groups": Meaning("function that groups the weights for the optimizer"),
+    "teacher": Meaning("iteration, or run, whose network's output enters the loss"),
+    "metrics": Meaning("what is recorded of each epoch besides, by name"),
+    "step": Meaning("function that says a step anew; `none` where the recipe's fields say it"),
+    "input_shape": Meaning("what the network takes: channels x height x width"),
     "learning_rate": Meaning("the optimizer's `lr`, before a schedule changes it"),
     **{
         name: Meaning(meaning)
@@ -109,6 +119,9 @@ TAGS = {
         "`exactly`, where a resumed run has the numbers of an uninterrupted one; else why not"
     ),
     "cautions": Meaning("what else makes the numbers of the run less certain; mostly missing"),
+    "train_accuracy_of": Meaning("which digits the train accuracy is of"),
+    "teacher_run": Meaning("the run that kept the network of `teacher`"),
+    "teacher_sha256": Meaning("SHA-256 of that network's weights"),
     "resumed": Meaning("after which epoch the run was resumed last"),
     "verdict": Meaning("`target met` or `target not met`; only on the test split"),
     "verdict_reason": Meaning("which conditions of the target are not met, and by what"),
@@ -160,17 +173,25 @@ def worst_of_last(n: int | str, split: str) -> str:
     return f"worst_of_last_{n}_{split}_accuracy_percent"
 
 
+def metric(split: str, name: str) -> str:
+    """The metric of each epoch that a recipe calls `name`."""
+    return f"{split}/{name}"
+
+
 LEARNING_RATE, EPOCH_SECONDS = "learning_rate", "epoch_seconds"
 
 _EACH_EPOCH = {
     accuracy("<part>"): Meaning("per epoch: share of digits classified rightly", "fraction"),
-    loss("<part>"): Meaning("per epoch: mean cross-entropy", "nats"),
+    loss("<part>"): Meaning(
+        "per epoch: mean cross-entropy; in training, the mean of the recipe's loss", "nats"
+    ),
     errors("<split>"): Meaning("per epoch: digits that are misclassified", "digits"),
     LEARNING_RATE: Meaning("per epoch: the learning rate with which it begins"),
     EPOCH_SECONDS: Meaning("per epoch: how long it took, with its evaluation", "s"),
 }
 
 METRICS = _EACH_EPOCH | {
+    metric("<split>", "<metric>"): Meaning("per epoch: what the recipe's `metrics` names"),
     best("<split>"): Meaning("highest accuracy of an epoch", "percent"),
     final("<split>"): Meaning("accuracy after the last epoch", "percent"),
     worst_of_last("<n>", "<split>"): Meaning(

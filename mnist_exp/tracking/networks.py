@@ -7,12 +7,13 @@ import warnings
 import mlflow
 import torch
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModelStatus, Run
+from mlflow.entities import LoggedModel, LoggedModelStatus, Run
 from mlflow.models import Model, infer_signature
 from torch import Tensor, nn
 
 from mnist_exp.common import interrupts
 from mnist_exp.tracking import names
+from mnist_exp.tracking.store import connect, readable_errors
 from mnist_exp.tracking.writing import ExportError
 
 
@@ -40,6 +41,23 @@ def keep(
                 raise  # torch can export it, so it was the store
     if register_as and not client.search_model_versions(f"run_id = '{run_id}'"):
         mlflow.register_model(f"models:/{model_id}", register_as)
+
+
+def kept_network(run_id: str) -> nn.Module | None:
+    """The network that a run has kept, which takes uint8 images (N, 1, 28, 28); None without one.
+
+    Raises ExpectedError when the store does not give it.
+    """
+    with readable_errors():
+        client, _ = connect()
+        run = client.get_run(run_id)
+        for model in _models(client, run):
+            if model.status == LoggedModelStatus.READY:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # of torch.export about its own internals
+                    network: nn.Module = mlflow.pytorch.load_model(model.model_uri)
+                return network
+    return None
 
 
 def _log(client: MlflowClient, run: Run, network: nn.Module, images: Tensor, output: Tensor) -> str:
@@ -75,9 +93,13 @@ def _check_export(client: MlflowClient, run: Run, network: nn.Module, images: Te
 def _kept(client: MlflowClient, run: Run) -> str | None:
     """The id of the network that the run has, as before an interrupt; None if it has none. One that
     is not whole is removed."""
-    of_this_run = f"source_run_id = '{run.info.run_id}'"
-    for model in client.search_logged_models([run.info.experiment_id], of_this_run):
+    for model in _models(client, run):
         if model.status == LoggedModelStatus.READY:
             return str(model.model_id)
         client.delete_logged_model(model.model_id)
     return None
+
+
+def _models(client: MlflowClient, run: Run) -> list[LoggedModel]:
+    of_this_run = f"source_run_id = '{run.info.run_id}'"
+    return list(client.search_logged_models([run.info.experiment_id], of_this_run))

@@ -5,25 +5,28 @@ import io
 import logging
 import math
 import warnings
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from mnist_exp.data import normalise
-from mnist_exp.preprocess import Preprocessing
+from mnist_exp.data import Digits, normalise
+from mnist_exp.preprocess import Preprocess
 from mnist_exp.recipe import PIXELS, Recipe
+from mnist_exp.training import transforms
 from mnist_exp.views import Views
 
 EVALUATION_BATCH = 250  # its activations stay in a core's cache
 
 
-def network_input(recipe: Recipe, images: Tensor, generator: torch.Generator) -> Tensor:
-    """Training images, uint8 (N, 1, 28, 28), as the network sees them: augmented, preprocessed,
-    normalised."""
-    pixels = images.float()
-    if recipe.augment:
-        pixels = recipe.augment(pixels, generator)
-    return prepared(pixels, recipe.preprocess)
+def network_input(
+    recipe: Recipe, digits: Digits, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Training digits as the network sees them: images, float32 (N, C, H, W), and labels."""
+    images, labels = transforms.augmented(
+        recipe.augment, digits.images.float(), digits.labels, generator
+    )
+    return prepared(images, recipe.preprocess), labels
 
 
 def example_input(recipe: Recipe) -> Tensor:
@@ -31,9 +34,9 @@ def example_input(recipe: Recipe) -> Tensor:
     return prepared(torch.zeros(2, *PIXELS), recipe.preprocess)
 
 
-def prepared(pixels: Tensor, preprocess: Preprocessing | None) -> Tensor:
+def prepared(images: Tensor, preprocess: Preprocess | Sequence[Preprocess] | None) -> Tensor:
     """Pixels 0..255, float32 (N, 1, 28, 28), preprocessed and normalised."""
-    return normalise(preprocess(pixels) if preprocess else pixels)
+    return normalise(transforms.preprocessed(preprocess, images))
 
 
 class Classifier(nn.Module):
@@ -46,7 +49,7 @@ class Classifier(nn.Module):
     def __init__(
         self,
         network: nn.Module,
-        preprocess: Preprocessing | None = None,
+        preprocess: Preprocess | Sequence[Preprocess] | None = None,
         views: Views | None = None,
     ) -> None:
         super().__init__()

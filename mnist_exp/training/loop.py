@@ -1,13 +1,13 @@
 """Train a recipe: epoch after epoch, with no input or output of its own."""
 
+import copy
 import dataclasses
-import inspect
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -15,20 +15,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from mnist_exp.common.errors import ExpectedError
+from mnist_exp.common.values import parts_of
 from mnist_exp.data import Digits
-from mnist_exp.recipe import ExponentialAverage, Recipe
-from mnist_exp.training import beside, classifier, faster, seeding
+from mnist_exp.recipe import Recipe
+from mnist_exp.training import averaging, beside, classifier, faster, seeding, stepping, transforms
 from mnist_exp.training.classifier import Classifier
+from mnist_exp.training.stepping import Batch
 
 
 @dataclass(frozen=True)
 class Score:
-    """How digits were classified: `correct` of `total`, at a mean cross-entropy of `loss` nats."""
+    """How digits were classified: `correct` of `total`, at a mean `loss`, which is a cross-entropy
+    in nats unless a recipe has another."""
 
     correct: int
     total: int
@@ -49,10 +50,11 @@ class Score:
 class EpochResult:
     """What one epoch came to; epochs are counted from 1.
 
-    `train` is scored in training: with augmentation and dropout, each batch before its step.
-    `evaluation` is scored after the epoch, by the classifier, without them. `learning_rate` is the
-    one with which the epoch began, `seconds` is what it took with its evaluation, and `ended` is
-    the time at its end, in seconds since 1970.
+    `train` is scored in training: with augmentation and dropout, each batch before its step, by the
+    recipe's loss. `evaluation` is scored after the epoch, by the classifier, without them, by
+    cross-entropy. `learning_rate` is the one with which the epoch began, `seconds` is what it took
+    with its evaluation, and `ended` is the time at its end, in seconds since 1970. `metrics` are
+    the recipe's own.
     """
 
     epoch: int
@@ -61,6 +63,7 @@ class EpochResult:
     learning_rate: float
     seconds: float
     ended: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,14 @@ class Progress:
     batch: int
     batches: int
     train: Score
+
+
+class TrainDigits(StrEnum):
+    """Which digits a train accuracy is of."""
+
+    PLAIN = "digits as they are"
+    AUGMENTED = "augmented digits"
+    MIXED = "mixed digits, each counted as the one with the greatest share"
 
 
 class NonFiniteLossError(ExpectedError):
@@ -95,44 +106,55 @@ class Training:
     machine and thread count give the same results bit for bit. Each epoch draws from its seed and
     its number alone, whatever else draws between epochs; the global random states of torch, numpy
     and Python are seeded for that, since a network may draw from them. `results` are those of the
-    finished epochs. With `batches`, an epoch ends after so many.
+    finished epochs. `teacher` takes uint8 images (N, 1, 28, 28) and gives float32 (N, 10); it is
+    not changed. With `batches`, an epoch ends after so many.
     """
 
     def __init__(
         self, recipe: Recipe, train: Digits, evaluation: Digits, *, seed: int, device: torch.device,
-        network: nn.Module | None = None, batches: int | None = None,
+        network: nn.Module | None = None, teacher: nn.Module | None = None,
+        batches: int | None = None,
     ) -> None:  # fmt: skip
         faster.keep_memory()
         torch.backends.cudnn.deterministic = True  # on a GPU: the same seed, the same results
-        self.recipe = recipe
+        self.recipe = _with_own_loss(recipe, device)
         self.seed = seed
         self.train = train.to(device)
         self.evaluation = evaluation.to(device)
+        self.teacher = teacher
         self.batches = math.ceil(len(train) / recipe.batch_size)  # the last one may be smaller
-        total_steps = recipe.epochs * self.batches
+        total_steps = recipe.epochs * math.ceil(self.batches / recipe.accumulate_batches)
         self.batches = min(self.batches, batches or self.batches)
         network = build(recipe, seed) if network is None else network
         self.network = faster.speed_up(network, device, classifier.example_input(recipe))
-        self.optimizer = recipe.optimizer(self.network.parameters())
-        for group in self.optimizer.param_groups:
-            if isinstance(group["lr"], Tensor):  # the recipe's own, which a schedule would change
-                group["lr"] = group["lr"].clone()
-        self.learning_rate = _learning_rate(self.optimizer)
-        self.schedule = recipe.schedule(self.optimizer) if recipe.schedule else None
-        self.batch_schedule = None
+        self.optimizer = stepping.optimizer_of(recipe, self.network)
+        self.learning_rate = stepping.learning_rate_of(self.optimizer)
+        self.schedule = self.batch_schedule = None
+        if recipe.schedule:
+            asked = stepping.asked_by(recipe.schedule, recipe.epochs)
+            self.schedule = recipe.schedule(self.optimizer, **asked)
         if recipe.batch_schedule:
-            takes = _takes_total_steps(recipe.batch_schedule)
-            asked = {"total_steps": total_steps} if takes else {}
+            asked = stepping.asked_by(recipe.batch_schedule, total_steps)
             self.batch_schedule = recipe.batch_schedule(self.optimizer, **asked)
-        self.average = _average(self.network, recipe.averaging) if recipe.averaging else None
+        self.average = None
+        if recipe.averaging:
+            self.average = averaging.average_of(self.network, recipe.averaging)
         self.results: list[EpochResult] = []
         self._output: Tensor | None = None
+        self._mixes = False  # until a batch has mixed digits
 
     @property
     def classifier(self) -> "Classifier":
         """What is evaluated and kept. Where the recipe averages, it has the averaged network."""
         network = self.average.module if self.average else self.network
         return Classifier(network, self.recipe.preprocess, self.recipe.views)
+
+    @property
+    def train_accuracy_of(self) -> TrainDigits:
+        """Which digits the train accuracy is of, as far as batches have shown it."""
+        if self._mixes:
+            return TrainDigits.MIXED
+        return TrainDigits.AUGMENTED if self.recipe.augment else TrainDigits.PLAIN
 
     @property
     def output(self) -> Tensor:
@@ -154,6 +176,7 @@ class Training:
             "schedule": self.schedule.state_dict() if self.schedule else {},
             "batch_schedule": self.batch_schedule.state_dict() if self.batch_schedule else {},
             "average": _whole_state(self.average) if self.average else {},
+            "parts": {name: _whole_state(part) for name, part in _modules(self.recipe).items()},
             "results": [dataclasses.asdict(result) for result in self.results],
         }
         plain: dict[str, Any] = _plain(state)
@@ -165,6 +188,8 @@ class Training:
         _restore(self.network, state["network"])
         if self.average:
             _restore(self.average, state["average"])
+        for name, module in _modules(self.recipe).items():
+            _restore(module, state["parts"][name])
         for part in ("optimizer", "schedule", "batch_schedule"):
             if stepped := getattr(self, part):
                 stepped.load_state_dict(state[part])
@@ -188,10 +213,18 @@ class Training:
             evaluation = score(self._output, self.evaluation)
             if not math.isfinite(evaluation.loss):
                 raise NonFiniteLossError(f"the evaluation of epoch {epoch} gave {evaluation.loss}")
-            if self.schedule:
+            if isinstance(self.schedule, ReduceLROnPlateau):
+                self.schedule.step(evaluation.loss)
+            elif self.schedule:
                 self.schedule.step()
+            metrics = {
+                name: float(self.recipe.metrics[name](self._output, self.evaluation.labels))
+                for name in self.recipe.metrics
+            }
             seconds = time.perf_counter() - start
-            result = EpochResult(epoch, train, evaluation, learning_rate, seconds, time.time())
+            result = EpochResult(
+                epoch, train, evaluation, learning_rate, seconds, time.time(), metrics
+            )
             self.results.append(result)
             yield result
 
@@ -201,51 +234,62 @@ class Training:
         generator = seeding.seed_epoch(self.seed, epoch)
         loss_sum, correct, total = 0.0, 0, 0
         shuffled = self.train.batches(self.recipe.batch_size, generator)
-        for number, batch in enumerate(itertools.islice(shuffled, self.batches), start=1):
-            pixels = classifier.network_input(self.recipe, batch.images, generator)
-            output = self.network(pixels).float()  # (N, 10); a network may compute in fewer bits
-            loss = F.cross_entropy(output, batch.labels)
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
+        shuffled = itertools.islice(shuffled, self.batches)
+        steps = range(0, self.batches, self.recipe.accumulate_batches)
+        for number, first in enumerate(steps, start=1 + (epoch - 1) * len(steps)):
+            batches = [
+                self._batch(digits, generator)
+                for digits in itertools.islice(shuffled, self.recipe.accumulate_batches)
+            ]
+            loss, right = stepping.take_step(self.recipe, self.network, self.optimizer, batches)
             if self.batch_schedule:
                 self.batch_schedule.step()
-            step = (epoch - 1) * self.batches + number
-            if self.average and self.recipe.averaging and step % self.recipe.averaging.every == 0:
+            if self.average and self.recipe.averaging and number % self.recipe.averaging.every == 0:
                 self.average.update_parameters(self.network)
 
-            value = loss.item()
-            if not math.isfinite(value):
+            batch = first + len(batches)
+            if not math.isfinite(loss):
                 raise NonFiniteLossError(
-                    f"the loss became {value} in epoch {epoch}, batch {number} of {self.batches}; "
+                    f"the loss became {loss} in epoch {epoch}, batch {batch} of {self.batches}; "
                     "a lower learning rate may help"
                 )
-            loss_sum += value * len(batch)  # a mean over digits, not batches: the last is smaller
-            correct += int((output.argmax(dim=1) == batch.labels).sum())
-            total += len(batch)
+            count = sum(map(len, batches))
+            loss_sum += loss * count  # a mean over digits, not batches: the last is smaller
+            correct += right
+            total += count
             if watch:
-                so_far = Score(correct, total, loss_sum / total)
-                watch(Progress(epoch, number, self.batches, so_far))
+                watch(Progress(epoch, batch, self.batches, Score(correct, total, loss_sum / total)))
         if self.average:
-            _take_over_rest(self.average.module, self.network)
+            averaging.take_over_rest(self.average.module, self.network)
         return Score(correct, total, loss_sum / total)
 
+    def _batch(self, digits: Digits, generator: torch.Generator) -> Batch:
+        recipe = self.recipe
+        images, labels = transforms.augmented(
+            recipe.augment, digits.images.float(), digits.labels, generator
+        )
+        self._mixes |= labels.dim() == 2
+        taught = None
+        if self.teacher:  # it sees the same images, in the whole grey values that it takes
+            with torch.no_grad():
+                taught = self.teacher(images.round().clamp(0, 255).to(torch.uint8))
+        return Batch(classifier.prepared(images, recipe.preprocess), labels, taught)
 
-def _learning_rate(optimizer: Optimizer) -> str:
-    """What the optimizer begins with, as in "0.01"; "0.01 0.1" where its groups differ."""
-    rates = [group["lr"] for group in optimizer.param_groups]
-    plain = [rate.item() if isinstance(rate, Tensor) else rate for rate in rates]
-    return " ".join(dict.fromkeys(map(str, plain)))
+
+def _with_own_loss(recipe: Recipe, device: torch.device) -> Recipe:
+    """The recipe with a loss on the device, if that is a module: the recipe's own is not moved."""
+    if not isinstance(recipe.loss, nn.Module):
+        return recipe
+    return dataclasses.replace(recipe, loss=copy.deepcopy(recipe.loss).to(device))
 
 
-def _takes_total_steps(batch_schedule: Callable[..., LRScheduler]) -> bool:
-    """Whether a schedule asks for the number of all steps, which it has not been given."""
-    given = batch_schedule.keywords if isinstance(batch_schedule, partial) else {}
-    if given.keys() & {"total_steps", "steps_per_epoch"}:
-        return False
-    parameters = inspect.signature(batch_schedule).parameters
-    takes_all = any(p.kind == inspect.Parameter.VAR_KEYWORD for p in parameters.values())
-    return takes_all or "total_steps" in parameters
+def _modules(recipe: Recipe) -> dict[str, nn.Module]:
+    """The parts of a recipe that may have a state, by a name of each."""
+    parts = {"loss": recipe.loss, **{f"metrics.{key}": x for key, x in recipe.metrics.items()}}
+    for name in ("augment", "preprocess"):
+        named = enumerate(parts_of(getattr(recipe, name)))
+        parts |= {f"{name}.{number}": part for number, part in named}
+    return {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
 
 
 def _whole_state(network: nn.Module) -> dict[str, Any]:
@@ -261,39 +305,6 @@ def _restore(network: nn.Module, state: dict[str, Any]) -> None:
     network.load_state_dict(state["persistent"])
     beside.give(network, state["buffers"])
     beside.give(network, state["attributes"])
-
-
-def _average(network: nn.Module, averaging: ExponentialAverage) -> AveragedModel:
-    """The average of the network over the steps, as `ExponentialAverage` describes it."""
-
-    def update(averages: Any, values: Any, count: Tensor | int) -> None:
-        if not _has_average(averages[0]):  # they are all of one dtype
-            return
-        # `count` is how often it was averaged: early on, the average follows the network closely.
-        decay = min(averaging.decay, (1 + int(count)) / (10 + int(count)))
-        get_ema_multi_avg_fn(decay)(averages, values, count)
-
-    # The buffers are the statistics of batch normalisation, which belong to the weights.
-    return AveragedModel(network, multi_avg_fn=update, use_buffers=True)
-
-
-def _has_average(tensor: Tensor) -> bool:
-    """Whether it is a quantity; an index or a counter is none."""
-    return tensor.is_floating_point() or tensor.is_complex()
-
-
-def _take_over_rest(average: nn.Module, network: nn.Module) -> None:
-    """Give the average what its network has now of all that is not averaged."""
-    pairs = zip(
-        itertools.chain(average.parameters(), average.buffers()),
-        itertools.chain(network.parameters(), network.buffers()),
-        strict=True,
-    )
-    with torch.no_grad():
-        for own, now in pairs:
-            if not _has_average(own):
-                own.copy_(now)
-    beside.give(average, beside.read_attributes(network))
 
 
 def _plain(value: Any) -> Any:

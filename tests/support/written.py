@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import *
-from torchvision.transforms import v2
+from torchvision.transforms import ToTensor, v2
 
 from mnist_exp.augment import RandomRotation
 from mnist_exp.preprocess import Deslant

@@ -243,13 +243,14 @@ def test_an_exported_classifier_takes_any_number_of_images(
 
 
 def test_the_network_sees_augmented_normalised_digits(mnist: Mnist) -> None:
-    images = mnist[0].images[:64]
-    plain, rotated = (
+    some = mnist[0][:64]
+    (plain, _), (rotated, labels) = (
         classifier.network_input(
-            loading.load_iteration(n).recipe, images, torch.Generator().manual_seed(1)
+            loading.load_iteration(n).recipe, some, torch.Generator().manual_seed(1)
         )
         for n in (4, 5)
     )
+    assert torch.equal(labels, some.labels)
     assert plain.mean().item() == pytest.approx(0, abs=0.05)
     assert not torch.equal(plain, rotated)
     assert rotated.min() == plain.min()  # what comes in from outside is background
@@ -257,7 +258,7 @@ def test_the_network_sees_augmented_normalised_digits(mnist: Mnist) -> None:
 
 def test_preprocessing_comes_after_augmentation_and_in_evaluation(mnist: Mnist) -> None:
     own = dataclasses.replace(loading.load_iteration(5).recipe, epochs=1, preprocess=Deslant())
-    seen = classifier.network_input(own, mnist[0].images[:64], torch.Generator().manual_seed(1))
+    seen, _ = classifier.network_input(own, mnist[0][:64], torch.Generator().manual_seed(1))
     assert slant(seen - seen.min()).abs().mean() < 0.01
     training = Training(own, mnist[0][:200], mnist[1][:500], seed=1, device=CPU)
     (result,) = training.epochs()

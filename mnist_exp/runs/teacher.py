@@ -1,0 +1,75 @@
+"""The network that a recipe's `teacher` names: one that a run in the store has kept."""
+
+import hashlib
+from dataclasses import dataclass
+
+import pandas as pd
+from torch import Tensor, nn
+
+from mnist_exp import tracking
+from mnist_exp.common.errors import ExpectedError
+from mnist_exp.data import Split
+from mnist_exp.notebook import entries
+from mnist_exp.runs.memory import bytes_of
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A trained network, which takes uint8 images (N, 1, 28, 28) and gives float32 (N, 10), and the
+    run that kept it."""
+
+    run_id: str
+    network: nn.Module
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the names and numbers of its weights, hexadecimal."""
+        weights = self.network.state_dict()
+        digest = hashlib.sha256()
+        for name in sorted(weights):
+            value = weights[name]
+            digest.update(name.encode() + (bytes_of(value) if isinstance(value, Tensor) else b""))
+        return digest.hexdigest()
+
+
+def find_teacher(wanted: int | str | None, split: Split) -> Teacher | None:
+    """The network of an iteration, or of the run with that id; None where none is wanted.
+
+    Of an iteration it is that of the newest run that met the target; otherwise, and on the
+    validation split, of the newest that is finished, on the same split and with the code that its
+    file has now. Raises ExpectedError where there is none, and for a network that was trained on
+    the digits that are evaluated.
+    """
+    if wanted is None:
+        return None
+    if isinstance(wanted, str):
+        runs = tracking.find_run(wanted)
+        run = runs.iloc[0]
+        if split == "validation" and run["split"] != "validation":
+            raise ExpectedError(
+                f"teacher={wanted} was trained on the validation digits, too, which are evaluated "
+                "here: a run with SPLIT=validation was not"
+            )
+    else:
+        runs = _runs_of(wanted, split)
+    for run_id in reversed(runs["run_id"].tolist()):
+        network = tracking.kept_network(run_id)
+        if network is not None:
+            return Teacher(run_id, network)
+    if isinstance(wanted, str):
+        raise ExpectedError(f"teacher={wanted}: the run has kept no network")
+    on = "" if split == "test" else f" SPLIT={split}"
+    raise ExpectedError(
+        f"teacher={wanted}: the store has no network of model {wanted} that was trained on this "
+        f"split with the code of its file: make run MODEL={wanted}{on}"
+    )
+
+
+def _runs_of(number: int, split: Split) -> pd.DataFrame:
+    """The runs that may have the network of an iteration, the one to take last."""
+    entry = entries.read_entry(number)
+    runs = tracking.runs()
+    whole = (runs["status"] == "FINISHED") & runs["overrides"].isna() & (runs["split"] == split)
+    runs = runs[whole & (runs["model"] == number) & (runs["code_sha256"] == entry.code_sha256)]
+    met = runs.reindex(columns=["verdict"])["verdict"].eq("target met")
+    return pd.concat([runs[~met], runs[met]])

@@ -1,0 +1,112 @@
+"""What a training steps: the optimizer of a recipe and its schedules, over one batch or several."""
+
+import contextlib
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from mnist_exp.common.errors import ExpectedError
+from mnist_exp.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What `Recipe.step` is given of a batch."""
+
+    images: Tensor
+    labels: Tensor
+    teacher_output: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def optimizer_of(recipe: Recipe, network: nn.Module) -> Optimizer:
+    """The optimizer of a network. Nothing that steps it changes the recipe's own objects."""
+    groups = recipe.parameter_groups
+    optimizer = recipe.optimizer(groups(network) if groups else network.parameters())
+    for group in getattr(optimizer, "param_groups", ()):
+        if isinstance(group.get("lr"), Tensor):  # the recipe's own, which a schedule would change
+            group["lr"] = group["lr"].clone()
+    return optimizer
+
+
+def asked_by(stepped: Callable[..., LRScheduler], total_steps: int) -> dict[str, int]:
+    """What a schedule is told: how often it will be stepped, if it asks for `total_steps` and the
+    recipe has not given it."""
+    given = stepped.keywords if isinstance(stepped, partial) else {}
+    parameters = inspect.signature(stepped).parameters
+    takes_all = any(p.kind == inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    takes = takes_all or "total_steps" in parameters
+    if given.keys() & {"total_steps", "steps_per_epoch"} or not takes:
+        return {}
+    return {"total_steps": total_steps}
+
+
+def learning_rate_of(optimizer: Optimizer) -> str:
+    """What the optimizer begins with, as in "0.01"; "0.01 0.1" where its groups differ."""
+    rates = [group["lr"] for group in optimizer.param_groups]
+    plain = [rate.item() if isinstance(rate, Tensor) else rate for rate in rates]
+    return " ".join(dict.fromkeys(map(str, plain)))
+
+
+def take_step(
+    recipe: Recipe, network: nn.Module, optimizer: Optimizer, batches: Sequence[Batch]
+) -> tuple[float, int]:
+    """Take one step over batches; returns their loss, a mean over all digits, and how many digits
+    were classified rightly before the step. Of a mixed digit, that is its greatest share."""
+    total = sum(map(len, batches))
+    before: list[tuple[float, int]] = []
+
+    def closure() -> Any:
+        """The loss with its gradient; an optimizer may ask for it several times."""
+        optimizer.zero_grad()
+        losses, correct = [], 0
+        for batch in batches:
+            with _autocast(recipe, batch.images.device):
+                loss, output = recipe.step(
+                    network, batch.images, batch.labels, batch.teacher_output
+                )
+            losses.append(loss * (len(batch) / total))
+            losses[-1].backward()
+            labels = batch.labels if batch.labels.dim() == 1 else batch.labels.argmax(dim=1)
+            correct += int((output.argmax(dim=1) == labels).sum())
+        if isinstance(optimizer, torch.optim.LBFGS):  # takes a gradient for a row of numbers, which
+            for weight in network.parameters():  # it is not in channels_last
+                weight.grad = None if weight.grad is None else weight.grad.contiguous()
+        if recipe.gradient_clip_norm is not None:
+            nn.utils.clip_grad_norm_(network.parameters(), recipe.gradient_clip_norm)
+        loss = torch.stack([loss.detach() for loss in losses]).sum()
+        before.append((loss.item(), correct))
+        return loss
+
+    if takes_closure(optimizer):
+        optimizer.step(closure)
+    else:
+        closure()
+        optimizer.step()
+    if not before:
+        raise ExpectedError(f"{type(optimizer).__name__}.step(closure) does not call the closure")
+    return before[0]
+
+
+def takes_closure(optimizer: Optimizer) -> bool:
+    """Whether its step may evaluate the loss itself, as all of torch's own may."""
+    try:
+        inspect.signature(type(optimizer).step).bind(optimizer, None)
+    except TypeError:
+        return False
+    return True
+
+
+def _autocast(recipe: Recipe, device: torch.device) -> Any:
+    if recipe.autocast is None:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=recipe.autocast)

@@ -1,0 +1,82 @@
+"""How the parts of a recipe change images: the package's own, torchvision's, and functions."""
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mnist_exp.augment import Augment
+from mnist_exp.common.values import parts_of
+from mnist_exp.preprocess import Preprocess
+
+MIXING = {"MixUp", "CutMix"}
+"""Classes of torchvision.transforms.v2 that take a batch with its labels."""
+
+
+def augmented(
+    augment: Augment | Sequence[Augment] | None, images: Tensor, labels: Tensor,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Augment images, float32 (N, C, H, W) of pixels 0..255, with their labels, int64 (N,); of
+    mixed digits these become probabilities, float32 (N, 10).
+
+    What takes no `generator` (CPU) draws from the global random states.
+    """
+    for part in parts_of(augment):
+        if is_torchvision(part):
+            pixels = images / 255
+            if mixes(part):
+                pixels, labels = part(pixels, labels)
+            else:
+                pixels = torch.stack([part(image) for image in pixels])
+            images = _plain(pixels) * 255
+        elif mixes(part):
+            made = part(images, labels, **_asked(part, generator))
+            if not isinstance(made, tuple) or len(made) != 2:
+                raise TypeError("what takes labels gives images and labels")
+            images, labels = made
+        else:
+            images = part(images, **_asked(part, generator))
+    return images, labels
+
+
+def preprocessed(preprocess: Preprocess | Sequence[Preprocess] | None, images: Tensor) -> Tensor:
+    """Preprocess images, float32 (N, C, H, W) of pixels 0..255."""
+    for part in parts_of(preprocess):
+        images = _plain(part(images / 255)) * 255 if is_torchvision(part) else part(images)
+    return images
+
+
+def is_torchvision(part: object) -> bool:
+    """Whether it is a transform of torchvision's, or made like one."""
+    kinds = type(part).__mro__
+    return any(kind.__module__.startswith("torchvision.transforms") for kind in kinds)
+
+
+def mixes(part: Any) -> bool:
+    """Whether it takes labels besides images."""
+    if is_torchvision(part):  # RandomChoice([v2.MixUp(...), v2.CutMix(...)]) holds others
+        held = [part, *vars(part).get("transforms", [])]
+        return any(kind.__name__ in MIXING for each in held for kind in type(each).__mro__)
+    return _takes(part, "labels")
+
+
+def _asked(part: Any, generator: torch.Generator) -> dict[str, torch.Generator]:
+    """The generator, if a part names one."""
+    return {"generator": generator} if _takes(part, "generator") else {}
+
+
+def _takes(part: Any, name: str) -> bool:
+    try:
+        return name in inspect.signature(part).parameters
+    except ValueError:  # of a function of torch's that is not written in Python
+        return False
+
+
+def _plain(images: Tensor) -> Tensor:
+    """A tensor of torch's own, of what may be one of torchvision's classes."""
+    # Nothing is done to others, since torch.export cannot trace it.
+    is_own_class = type(images).__module__.startswith("torchvision.")
+    return images.as_subclass(Tensor) if is_own_class else images
