@@ -132,22 +132,11 @@ def settle(
         )  # fmt: skip
     network, example, layers = _built(entry, recipe, seed)
     return Plan(
-        entry=entry,
-        recipe=recipe,
-        overrides=overrides,
-        target=loading.load_target(),
-        seed=seed,
-        split=split,
-        device=on,
-        train=train,
-        held_out=held_out,
-        network=network,
-        teacher=taught_by,
-        findings=findings,
-        parameters=classifier.count_parameters(network),
+        entry=entry, recipe=recipe, overrides=overrides, target=loading.load_target(), seed=seed,
+        split=split, device=on, train=train, held_out=held_out, network=network, teacher=taught_by,
+        findings=findings, parameters=classifier.count_parameters(network), layers=layers,
         receptive_field=receptive_field.of_network(network, example.shape[1:]),
-        layers=layers,
-    )
+    )  # fmt: skip
 
 
 @contextmanager

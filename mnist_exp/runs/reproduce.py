@@ -117,17 +117,14 @@ def prepare(run_id: str) -> Reproduction:
         # As many as were planned, which a schedule may depend on, though a run may have had fewer.
         recipe=dataclasses.replace(recipe, epochs=int(run["epochs"])),
         seed=int(run["seed"]),
-        split=run["split"],
-        device=device,
-        teacher=teacher,
-        history=history,
+        split=run["split"], device=device, teacher=teacher, history=history,
         differences=[
             (name, recorded[name], value)
             for name, value in here.items()
             if str(recorded[name]) != str(value)
         ],
         cautions=_cautions(run),
-    )
+    )  # fmt: skip
 
 
 def _history(run_id: str, metrics: list[str]) -> pd.DataFrame:
