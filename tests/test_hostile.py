@@ -51,7 +51,8 @@ COMMANDS = {
         "THREADS=<>", "SCHEDULER=<>",
     ],
     "check": ["MODEL=<>", "<>", "SEEDS=<>", "BASELINE=<>", "JSON=1"],
-    "compare": ["MODELS=<>", "<>"],
+    "compare": ["MODELS=<>", "RUNS=<>", "SPLIT=<>", "<>"],
+    "runs": ["MODELS=<>", "COUNT=<>", "<>"],
     "report": ["MODELS=<>", "<>"],
     "results": ["<>"],
     "import": ["<>"],
@@ -66,7 +67,7 @@ COMMANDS = {
 """What each command takes. There is no model 98, and no store in the way of a backup."""
 
 
-READING = ("run", "resume", "reproduce", "sweep", "check", "compare", "restore")
+READING = ("run", "resume", "reproduce", "sweep", "check", "compare", "runs", "restore")
 """Commands that refuse what follows also where there is a store, which holds nothing."""
 
 

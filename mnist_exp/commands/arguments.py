@@ -115,6 +115,35 @@ class IterationOrHash:
 
 
 @dataclass(frozen=True)
+class RunIdOrBeginning:
+    """The id of a run, or its first digits: the store knows whether they are of one run alone."""
+
+    example: str = "<id of the run, or its beginning>"
+
+    def read(self, name: str, text: str) -> str:
+        if re.fullmatch("[0-9a-f]{4,32}", text.strip().lower()):
+            return text.strip().lower()
+        raise ExpectedError(
+            f"{name}={text[:40]}: the id of a run, or 4 or more of its first digits, is needed, as "
+            f"in {name}={self.example}: make runs lists them"
+        )
+
+
+@dataclass(frozen=True)
+class RunIdsOrBeginnings:
+    """Such as `"3f2a 9c1d"`, in their order."""
+
+    each: RunIdOrBeginning
+
+    @property
+    def example(self) -> str:
+        return self.each.example
+
+    def read(self, name: str, text: str) -> list[str]:
+        return [self.each.read(name, word) for word in re.split(r"[\s,]+", text.strip(" ,"))]
+
+
+@dataclass(frozen=True)
 class On:
     """Whether something is switched on."""
 

@@ -6,7 +6,7 @@ import errno
 import math
 import shutil
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
@@ -116,13 +116,15 @@ def print_table(table: pd.DataFrame, words: Collection[str]) -> None:
         print(text if len(text) <= most else f"{text[: most - 1]}…")
 
 
-def print_effects(effects: Sequence[Effect], split: str) -> None:
-    """A line for each difference of two iterations."""
+def print_effects(
+    effects: Sequence[Effect], split: str, named: Callable[[int], str] = "model {}".format
+) -> None:
+    """A line for each difference of two iterations, or of what else is `named` by number."""
     if not effects:
         return
     print(f"\nFinal {split} accuracy, paired by seed:")
     for effect in effects:
-        print(f"  model {effect.model} against {effect.baseline}: {effect}")
+        print(f"  {named(effect.model)} against {named(effect.baseline)}: {effect}")
 
 
 def print_verdicts(verdicts: Sequence[Verdict]) -> None:

@@ -9,6 +9,8 @@ from mnist_exp.commands.arguments import (
     FilePath,
     IterationOrHash,
     On,
+    RunIdOrBeginning,
+    RunIdsOrBeginnings,
     SeedRanges,
     Text,
     WholeNumber,
@@ -31,7 +33,9 @@ Overrides = Annotated[str, Text('"optimizer.lr=0.05 batch_size=32"')]
 Epochs = Annotated[int, WholeNumber(1, 10_000, "2")]
 Device = Annotated[str, Text("cuda")]
 Split = Annotated[Literal["test", "validation"], Text("validation")]  # data refuses other words
-RunId = Annotated[str, Text("<id of the run, as the UI shows it>")]
+RunId = Annotated[str, RunIdOrBeginning()]
+RunIds = Annotated[list[str], RunIdsOrBeginnings(RunIdOrBeginning('"3f2a 9c1d"'))]
+RunCount = Annotated[int, WholeNumber(1, 1_000_000, "50")]
 Count = Annotated[int, WholeNumber(1, 1024, "2")]
 Scheduler = Annotated[str, Text("tcp://host:8786")]
 Database = Annotated[str, Text("postgresql://user:password@host/mlflow")]

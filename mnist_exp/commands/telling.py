@@ -10,7 +10,16 @@ import json
 from typing import TYPE_CHECKING
 
 from mnist_exp.commands.arguments import command
-from mnist_exp.commands.settings import Baseline, Model, Models, SeedCount, Split, Switch
+from mnist_exp.commands.settings import (
+    Baseline,
+    Model,
+    Models,
+    RunCount,
+    RunIds,
+    SeedCount,
+    Split,
+    Switch,
+)
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.common.words import counted, ranges
 
@@ -92,14 +101,22 @@ def _check_baseline(
 
 
 @command
-def _compare(models: Models | None = None, split: Split = "test") -> int:
+def _compare(
+    models: Models | None = None, split: Split | None = None, runs: RunIds | None = None
+) -> int:
     """Print a table of the iterations in the store, and what each changed.
 
     SPLIT=validation compares them where people choose: there is no verdict on the target there.
+    RUNS are any runs by their ids, which are put side by side, whether they count or not.
     """
     from mnist_exp.commands.display import print_effects, print_verdicts
     from mnist_exp.evidence import comparison
 
+    if runs is not None:
+        if models or split:
+            raise ExpectedError("RUNS= are compared as they are: leave MODELS= and SPLIT= out")
+        return _compare_runs(runs)
+    split = split or "test"
     compared = comparison.compare(models or (), split=split)
     if not compared.verdicts:
         raise ExpectedError(_uncounted(compared))
@@ -117,6 +134,49 @@ def _compare(models: Models | None = None, split: Split = "test") -> int:
     for why, numbers in alike.items():
         print(f"Model{'s' * (len(numbers) > 1)} {ranges(numbers)}: {why}")
     print_effects([effect for effect in compared.effects if effect.seeds], split)
+    return 0
+
+
+def _compare_runs(run_ids: list[str]) -> int:
+    from mnist_exp.commands.display import print_effects, print_table
+    from mnist_exp.evidence import side_by_side
+    from mnist_exp.showing import tables
+
+    side = side_by_side.compare_runs(run_ids)
+    runs, groups = tables.shown_side_by_side(side)
+    print(f"Scores of the {side.split} split")
+    if side.split == "test":
+        print(
+            "Choose on the validation split: what is chosen by test scores is not tested by them."
+        )
+    print()
+    print_table(runs, ["model", "status", "not paired"])
+    print("\nRuns of a group differ in their seeds alone:\n")
+    print_table(groups, ["group"])
+    print_effects(side.effects, side.split, tables.group_name)
+    return 0
+
+
+@command
+def _runs(count: RunCount = 20, models: Models | None = None) -> int:
+    """List the newest runs, by the beginnings of their ids.
+
+    A run that counts speaks for its iteration; the others say what they override, or why not.
+    """
+    from mnist_exp.commands.display import print_table
+    from mnist_exp.evidence import listing
+    from mnist_exp.showing import tables
+
+    listed = listing.newest_runs(count, models or ())
+    if listed.runs.empty:
+        of_models = f" of model {ranges(models)}" if models else ""
+        number = models[0] if models else 6
+        raise ExpectedError(f"the store holds no run{of_models}: make run MODEL={number}")
+    print_table(tables.shown_runs(listed), ["model", "split", "status", "counts"])
+    if len(listed.runs) < listed.total:
+        print(
+            f"\nThe newest {len(listed.runs)} of {listed.total:,}: COUNT={listed.total} lists all"
+        )
     return 0
 
 

@@ -188,7 +188,7 @@ def compare(models: Collection[int] = (), demanded: int = 0, split: Split = "tes
     """
     data.check_split(split)
     target = loading.load_target()
-    runs = _ours(tracking.runs())
+    runs = of_iterations(tracking.runs())
     if models:
         runs = runs[runs["model"].isin(models)]
     absent = sorted(set(models) - set(runs["model"]))
@@ -242,7 +242,7 @@ def of_runs(run_ids: Collection[str]) -> tuple[Verdict, ...]:
     """The verdicts on iterations as far as these runs go, whether they count or not; all of the
     runs are on one split."""
     target = loading.load_target()
-    runs = _ours(tracking.runs())
+    runs = of_iterations(tracking.runs())
     runs = runs[runs["run_id"].isin(run_ids)].sort_values(["model", "seed"]).astype(WHOLE)
     runs = runs.join(scores.scores(runs, tracking.history(runs["run_id"]), target))
     return _judge(map(entries.read_entry, sorted(set(runs["model"]))), runs, target)
@@ -260,7 +260,7 @@ def _judge(
     )
 
 
-def _ours(runs: pd.DataFrame) -> pd.DataFrame:
+def of_iterations(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs of iterations; others may lie in the same store."""
     numbers = pd.to_numeric(runs["model"], errors="coerce").dropna()
     numbers = numbers[numbers % 1 == 0]

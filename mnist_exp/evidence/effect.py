@@ -44,14 +44,15 @@ class Effect:
         return f"{mean} points, 95 % interval {low} to {high} ({pairs})"
 
 
-def effect(runs: pd.DataFrame, model: int, baseline: int) -> Effect:
-    """The effect of `model` against `baseline`, from runs that count, with their `scores`.
+def effect(runs: pd.DataFrame, model: int, baseline: int, by: str = "model") -> Effect:
+    """The effect of `model` against `baseline`, from runs that count, with their `scores`: one of
+    each and seed. They may be told apart by another column of whole numbers than the iteration.
 
     The interval is a bootstrap of the mean of the paired differences (percentiles of 9,999
     resamples, always the same ones). With few pairs it is too narrow: of three it is the range of
     the differences, which holds the true mean in about three of four cases.
     """
-    final = runs.pivot(index="seed", columns="model", values="final_accuracy")
+    final = runs.pivot(index="seed", columns=by, values="final_accuracy")
     pairs = final.reindex(columns=[model, baseline]).dropna()
     differences = (pairs[model] - pairs[baseline]).to_numpy()
     interval = None

@@ -131,21 +131,43 @@ def exclusions(
     """
     other_split = Exclusion.VALIDATION if split == "test" else Exclusion.TEST
     now = runs["model"].map(lambda number: code_sha256.get(number, ""))
-    numbers = runs[["seed", "parameters"]].apply(pd.to_numeric, errors="coerce")
-    numbers["images"] = evaluation_images(runs)
     applies = {
         Exclusion.UNFINISHED: runs["status"] != "FINISHED",
         Exclusion.OVERRIDDEN: runs["overrides"].notna(),
         other_split: runs["split"] != split,
-        Exclusion.INCOMPLETE: numbers.isna().any(axis=1),
+        Exclusion.INCOMPLETE: _incomplete(runs),
         Exclusion.GONE: now == "",
         Exclusion.STALE: runs["code_sha256"] != now,
         Exclusion.RESUMED: resumed_inexactly(runs),
     }
+    return _reasons(runs, applies, "model")
+
+
+def exclusions_in_groups(runs: pd.DataFrame) -> pd.Series:
+    """Why each run does not speak for its `group`, whatever code and split it is of: an Exclusion,
+    or None where it does."""
+    applies = {
+        Exclusion.UNFINISHED: runs["status"] != "FINISHED",
+        Exclusion.INCOMPLETE: _incomplete(runs),
+        Exclusion.RESUMED: resumed_inexactly(runs),
+    }
+    return _reasons(runs, applies, "group")
+
+
+def _incomplete(runs: pd.DataFrame) -> pd.Series:
+    numbers = runs[["seed", "parameters"]].apply(pd.to_numeric, errors="coerce")
+    numbers["images"] = evaluation_images(runs)
+    incomplete: pd.Series = numbers.isna().any(axis=1)
+    return incomplete
+
+
+def _reasons(runs: pd.DataFrame, applies: Mapping[Exclusion, pd.Series], group: str) -> pd.Series:
+    """The first exclusion that applies to each run. Of several runs of a seed to which none does,
+    all but the newest are superseded."""
     reasons = pd.Series([None] * len(runs), index=runs.index, dtype=object)
     for exclusion, where in applies.items():
         reasons[where & reasons.isna()] = exclusion
     counting = runs[reasons.isna()].sort_values("start_time", kind="stable")
-    superseded = counting.duplicated(["model", "seed"], keep="last")
+    superseded = counting.duplicated([group, "seed"], keep="last")
     reasons[superseded.index[superseded]] = Exclusion.SUPERSEDED
     return reasons

@@ -23,6 +23,7 @@ def resume(run_id: str) -> Plan:
     Raises ExpectedError when the run is finished or is not there, when it has no checkpoint here,
     and when what decides its numbers has changed since: its code, versions, machine or threads.
     """
+    run_id = tracking.find_run(run_id)["run_id"].item()  # of its beginning
     run_checkpoint = checkpoint.checkpoint_of(run_id, checkpoints())
     refuse_finished(run_checkpoint)
     content = run_checkpoint.load()

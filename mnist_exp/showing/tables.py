@@ -1,12 +1,17 @@
 """Verdicts and candidates as tables of text, which a terminal and a page show alike."""
 
 import math
+import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from mnist_exp.common.words import percent, ranges
+from mnist_exp.evidence.listing import Listing
+from mnist_exp.evidence.scores import Exclusion
+from mnist_exp.evidence.side_by_side import SideBySide
 from mnist_exp.evidence.verdict import EpochScore, Verdict
 from mnist_exp.recipe import Target
 
@@ -76,7 +81,10 @@ def _worst(verdict: Verdict) -> str:
 
 
 def _final(verdict: Verdict) -> str:
-    mean, std = verdict.final_accuracy, verdict.final_accuracy_std
+    return _spread(verdict.final_accuracy, verdict.final_accuracy_std)
+
+
+def _spread(mean: float, std: float) -> str:
     return percent(mean) if math.isnan(std) else f"{100 * mean:.2f} ± {100 * std:.2f} %"
 
 
@@ -99,6 +107,85 @@ def shown_candidates(candidates: pd.DataFrame, target: Target) -> pd.DataFrame:
             "idea": ordered["idea"].map(plain),
         }
     )
+
+
+def group_name(number: int) -> str:
+    """A, B, ..., Z, AA, AB, ...: what a group is called, so that it is no iteration's number."""
+    before, letter = divmod(number, 26)
+    return (group_name(before - 1) if before else "") + "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[letter]
+
+
+def shown_runs(listing: Listing) -> pd.DataFrame:
+    """The newest runs as they are listed: text, one row per run."""
+    return _runs(listing.runs, listing.target).assign(
+        counts=[_counts(run) for _, run in listing.runs.iterrows()]
+    )
+
+
+def shown_side_by_side(side: SideBySide) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Runs side by side: text, one row per run; and the settings in which their groups differ, one
+    row per setting and one column per group, beside what they come to."""
+    runs = _runs(side.runs, side.target).drop(columns="split")
+    runs.insert(0, "group", [group_name(number) for number in side.runs["group"]])
+    runs["not paired"] = [_briefly(why) for why in side.runs["exclusion"]]
+    speaking = side.speaking.groupby("group")
+    groups = {}
+    for number in range(int(side.runs["group"].max()) + 1):
+        seeds, final = "none", "–"
+        if number in speaking.groups:
+            own = speaking.get_group(number)
+            seeds = ranges(own["seed"].astype(int))
+            final = _spread(own["final_accuracy"].mean(), own["final_accuracy"].std())
+        settings = {
+            name: short(text) if str(name).endswith("_sha256") else text
+            for name, text in side.differences[number].items()
+        }
+        groups[group_name(number)] = {"seeds": seeds, f"final {side.split}": final} | settings
+    table = pd.DataFrame(groups).rename_axis(index="group").reset_index()
+    return runs, table
+
+
+def _runs(runs: pd.DataFrame, target: Target) -> pd.DataFrame:
+    """What is shown of any run, whatever it is of."""
+    rows = [run for _, run in runs.iterrows()]
+    columns: dict[str, Callable[[Any], str]] = {
+        "run": lambda run: run["short_id"],
+        "model": _of_what,
+        "seed": lambda run: plain(run["seed"]),
+        "split": lambda run: plain(run["split"]),
+        "status": lambda run: run["status"],
+        "epochs": _epochs,
+        f"worst of {target.last_epochs}": lambda run: percent(run["worst_accuracy"]),
+        "final": lambda run: percent(run["final_accuracy"]),
+    }
+    return pd.DataFrame({name: [show(run) for run in rows] for name, show in columns.items()})
+
+
+def _of_what(run: pd.Series) -> str:
+    """The number of a run's iteration, or else its name."""
+    number = plain(run["model"])
+    return number if number.isdigit() else textwrap.shorten(run["run_name"], 20, placeholder="…")
+
+
+def _epochs(run: pd.Series) -> str:
+    """How many there are, and of how many where that is known."""
+    planned = plain(run.get("epochs"))
+    return f"{run['epochs_run']}/{planned}" if planned else f"{run['epochs_run']}"
+
+
+def _counts(run: pd.Series) -> str:
+    if not plain(run["model"]).isdigit():
+        return "no iteration"
+    if run["exclusion"] is Exclusion.OVERRIDDEN:
+        return str(run["overrides"])
+    if run["exclusion"]:
+        return _briefly(run["exclusion"])
+    return "yes" if run["split"] == "test" else "to choose by"
+
+
+def _briefly(why: Exclusion | None) -> str:
+    """The first words of an exclusion."""
+    return re.split("[:,]", why)[0] if why else ""
 
 
 def plain(value: Any) -> str:

@@ -58,6 +58,20 @@ OWNERS = {
 }
 """Parts of a recipe that have arguments; a recipe without such a part says "none"."""
 
+SURROUNDINGS = {
+    "device": Meaning("where it was trained: `cpu`, `cuda` or `mps`"),
+    "threads": Meaning("threads that torch computes with", "threads"),
+    "machine": Meaning("operating system and kind of processor"),
+    "processor": Meaning("name and kind of the processor"),
+    "instructions": Meaning("instruction set that torch's kernels use"),
+    "python": Meaning("version of Python"),
+    **{
+        package: Meaning(f"version of {package}")
+        for package in ("torch", "torchvision", "mlflow", "mnist-exp")
+    },
+}
+"""Parameters that say on what a recipe was trained."""
+
 PARAMETERS = {
     "model": Meaning("number of the iteration"),
     "network": Meaning("class of the network"),
@@ -87,16 +101,7 @@ PARAMETERS = {
         "`12 + global` where numbers come in besides that are the same for all outputs; or "
         "`unknown`, and why", "pixels",
     ),
-    "device": Meaning("where it was trained: `cpu`, `cuda` or `mps`"),
-    "threads": Meaning("threads that torch computes with", "threads"),
-    "machine": Meaning("operating system and kind of processor"),
-    "processor": Meaning("name and kind of the processor"),
-    "instructions": Meaning("instruction set that torch's kernels use"),
-    "python": Meaning("version of Python"),
-    **{
-        package: Meaning(f"version of {package}")
-        for package in ("torch", "torchvision", "mlflow", "mnist-exp")
-    },
+    **SURROUNDINGS,
 }  # fmt: skip
 
 
@@ -354,6 +359,14 @@ def require(kind: Kind, names: Iterable[str]) -> None:
     """Raise ValueError where the register lacks one of the names."""
     for name in names:
         entry(kind, name)
+
+
+def is_parameter(name: str) -> bool:
+    """Whether the register has a parameter of that name."""
+    try:
+        return bool(entry("parameter", name))
+    except ValueError:
+        return False
 
 
 def column_name(name: str) -> str:

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from mlflow import MlflowClient
-from mlflow.entities import LifecycleStage, Run
-from mlflow.exceptions import MlflowException
+from mlflow.entities import Run, ViewType
 from PIL import Image
 
 from mnist_exp.common.errors import ExpectedError
@@ -32,13 +31,12 @@ from mnist_exp.tracking.store import (
     connect,
     is_served,
     readable_errors,
-    restoring,
-    tracking_uri,
 )
 
 
-def runs() -> pd.DataFrame:
-    """Every training in the store, one row each, newest last.
+def runs(*, groups: bool = False) -> pd.DataFrame:
+    """Every training in the store, one row each, newest last; with `groups`, also the runs that
+    hold what belongs to several.
 
     Columns: RUN_COLUMNS, whatever the store holds (times are UTC); and each parameter, tag and last
     metric under its own name, with "_" for "/". Numbers are numbers; what a run does not have is
@@ -48,37 +46,9 @@ def runs() -> pd.DataFrame:
     with readable_errors():
         client, experiment = connect()
         every = all_runs(client, experiment)
-    trainings = [run for run in every if names.GROUP not in run.data.tags]
-    records = pd.DataFrame([_run_record(run) for run in trainings])
+    asked = [run for run in every if groups or names.GROUP not in run.data.tags]
+    records = pd.DataFrame([_run_record(run) for run in asked])
     return records.reindex(columns=list(dict.fromkeys([*RUN_COLUMNS, *records.columns])))
-
-
-def find_run(run_id: str) -> pd.DataFrame:
-    """The one row of `runs` of the run that was made with that id, here or where it was imported
-    from.
-
-    Raises ExpectedError when the store does not hold it.
-    """
-    every = runs()
-    of_this_id = every[(every["run_id"] == run_id) | (every["imported_from"] == run_id)]
-    if of_this_id.empty:
-        _refuse_deleted(run_id)
-        raise ExpectedError(f"the store holds no run {ascii(run_id)[1:-1][:40]}")
-    return of_this_id.head(1)
-
-
-def _refuse_deleted(run_id: str) -> None:
-    with readable_errors():
-        client, _ = connect()
-        try:
-            run = client.get_run(run_id)
-        except MlflowException as error:
-            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                return  # it was never there
-            raise
-    if run.info.lifecycle_stage == LifecycleStage.DELETED:
-        brings_back = restoring(tracking_uri(), f"runs restore --run-id {run_id}")
-        raise ExpectedError(f"run {run_id} was deleted: {brings_back}")
 
 
 MOST_PIXELS = 60_000 * 28 * 28
@@ -229,14 +199,15 @@ def _artifact(run_id: str, file: str) -> io.BytesIO | None:
             return io.BytesIO(Path(client.download_artifacts(run_id, file, copies)).read_bytes())
 
 
-def all_runs(client: MlflowClient, experiment: str) -> list[Run]:
+def all_runs(client: MlflowClient, experiment: str, view: int = ViewType.ACTIVE_ONLY) -> list[Run]:
     """Every run of an experiment, oldest first, however many requests it takes."""
     runs: list[Run] = []
     token = None
     while True:
         page = client.search_runs(
-            [experiment], max_results=1000, order_by=["attributes.start_time"], page_token=token
-        )
+            [experiment], run_view_type=view, max_results=1000,
+            order_by=["attributes.start_time"], page_token=token,
+        )  # fmt: skip
         runs += page
         token = page.token
         if not token:

@@ -60,6 +60,14 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["sweep", "MODELS=2", "SEEDS=1", "SPLIT=all"], "SPLIT=all: choose one of"),
         (["sweep", "MODELS=2", "SEEDS=1", "WORKERS=0"], "WORKERS=0: a whole number"),
         (["compare"], "the store holds no run of an iteration"),
+        (["compare", "RUNS=3f2"], "RUNS=3f2: the id of a run, or 4 or more of its first digits"),
+        (["compare", "RUNS=3f2a ../x"], 'RUNS=../x: the id of a run'),
+        (["compare", "RUNS=3f2a, 9C1D"], "the store holds no run 3f2a: make runs lists"),
+        (["compare", "RUNS=3f2a", "MODELS=3"], "leave MODELS= and SPLIT= out"),
+        (["compare", "RUNS=3f2a", "SPLIT=test"], "leave MODELS= and SPLIT= out"),
+        (["runs"], "the store holds no run: make run MODEL=6"),
+        (["runs", "MODELS=3"], "the store holds no run of model 3: make run MODEL=3"),
+        (["runs", "COUNT=0"], "COUNT=0: a whole number from 1"),
         (["compare", "MODELS=3 x"], "MODELS=x: a whole number"),
         (["compare", "MODELS= "], "MODELS=: a whole number"),
         (["compare", "MODELS=6-3"], "MODELS=6-3: a range goes up"),
@@ -269,7 +277,7 @@ def test_compare_prints_a_row_per_iteration_and_the_reasons(
         "Model 5: no run counts (1 not finished)",
         "",
         "Final test accuracy, paired by seed:",
-        "  model 6 against 3: not enough seeds to tell (1 pair, mean -0.10)",
+        "  model 6 against model 3: not enough seeds to tell (1 pair, mean -0.10)",
     ]
     assert main(["compare", "MODELS=6"]) == 0
     assert "batch normalisation" not in capsys.readouterr().out
@@ -298,7 +306,7 @@ def test_on_the_validation_split_people_choose_and_nothing_is_judged(
         f"Models {others}: not run on the validation split",
         "",
         "Final validation accuracy, paired by seed:",
-        "  model 8 against 6: +0.20 points, 95 % interval +0.10 to +0.30 (3 pairs)",
+        "  model 8 against model 6: +0.20 points, 95 % interval +0.10 to +0.30 (3 pairs)",
     ]
     against = ["MODEL=8", "BASELINE=6", "SPLIT=validation"]
     assert main(["check", *against]) == 0
@@ -338,6 +346,58 @@ def test_nothing_on_the_validation_split_leads_to_the_test_set(
     said = refused(["check", "MODEL=8", choosing], capsys)
     assert "the target is about the test split" in said
     assert "MODEL=8 BASELINE=6 SPLIT=validation" in said
+
+
+@pytest.mark.usefixtures("store")
+def test_runs_are_listed_and_put_side_by_side(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    first = record_run(6, [100] * 15, split="validation")
+    other = record_run(6, [80] * 15, split="validation", tags={"overrides": "batch_size=32"})
+    assert main(["runs", "COUNT=1"]) == 0
+    head, line, blank, more = capsys.readouterr().out.splitlines()
+    assert head.split() == [
+        "run",
+        "model",
+        "seed",
+        "split",
+        "status",
+        "epochs",
+        "worst",
+        "of",
+        "5",
+        "final",
+        "counts",
+    ]
+    assert line == (
+        f"{other[:8]}  6         1  validation  FINISHED      15     99.20 %  99.20 %  batch…"
+    )
+    assert (blank, more) == ("", "The newest 1 of 2: COUNT=2 lists all")
+    assert main(["compare", f"RUNS={first[:8].upper()},{other[:8]}"]) == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    assert out.splitlines() == [
+        "Scores of the validation split",
+        "",
+        "group       run  model  seed  status    epochs  worst of 5    final  not paired",
+        f"    A  {first[:8]}  6         1  FINISHED      15     99.00 %  99.00 %",
+        f"    B  {other[:8]}  6         1  FINISHED      15     99.20 %  99.20 %",
+        "",
+        "Runs of a group differ in their seeds alone:",
+        "",
+        "group                   A              B",
+        "seeds                   1              1",
+        "final validation  99.00 %        99.20 %",
+        "overrides            none  batch_size=32",
+        "",
+        "Final validation accuracy, paired by seed:",
+        "  B against A: not enough seeds to tell (1 pair, mean +0.20)",
+    ]
+    tested = record_run(6)
+    assert main(["compare", f"RUNS={tested}"]) == 0
+    assert "Choose on the validation split" in capsys.readouterr().out
+    assert "say nothing of each other" in refused(["compare", f"RUNS={tested} {first}"], capsys)
 
 
 @pytest.mark.usefixtures("store")

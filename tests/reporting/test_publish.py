@@ -211,7 +211,8 @@ def test_a_published_run_is_finished(published: Path, capsys: pytest.CaptureFixt
     enter_runs(published)
     original = pd.read_csv(published / "runs.csv")["run_id"].iloc[0]
     assert main(["resume", f"RUN={original}"]) == 2
-    assert f"run {original} is finished" in capsys.readouterr().err
+    (here,) = tracking.find_run(original)["run_id"]
+    assert f"run {here} is finished" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("store")

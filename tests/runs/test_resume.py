@@ -147,7 +147,7 @@ def test_what_cannot_be_resumed(
     finished, stopped = begin(2), begin(2, stop_after=1)
     assert f"run {finished} is finished" in refused(["resume", f"RUN={finished}"], capsys)
     assert f"the store holds no run {'0' * 32}" in refused(["resume", f"RUN={'0' * 32}"], capsys)
-    assert "RUN=../../x: the id of a run is needed" in refused(["resume", "RUN=../../x"], capsys)
+    assert "RUN=../../x: the id of a run" in refused(["resume", "RUN=../../x"], capsys)
     assert "no unfinished run of model 4" in refused(["run", "MODEL=4", "RESUME=1"], capsys)
 
     read = entries.read_entry
@@ -278,7 +278,7 @@ def test_what_an_imported_run_did_not_record_is_said(
 
 
 def test_what_cannot_be_reproduced(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "holds no run ../x" in refused(["reproduce", "RUN=../x"], capsys)
+    assert "RUN=../x: the id of a run" in refused(["reproduce", "RUN=../x"], capsys)
     before = begin(2, stop_after=0)
     assert "has recorded no epoch" in refused(["reproduce", f"RUN={before}"], capsys)
     stopped = begin(2, stop_after=1)

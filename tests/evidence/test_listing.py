@@ -1,0 +1,40 @@
+"""The newest runs, and why each does not count."""
+
+import pytest
+from handmade import record_run
+
+from mnist_exp import tracking
+from mnist_exp.evidence import listing
+from mnist_exp.showing import tables
+
+pytestmark = pytest.mark.usefixtures("store")
+
+
+def test_the_newest_runs_come_first_and_say_why_they_do_not_count() -> None:
+    record_run(6, seed=1, epochs=15)
+    record_run(6, seed=1)
+    record_run(5, [90] * 3, seed=2, split="validation", status="KILLED", epochs=15)
+    record_run(6, seed=3, split="validation")
+    record_run(6, seed=4, tags={"overrides": "epochs=2"})
+    record_run(6, seed=5, tags={"code_sha256": "older"})
+    with tracking.start_run("my own idea", {"seed": 7}, {}):
+        pass
+    listed = listing.newest_runs(10)
+    shown = tables.shown_runs(listed)
+    assert listed.total == 7
+    assert shown.drop(columns="run").to_dict("split")["data"] == [
+        ["my own idea", "7", "", "FINISHED", "0", "–", "–", "no iteration"],
+        ["6", "5", "test", "FINISHED", "15", "99.40 %", "99.40 %", "stale"],
+        ["6", "4", "test", "FINISHED", "15", "99.40 %", "99.40 %", "epochs=2"],
+        ["6", "3", "validation", "FINISHED", "15", "99.40 %", "99.40 %", "to choose by"],
+        ["5", "2", "validation", "KILLED", "3/15", "–", "99.10 %", "not finished"],
+        ["6", "1", "test", "FINISHED", "15", "99.40 %", "99.40 %", "yes"],
+        [
+            "6", "1", "test", "FINISHED", "15/15", "99.40 %", "99.40 %",
+            "superseded by a newer run of its seed",
+        ],
+    ]  # fmt: skip
+    assert [len(run) for run in shown["run"]] == [8] * 7
+    few = listing.newest_runs(2, [6])
+    assert (few.runs["seed"].tolist(), few.total) == ([5, 4], 5)
+    assert listing.newest_runs(2, [7]).runs.empty
