@@ -6,7 +6,7 @@ import errno
 import math
 import shutil
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from mnist_exp.evidence.effect import Effect
+    from mnist_exp.evidence.tried import TriedRecipe
     from mnist_exp.evidence.verdict import Verdict
     from mnist_exp.runs.sweep import Sweep
     from mnist_exp.runs.worker import JobResult
@@ -138,3 +139,14 @@ def print_verdicts(verdicts: Sequence[Verdict]) -> None:
         print()
     for verdict in judged:
         print(f"Model {verdict.model}: {verdict.answer}; {verdict.reason}")
+
+
+def print_tried(tried: Mapping[int, Sequence[TriedRecipe]], split: str) -> None:
+    """A table of what was tried of each iteration, best first."""
+    from mnist_exp.showing import tables
+
+    for number, recipes in tried.items():
+        if recipes:
+            print(f"\nModel {number}:")
+            print_table(tables.shown_tried(recipes, split), ["settings"])
+    print("What is overridden does not count for its iteration.")

@@ -13,6 +13,7 @@ from mnist_exp.commands.settings import (
     Count,
     Device,
     Epochs,
+    Grid,
     Like,
     Model,
     Models,
@@ -154,6 +155,7 @@ def _sweep(
     models: Models,
     seeds: Seeds,
     epochs: Epochs | None = None,
+    set_: Grid = "",
     split: Split = "test",
     workers: Count | None = None,
     threads: Count = 1,
@@ -161,31 +163,33 @@ def _sweep(
 ) -> int:
     """Train what the store lacks of iterations and seeds.
 
-    SEEDS=5 is the seeds 1 to 5, SEEDS=101-110 are those. SCHEDULER is that of a cluster.
+    SEEDS=5 is the seeds 1 to 5, SEEDS=101-110 are those. SET gives fields of the recipes other
+    values; of lists of values every product is tried. SCHEDULER is that of a cluster.
     """
-    from mnist_exp.commands.display import SweepDisplay, print_verdicts
+    from mnist_exp.commands.display import SweepDisplay, print_tried, print_verdicts
     from mnist_exp.evidence import comparison
     from mnist_exp.runs import sweep
 
-    asked = sweep.settle_sweep(models, seeds, split=split, epochs=epochs)
-    count = len(asked.held) + len(asked.missing)
+    asked = sweep.settle_sweep(models, seeds, split=split, epochs=epochs, grid=set_)
+    count = len(asked.points)
     print(f"A {asked.name}: {count} runs, {len(asked.held)} in the store")
-    runs = list(asked.held.values())
-    failed = []
+    results = []
     if asked.missing:
         with SweepDisplay(asked) as display:
             results = sweep.train_missing(
                 asked, workers=workers, threads=threads, scheduler=scheduler,
                 on_start=display.start, on_result=display.result,
             )  # fmt: skip
-        failed = [result for result in results if result.failure]
-        runs += [result.run_id for result in results if not result.failure]
     else:
         print("Nothing is missing, so nothing was trained.")
-    if runs:
+    trained = [result.run_id for result in results if not result.failure]
+    if asked.grid:
+        print_tried(asked.tried(results), split)
+    elif runs := [*asked.held.values(), *trained]:
         print_verdicts(comparison.of_runs(runs))
-    if failed:
-        raise ExpectedError(f"{len(failed)} of {count} runs failed; the same command tries again")
+    if len(trained) < len(results):
+        failed = len(results) - len(trained)
+        raise ExpectedError(f"{failed} of {count} runs failed; the same command tries again")
     return 0
 
 

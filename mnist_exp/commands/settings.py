@@ -30,6 +30,7 @@ Seed = Annotated[int, WholeNumber(0, 2**32 - 1, "3")]
 Seeds = Annotated[list[int], SeedRanges("5")]
 SeedCount = Annotated[int, WholeNumber(1, 10_000, "5")]
 Overrides = Annotated[str, Text('"optimizer.lr=0.05 batch_size=32"')]
+Grid = Annotated[str, Text('"optimizer.lr=0.05,0.1 batch_size=32"')]
 Epochs = Annotated[int, WholeNumber(1, 10_000, "2")]
 Device = Annotated[str, Text("cuda")]
 Split = Annotated[Literal["test", "validation"], Text("validation")]  # data refuses other words

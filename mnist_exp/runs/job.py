@@ -12,6 +12,7 @@ This is one end of a pipe; `worker.train` is the other.
 """
 
 import dataclasses
+import hashlib
 import json
 import os
 import signal
@@ -31,24 +32,29 @@ from mnist_exp.recipe import Target
 @dataclass(frozen=True)
 class Job:
     """What is to be trained. `epochs` is None for those of the recipe; `code_sha256` is the hash of
-    the iteration, which the run will record."""
+    the iteration, which the run will record; `overrides` are the others, as text."""
 
     model: int
     seed: int
     split: data.Split
     epochs: int | None
     code_sha256: str
+    overrides: str = ""
 
     @property
     def key(self) -> str:
         """What the scheduler calls it: the same for the same training."""
         code = self.code_sha256[:16]
-        return f"model-{self.model}-{code}-{self.split}-{self.epochs or 'all'}-{self.seed}"
+        overrides = hashlib.sha256(self.overrides.encode()).hexdigest()[:16]
+        return (
+            f"model-{self.model}-{code}-{overrides}-{self.split}-{self.epochs or 'all'}-{self.seed}"
+        )
 
     @property
     def name(self) -> str:
         """What a person calls it."""
-        return f"model-{self.model} · seed {self.seed}"
+        overrides = f" · {self.overrides}" if self.overrides else ""
+        return f"model-{self.model} · seed {self.seed}{overrides}"
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,7 @@ def main() -> int:
     try:
         _train(Order(**fields | known), pipe)
     except ExpectedError as error:
-        print(error, file=sys.stderr)
+        print("; ".join([str(error), *getattr(error, "__notes__", [])]), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         interrupts.heard()
@@ -95,7 +101,7 @@ def _stop_with_stdin() -> None:
 
 
 def _train(order: Order, pipe: TextIO) -> None:
-    from mnist_exp.runs import environment, resume, run
+    from mnist_exp.runs import environment, overrides, resume, run
     from mnist_exp.runs.plan import settle
 
     job = order.job
@@ -107,7 +113,10 @@ def _train(order: Order, pipe: TextIO) -> None:
             "the package of this worker differs from that of the sweep: bring its checkout to the "
             "same commit"
         )
-    plan = settle(job.model, seed=job.seed, epochs=job.epochs, split=job.split, entry=entry)
+    plan = settle(
+        job.model, seed=job.seed, overrides=overrides.read(job.overrides, job.epochs),
+        split=job.split, entry=entry,
+    )  # fmt: skip
     plan = dataclasses.replace(plan, target=order.target)
     # What an earlier sweep left half done, if it comes to the same: otherwise it would not count.
     begun = None if plan.findings.not_exact else resume.unfinished(plan)

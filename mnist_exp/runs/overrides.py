@@ -10,12 +10,14 @@ from __future__ import annotations
 import ast
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any
 
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.recipe import Recipe
+from mnist_exp.runs.blame import IterationError
 from mnist_exp.runs.fields import Value, changed, own_value
 
 ALIASES = {"learning_rate": "optimizer.lr"}
@@ -118,6 +120,17 @@ def overridden(recipe: Recipe, overrides: Overrides) -> Recipe:
     for name, value in sorted(overrides.items()):  # a part first: `augment=none augment.degrees=7`
         recipe = changed(recipe, name, value)
     return recipe
+
+
+@contextmanager
+def named(overrides: Overrides) -> Iterator[None]:
+    """A block in which an error, which names a line of the file, names the overrides as well."""
+    try:
+        yield
+    except IterationError as error:
+        if overrides:
+            error.add_note(f"it is overridden by {as_words(overrides)}")
+        raise
 
 
 def split(text: str, ends: Callable[[str], bool]) -> list[str]:

@@ -1,8 +1,6 @@
 """All that is settled before a run begins: what is trained, how, and from what."""
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -16,7 +14,7 @@ from mnist_exp.notebook.entries import Entry
 from mnist_exp.recipe import Recipe, Target
 from mnist_exp.runs import check, environment, provenance, trial
 from mnist_exp.runs import overrides as overriding
-from mnist_exp.runs.blame import IterationError, blamed_on
+from mnist_exp.runs.blame import blamed_on
 from mnist_exp.runs.overrides import NONE, Overrides
 from mnist_exp.runs.teacher import Teacher, find_teacher
 from mnist_exp.runs.trial import Findings
@@ -121,7 +119,7 @@ def settle(
     wanted = {**overrides} if epochs is None else {**overrides, "epochs": epochs}
     overrides = overriding.differing(check.recipe_from(entry, seed), wanted)
     on = environment.choose_device(device)
-    with _named(overrides):
+    with overriding.named(overrides):
         check.check_recipe(entry, seed, overrides)  # before digits are fetched
         recipe = check.recipe_from(entry, seed, overrides)
         taught_by = find_teacher(teacher or recipe.teacher, split)
@@ -137,17 +135,6 @@ def settle(
         findings=findings, parameters=classifier.count_parameters(network), layers=layers,
         receptive_field=receptive_field.of_network(network, example.shape[1:]),
     )  # fmt: skip
-
-
-@contextmanager
-def _named(overrides: Overrides) -> Iterator[None]:
-    """A block in which an error, which names a line of the file, names the overrides as well."""
-    try:
-        yield
-    except IterationError as error:
-        if overrides:
-            error.add_note(f"it is overridden by {overriding.as_words(overrides)}")
-        raise
 
 
 def _built(entry: Entry, recipe: Recipe, seed: int) -> tuple[nn.Module, Tensor, str]:

@@ -18,11 +18,16 @@ from distributed import CancelledError, Client, Event, KilledWorker, as_complete
 
 from mnist_exp import data, tracking
 from mnist_exp.common import interrupts, markdown
+from mnist_exp.common.errors import ExpectedError
 from mnist_exp.common.words import counted, ranges
 from mnist_exp.evidence import comparison, scores
+from mnist_exp.evidence.tried import TriedRecipe, tried_recipes
 from mnist_exp.notebook import entries, loading
 from mnist_exp.notebook.entries import Entry
 from mnist_exp.runs import check, cluster, environment, worker
+from mnist_exp.runs import grid as grids
+from mnist_exp.runs import overrides as overriding
+from mnist_exp.runs.grid import Point
 from mnist_exp.runs.job import Job, Order
 from mnist_exp.runs.worker import PATIENCE, JobResult
 from mnist_exp.showing import tables
@@ -39,40 +44,64 @@ class Sweep:
     split: data.Split
     epochs: int | None
     """None for those of each recipe."""
+    points: Mapping[Job, Point]
+    """All that is asked for, in the order of training, with its place in the grid."""
     held: dict[Job, str]
     """The ids of finished runs, by what they were trained for."""
     missing: tuple[Job, ...]
     entries: Mapping[int, Entry]
     """The iterations as they were read: what is trained, wherever a worker is."""
+    grid: str = ""
+    """The lists of overrides that it tries, as text."""
 
     @property
     def name(self) -> str:
         """The name of the parent run: the same for the same request."""
         epochs = f", {counted(self.epochs, 'epoch')}" if self.epochs else ""
         models, seeds = " ".join(map(str, self.models)), ranges(self.seeds)
-        return f"sweep of models {models}, seeds {seeds}, {self.split} split{epochs}"
+        grid = f", {grids.in_short(self.grid)}" if self.grid else ""
+        return f"sweep of models {models}, seeds {seeds}, {self.split} split{epochs}{grid}"
+
+    def tried(self, results: Iterable[JobResult]) -> dict[int, tuple[TriedRecipe, ...]]:
+        """What comes of each point of the grid, by iteration."""
+        trained = {result.job: result.run_id for result in results if not result.failure}
+        ids: dict[int, dict[str, list[str]]] = {number: {} for number in self.models}
+        own = {}
+        for job, run_id in (self.held | trained).items():
+            point = self.points[job]
+            ids[job.model].setdefault(point.asked, []).append(run_id)
+            if point.own:
+                own[job.model] = point.asked
+        return {number: tried_recipes(runs, own.get(number)) for number, runs in ids.items()}
 
 
 def settle_sweep(
     models: Iterable[int], seeds: Iterable[int], *, split: data.Split = "test",
-    epochs: int | None = None,
+    epochs: int | None = None, grid: str = "",
 ) -> Sweep:  # fmt: skip
     """Settle which trainings the store lacks: those without a finished run of the same code, data,
-    seed, split and epochs. Raises ExpectedError for what cannot be run."""
+    seed, split, epochs and overrides. `grid` is the text of lists of overrides, of which every
+    product is tried. Raises ExpectedError for what cannot be run."""
     data.check_split(split)
+    lists = grids.read_grid(grid, split, epochs)
     read = {number: entries.read_entry(number) for number in models}
-    codes = {number: entry.code_sha256 for number, entry in read.items()}
     chosen = tuple(seeds)
+    of_each = [(x, grids.grid_points(lists, x, chosen[0], epochs)) for x in read.values()]
     # Seeds first: what is there early says something about every iteration.
-    jobs = [
-        Job(number, seed, split, epochs, code) for seed in chosen for number, code in codes.items()
-    ]
-    held = _held(jobs, tracking.runs())
-    missing = tuple(job for job in jobs if job not in held)
-    for number in {job.model for job in missing}:
+    points = {
+        Job(entry.number, seed, split, point.epochs, entry.code_sha256, point.overrides): point
+        for seed in chosen
+        for entry, points in of_each
+        for point in points
+    }
+    held = _held(points, tracking.runs())
+    missing = tuple(job for job in points if job not in held)
+    for job in {dataclasses.replace(job, seed=chosen[0]) for job in missing}:
         # One that cannot be run is refused here, before anything is trained.
-        check.check_recipe(read[number], chosen[0])
-    return Sweep(tuple(codes), chosen, split, epochs, held, missing, read)
+        overrides = overriding.read(job.overrides, job.epochs)
+        with overriding.named(overrides):
+            check.check_recipe(read[job.model], job.seed, overrides)
+    return Sweep(tuple(read), chosen, split, epochs, points, held, missing, read, grid)
 
 
 def _held(jobs: Iterable[Job], runs: pd.DataFrame) -> dict[Job, str]:
@@ -85,9 +114,16 @@ def _held(jobs: Iterable[Job], runs: pd.DataFrame) -> dict[Job, str]:
     newest: dict[Job, str] = {}
     rows: Any = finished.sort_values("start_time").itertuples()
     for run in rows:
-        done = Job(run.model, run.seed, run.split, run.epochs, run.code_sha256)
+        try:
+            overrides = overriding.read("" if pd.isna(run.overrides) else run.overrides)
+        except ExpectedError:  # a run of another program
+            continue
+        whole = "epochs" not in overrides
+        overrides.pop("epochs", None)
+        others = overriding.as_words(overrides)
+        done = Job(run.model, run.seed, run.split, run.epochs, run.code_sha256, others)
         newest[done] = run.run_id
-        if pd.isna(run.overrides):  # what trained as many epochs as the recipe has serves both
+        if whole:  # what trained as many epochs as the recipe has serves both
             newest[dataclasses.replace(done, epochs=None)] = run.run_id
     return {job: newest[job] for job in jobs if job in newest}
 
@@ -157,6 +193,13 @@ def _orders(sweep: Sweep, parent: str) -> list[Order]:
 
 def _summarise(parent: tracking.RunWriter, sweep: Sweep, results: list[JobResult]) -> None:
     """Record in the parent run what the runs below it come to, for each iteration."""
+    failed = [f"- {result.job.name}: {result.failure}" for result in results if result.failure]
+    if sweep.grid:
+        tried = sweep.tried(results).items()
+        shown = {n: markdown.as_table(tables.shown_tried(x, sweep.split)) for n, x in tried if x}
+        texts = [f"Model {number}:\n\n{table}\n" for number, table in shown.items()]
+        parent.describe("\n".join([f"A {sweep.name}.", "", *texts, *failed]))
+        return
     trained = [result.run_id for result in results if not result.failure]
     verdicts = comparison.of_runs([*sweep.held.values(), *trained])
     for verdict in verdicts:
@@ -177,6 +220,5 @@ def _summarise(parent: tracking.RunWriter, sweep: Sweep, results: list[JobResult
             low, high = (100 * bound for bound in verdict.pass_rate)
             interval = f"{verdict.passing} of {seeds} seeds ({low:.0f} to {high:.0f} %)"
             parent.set_tags({f"{model}.verdict": f"{verdict.answer}, {interval}"})
-    shown = tables.shown_verdicts(verdicts, loading.load_target())
-    failed = [f"- {result.job.name}: {result.failure}" for result in results if result.failure]
-    parent.describe("\n".join([f"A {sweep.name}.", "", markdown.as_table(shown), "", *failed]))
+    table = tables.shown_verdicts(verdicts, loading.load_target())
+    parent.describe("\n".join([f"A {sweep.name}.", "", markdown.as_table(table), "", *failed]))

@@ -8,10 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from mnist_exp.common.words import percent, ranges
+from mnist_exp.common.words import percent, points, ranges
 from mnist_exp.evidence.listing import Listing
 from mnist_exp.evidence.scores import Exclusion
 from mnist_exp.evidence.side_by_side import SideBySide
+from mnist_exp.evidence.tried import TriedRecipe
 from mnist_exp.evidence.verdict import EpochScore, Verdict
 from mnist_exp.recipe import Target
 
@@ -86,6 +87,34 @@ def _final(verdict: Verdict) -> str:
 
 def _spread(mean: float, std: float) -> str:
     return percent(mean) if math.isnan(std) else f"{100 * mean:.2f} ± {100 * std:.2f} %"
+
+
+def shown_tried(tried: Sequence[TriedRecipe], split: str) -> pd.DataFrame:
+    """What was tried of an iteration on a split, as it is shown: text, best first."""
+    compared = any(recipe.against_file for recipe in tried)
+    rows = [
+        {
+            f"final {split}": _spread(recipe.final_accuracy, recipe.final_accuracy_std),
+            "seeds": ranges(recipe.seeds),
+        }
+        | ({"against the file, points": _against_file(recipe)} if compared else {})
+        | {"settings": recipe.settings}
+        for recipe in tried
+    ]
+    return pd.DataFrame(rows)
+
+
+def _against_file(recipe: TriedRecipe) -> str:
+    """As in "+0.12 (-0.02 to +0.26)", of which the brackets hold the 95 % interval."""
+    difference = recipe.against_file
+    if difference is None:
+        return "the file's own"
+    if not difference.seeds:
+        return "–"
+    if difference.interval is None:
+        return points(difference.mean)
+    low, high = map(points, difference.interval)
+    return f"{points(difference.mean)} ({low} to {high})"
 
 
 def short(code_sha256: object) -> str:

@@ -30,6 +30,7 @@ from mnist_exp.runs import plan as plans
 from mnist_exp.runs.job import Job, Order
 from mnist_exp.runs.sweep import Sweep
 from mnist_exp.runs.worker import JobResult
+from mnist_exp.showing import tables
 
 pytestmark = pytest.mark.usefixtures("store", "quick")
 
@@ -97,6 +98,83 @@ def test_a_sweep_trains_what_is_missing_and_gathers_all_below_one_run() -> None:
     assert kept.data.tags["model-2.verdict"] == "too few epochs, 0 of 2 seeds (0 to 84 %)"
     assert "| 3 | too few epochs |" in kept.data.tags["mlflow.note.content"]
     assert set(runs["threads"]) == {1}
+
+
+def test_a_grid_is_trained_where_the_store_lacks_it() -> None:
+    def asked(grid: str) -> Sweep:
+        return sweep.settle_sweep([2], [1], epochs=1, split="validation", grid=grid)
+
+    first = asked("optimizer.lr=0.3 optimizer.weight_decay=0.001")
+    (result,) = train_missing(first)
+    assert result.failure == ""
+    (kept,) = tracking.runs().to_dict("records")
+    assert kept["overrides"] == "epochs=1 optimizer.lr=0.3 optimizer.weight_decay=0.001"
+    assert (kept["learning_rate"], kept["optimizer.weight_decay"]) == (0.3, 0.001)
+    parent = MlflowClient().get_run(kept["parent"])
+    assert parent.info.run_name == (
+        "sweep of models 2, seeds 1, validation split, 1 epoch, optimizer.lr=0.3 "
+        "optimizer.weight_decay=0.001"
+    )
+    assert "| optimizer.lr=0.3 optimizer" in parent.data.tags["mlflow.note.content"]
+    assert "model-2/seeds" not in parent.data.metrics  # of points that may differ
+
+    larger = asked("optimizer.weight_decay=0,1e-3 optimizer.lr=0.3,0.01 batch_size=128")
+    assert {job.overrides for job in larger.missing} == {
+        "optimizer.lr=0.3", "optimizer.weight_decay=0.001", "",
+    }  # fmt: skip
+    assert list(larger.held.values()) == [kept["run_id"]]
+
+
+def test_a_grid_is_compared_with_the_file_by_seed() -> None:
+    hashes = {f"sha256.{name}": value for name, value in sweep.data.SHA256.items()}
+    errors = {"none": (100, 110, 120), "optimizer.lr=0.3": (80, 95, 90)}
+    for overrides, wrong in errors.items():
+        for seed in (1, 2, 3):
+            record_run(
+                2, [900, wrong[seed - 1]], seed=seed, split="validation", epochs=15,
+                tags=hashes | {"overrides": overrides},
+            )  # fmt: skip
+    grid = "optimizer.lr=0.01,0.3"
+    asked = sweep.settle_sweep([2], [1, 2, 3], split="validation", grid=grid)
+    assert asked.missing == ()
+    best, own = asked.tried([])[2]
+    assert (best.settings, own.settings) == ("optimizer.lr=0.3", "optimizer.lr=0.01")
+    assert (own.final_accuracy, own.against_file) == (pytest.approx(0.989), None)
+    assert best.final_accuracy == pytest.approx(1 - (80 + 95 + 90) / 30_000)
+    assert best.seeds == (1, 2, 3)
+    assert best.against_file.mean == pytest.approx((20 + 15 + 30) / 30_000)
+    assert tables.shown_tried([best, own], "validation").to_dict("list") == {
+        "final validation": ["99.12 ± 0.08 %", "98.90 ± 0.10 %"],
+        "seeds": ["1-3", "1-3"],
+        "against the file, points": ["+0.22 (+0.15 to +0.30)", "the file's own"],
+        "settings": ["optimizer.lr=0.3", "optimizer.lr=0.01"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("grid", "split", "said"),
+    [
+        ("optimizer.lr=0.1,0.2", "test", "the test set is not there to choose by: add SPLIT=val"),
+        ("optimizer.lr=0.1,'x'", "validation", "optimizer.lr='x': a number is needed"),
+        ("epochs=1,2", "validation", "epochs is given twice, by EPOCHS= and by SET="),
+        ("batch_size=" + ",".join(map(str, range(1, 2000))), "validation", "at most 1,000 points"),
+        ("schedule.gamma=0.1", "validation", "the recipe has no schedule"),
+        ("optimizer.lr=-1,0.1", "validation", "Invalid learning rate: -1"),
+    ],
+)
+def test_a_grid_that_is_refused(grid: str, split: str, said: str) -> None:
+    with pytest.raises(ExpectedError, match=said):
+        sweep.settle_sweep([2], [1], epochs=1, split=split, grid=grid)
+    assert tracking.runs().empty
+
+
+def test_the_jobs_of_a_grid_have_names_of_their_own() -> None:
+    values = ",".join(f"0.{n}" for n in range(1, 60))
+    grid = sweep.settle_sweep([2], [1], split="validation", grid=f"optimizer.lr={values}")
+    assert len({job.key for job in grid.points}) == len(grid.points)
+    assert len(grid.name) < 250  # what a database has room for
+    one = sweep.settle_sweep([2], [1], grid="optimizer.lr=0.5")  # on the test split
+    assert [point.overrides for point in one.points.values()] == ["optimizer.lr=0.5"]
 
 
 def test_a_worker_trains_what_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
