@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 from mnist_exp.common.errors import ExpectedError
-from mnist_exp.common.values import as_text
+from mnist_exp.common.values import as_text, parts_of
 from mnist_exp.recipe import Recipe
 
 Value = None | bool | int | float | str | tuple[Any, ...] | list[Any]
@@ -124,8 +124,8 @@ def _find(recipe: Recipe, part: object, key: str, name: str, owner: str) -> Sett
 
 def _settings(part: object) -> Mapping[str, Setting]:
     """The settings of a part, by name."""
-    if isinstance(part, tuple | list):
-        return {_class_name(item): Setting(item, inspect.Parameter.empty, CODE) for item in part}
+    if _is_several(part):
+        return _settings_of_several(parts_of(part))
     if part is None or is_written(part):
         return {}
     try:
@@ -163,8 +163,11 @@ def _given(part: Any, parameters: Mapping[str, inspect.Parameter]) -> dict[str, 
 
 def _remade(part: Any, key: str, value: object) -> object:
     """A part with another setting."""
-    if isinstance(part, tuple | list):
-        return type(part)(value if _class_name(item) == key else item for item in part)
+    if _is_several(part):
+        parts = parts_of(part)
+        if len(parts) == 1:
+            return _replaced(part, parts[0], _remade(parts[0], key, value))
+        return _replaced(part, _settings_of_several(parts)[key].value, value)
     if dataclasses.is_dataclass(part) and not isinstance(part, type):
         return dataclasses.replace(part, **{key: value})
     maker = _maker(part)
@@ -184,9 +187,33 @@ def _remade(part: Any, key: str, value: object) -> object:
     return maker(**given | {key: value})
 
 
-def _class_name(part: object) -> str:
-    maker = _maker(part)
-    return str(getattr(maker, "__name__", maker))
+def _is_several(part: object) -> bool:
+    """Whether it is a sequence of parts, or torchvision's Compose of them."""
+    return not is_written(part) and parts_of(part) != (part,)
+
+
+def _settings_of_several(parts: tuple[Any, ...]) -> Mapping[str, Setting]:
+    """The settings of the only part, or the parts by their classes, as the records have them."""
+    if len(parts) == 1:
+        return _settings(parts[0])
+    names = [type(part).__name__ for part in parts]
+    # Of two of a class, neither has a name of its own.
+    return {
+        name: Setting(part, inspect.Parameter.empty, CODE)
+        for name, part in zip(names, parts, strict=True)
+        if names.count(name) == 1
+    }
+
+
+def _replaced(several: Any, part: object, new: object) -> Any:
+    """Several parts, of which one is another."""
+    if several is part:
+        return new
+    if isinstance(several, tuple | list):
+        return type(several)(_replaced(each, part, new) for each in several)
+    if _is_several(several):
+        return type(several)(_replaced(several.transforms, part, new))
+    return several
 
 
 def _hint(maker: Any, parameter: inspect.Parameter, value: object) -> Any:
