@@ -33,15 +33,16 @@ def tried_recipes(
     runs = runs[runs["run_id"].isin(list(place))].astype({"seed": int})
     history = tracking.history(runs["run_id"])
     runs = runs.join(scores.scores(runs, history, loading.load_target()))
-    # The runs of one iteration: what tells them apart here is which settings they have.
-    runs = runs.assign(model=runs["run_id"].map(place))
+    runs = runs.assign(group=runs["run_id"].map(place))
     own = next((n for n, settings in enumerate(run_ids) if settings == as_in_file), None)
     tried = []
     for number, settings in enumerate(run_ids):
-        of_these = runs[runs["model"] == number]
+        of_these = runs[runs["group"] == number]
         accuracy = of_these["final_accuracy"]
         if accuracy.notna().any():
-            difference = None if own is None or own == number else effect(runs, number, own)
+            difference = (
+                None if own is None or own == number else effect(runs, number, own, by="group")
+            )
             seeds = tuple(sorted(of_these["seed"]))
             mean, std = float(accuracy.mean()), float(accuracy.std())
             tried.append(TriedRecipe(settings, seeds, mean, std, difference))
