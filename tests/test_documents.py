@@ -89,7 +89,9 @@ SHELL = [
     for block in BLOCKS if block.kind == "sh"
     for line in block.text.splitlines()
 ]  # fmt: skip
-PYTHON = [block for block in BLOCKS if block.kind == "python"]
+OF_RECIPES = {"recipe.md", "optimizer.md"}
+"""Their snippets are tried out by test_recipe_pages.py."""
+PYTHON = [b for b in BLOCKS if b.kind == "python" and b.page.name not in OF_RECIPES]
 CONSOLE = [block for block in BLOCKS if block.kind == "console"]
 INTERRUPTED = "make run MODEL=2 SEED=3 EPOCHS=1 DEVICE=cpu SPLIT=validation"
 """Ctrl-C ends this one, and `make resume` brings it to its end."""
