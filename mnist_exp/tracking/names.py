@@ -384,7 +384,7 @@ RUN_COLUMNS = (
 
 
 def register_table() -> str:
-    """The register as a table, which docs/records.md shows."""
+    """The register as a table, which docs/names.md shows."""
     rows = [
         f"| {kind} | `{name}` | {meaning.text} | {meaning.unit} |"
         for kind, names in REGISTER.items()

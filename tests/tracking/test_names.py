@@ -246,7 +246,7 @@ def test_every_epoch_metric_is_a_metric() -> None:
 
 
 def test_the_names_are_in_the_documentation() -> None:
-    page = (ROOT / "docs" / "records.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "names.md").read_text(encoding="utf-8")
     shown = page.partition("<!-- names -->\n")[2].partition("\n<!-- end of names -->")[0]
     make = (
         '.venv/bin/python -c "from mnist_exp.tracking import names; print(names.register_table())"'
