@@ -46,6 +46,7 @@ COMMANDS = {
     "run": ["<>", "MODEL=98", "SEED=<>", "EPOCHS=<>", "SPLIT=<>", "DEVICE=<>", "RESUME=<>"],
     "resume": ["RUN=<>", "<>"],
     "reproduce": ["RUN=<>", "<>"],
+    "delete": ["RUN=<>", "<>"],
     "sweep": [
         "MODELS=<>", "MODELS=98", "SEEDS=<>", "EPOCHS=<>", "SPLIT=<>", "WORKERS=<>",
         "THREADS=<>", "SCHEDULER=<>",
@@ -67,7 +68,7 @@ COMMANDS = {
 """What each command takes. There is no model 98, and no store in the way of a backup."""
 
 
-READING = ("run", "resume", "reproduce", "sweep", "check", "compare", "runs", "restore")
+READING = ("run", "resume", "reproduce", "sweep", "check", "compare", "runs", "delete", "restore")
 """Commands that refuse what follows also where there is a store, which holds nothing."""
 
 

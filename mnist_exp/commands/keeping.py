@@ -8,7 +8,8 @@ from __future__ import annotations
 import time
 
 from mnist_exp.commands.arguments import command
-from mnist_exp.commands.settings import Artifacts, Backup, Database, Host, Port
+from mnist_exp.commands.settings import Artifacts, Backup, Database, Host, Port, RunId
+from mnist_exp.common.words import counted, printable
 
 
 @command
@@ -18,6 +19,30 @@ def _import() -> int:
 
     imported = enter_runs()
     print(f"Imported {imported.entered} runs; {imported.present} were there already")
+    return 0
+
+
+@command
+def _delete(run_: RunId) -> int:
+    """Delete a run, with its checkpoint and what the Model Registry has of it.
+
+    It can be brought back until `mlflow gc` removes it for good.
+    """
+    from mnist_exp import tracking
+    from mnist_exp.runs.delete import delete
+
+    deletion = delete(run_)
+    run = deletion.run
+    print(f"Deleted: {printable(run['run_name'])} (run {run['run_id']}), {run['status']}")
+    if deletion.versions:
+        print(f"  with {', '.join(deletion.versions)} in the Model Registry, which is for good")
+    if deletion.had_checkpoint:
+        print("  with its checkpoint: brought back, it cannot be resumed")
+    if deletion.below:
+        print(f"  without what is below it, as of a sweep: {counted(deletion.below, 'run')} stayed")
+    if isinstance(run["imported_from"], str):
+        print("  it was imported: make import enters it again")
+    print(f"{tracking.to_restore(run['run_id'])}, until mlflow gc removes it for good")
     return 0
 
 

@@ -5,6 +5,7 @@ The only room that knows MLflow. The store is the one that MLFLOW_TRACKING_URI n
 
 - `names`: all that a run holds. A new parameter, tag, metric or artifact is entered there first.
 - `writing` and `reading`: runs, and what they hold.
+- `deleting`: runs that are not wanted any more.
 - `finding`: which run is meant by an id, or by the beginning of one.
 - `networks`: the trained network of a run.
 - `store`: where it is, how it is opened, and its errors as one line for the user.
@@ -23,6 +24,7 @@ start_up()
 
 from mnist_exp.tracking.archive import archive, archived_run, enter_run
 from mnist_exp.tracking.backup import back_up, restore
+from mnist_exp.tracking.deleting import delete_run, remove_run, to_restore
 from mnist_exp.tracking.finding import find_run, find_runs, short_ids
 from mnist_exp.tracking.names import EPOCH_METRICS, RUN_COLUMNS
 from mnist_exp.tracking.networks import kept_network
@@ -53,16 +55,15 @@ from mnist_exp.tracking.writing import (
     continue_run,
     end_run,
     keep_page,
-    remove_run,
     resume_run,
     start_run,
 )
 
 __all__ = [
     "ADDRESS", "EPOCH_METRICS", "RUN_COLUMNS", "ExportError", "RunWriter", "UnreachableError",
-    "adopt", "archive", "archived_run", "back_up", "check_answers", "continue_run", "end_run",
-    "enter_run", "find_run", "find_runs", "grey_values", "history", "image", "is_served",
+    "adopt", "archive", "archived_run", "back_up", "check_answers", "continue_run", "delete_run",
+    "end_run", "enter_run", "find_run", "find_runs", "grey_values", "history", "image", "is_served",
     "keep_page", "kept_network", "local_folder", "make_tables", "only_one", "open_store",
     "remove_run", "restore", "resume_run", "runs", "short_ids", "source", "start_run", "table",
-    "tracking_uri", "use_store",
+    "to_restore", "tracking_uri", "use_store",
 ]  # fmt: skip

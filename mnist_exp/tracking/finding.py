@@ -9,8 +9,8 @@ import pandas as pd
 from mlflow.entities import ViewType
 
 from mnist_exp.common.errors import ExpectedError
-from mnist_exp.tracking import names, reading
-from mnist_exp.tracking.store import connect, readable_errors, restoring, tracking_uri
+from mnist_exp.tracking import deleting, names, reading
+from mnist_exp.tracking.store import connect, readable_errors
 
 SHORTEST = 8
 """Digits of an id that are shown at least."""
@@ -76,5 +76,5 @@ def _refuse_deleted(beginning: str) -> None:
     for run in reversed(deleted):
         ids = run.info.run_id, run.data.tags.get(names.IMPORTED, "")
         if any(run_id.startswith(beginning) for run_id in ids):
-            brings_back = restoring(tracking_uri(), f"runs restore --run-id {run.info.run_id}")
+            brings_back = deleting.to_restore(run.info.run_id)
             raise ExpectedError(f"run {run.info.run_id} was deleted: {brings_back}")

@@ -325,12 +325,6 @@ def end_run(run_id: str, status: str, failure: str) -> None:
         client.set_terminated(run_id, status)
 
 
-def remove_run(run_id: str) -> None:
-    """Take a run out of every list; MLflow keeps it as deleted."""
-    with readable_errors():
-        connect(write=True)[0].delete_run(run_id)
-
-
 def keep_page(name: str, file: Path) -> tuple[str, str]:
     """Keep `file` as an artifact of the one run called `name`, in an experiment of its own, so that
     it does not stand among the trainings; returns the ids of the experiment and the run."""

@@ -67,6 +67,8 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["compare", "RUNS=3f2a", "SPLIT=test"], "leave MODELS= and SPLIT= out"),
         (["runs"], "the store holds no run: make run MODEL=6"),
         (["runs", "MODELS=3"], "the store holds no run of model 3: make run MODEL=3"),
+        (["delete", "RUN=*"], "RUN=*: the id of a run, or 4 or more of its first digits"),
+        (["delete", "RUN=3f2a"], "the store holds no run 3f2a: make runs lists"),
         (["runs", "COUNT=0"], "COUNT=0: a whole number from 1"),
         (["compare", "MODELS=3 x"], "MODELS=x: a whole number"),
         (["compare", "MODELS= "], "MODELS=: a whole number"),

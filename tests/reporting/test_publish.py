@@ -207,6 +207,18 @@ def test_nothing_is_entered_where_the_runs_are(
 
 
 @pytest.mark.usefixtures("store")
+def test_a_published_run_that_was_deleted_is_entered_again(
+    published: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    enter_runs(published)
+    original = pd.read_csv(published / "runs.csv")["run_id"].iloc[0]
+    assert main(["delete", f"RUN={original[:12]}"]) == 0
+    assert "it was imported: make import enters it again" in capsys.readouterr().out
+    assert enter_runs(published) == Imported(entered=1, present=3)
+    assert tracking.find_run(original)["status"].item() == "FINISHED"
+
+
+@pytest.mark.usefixtures("store")
 def test_a_published_run_is_finished(published: Path, capsys: pytest.CaptureFixture[str]) -> None:
     enter_runs(published)
     original = pd.read_csv(published / "runs.csv")["run_id"].iloc[0]
