@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from mnist_exp.common.values import name_of, parts_of, settings_of
 
 if TYPE_CHECKING:  # who reads the notebook need not wait for torch
-    from torch import Tensor, dtype, nn
+    from torch import Tensor, nn
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
 
@@ -76,8 +76,8 @@ class Recipe:
     """The largest norm of all gradients together; larger ones are shrunk to it."""
     accumulate_batches: int = 1
     """How many batches make one step of the optimizer: it follows their mean over all digits."""
-    autocast: dtype | None = None
-    """torch.bfloat16: training computes in it where torch.autocast does. Evaluation does not."""
+    autocast: Literal["bfloat16"] | None = None
+    """Training computes in this dtype where torch.autocast does. Evaluation does not."""
     teacher: int | str | None = None
     """An iteration whose trained network the loss is given the output of, or the id of its run."""
     metrics: Mapping[str, Callable[[Tensor, Tensor], float | Tensor]] = field(default_factory=dict)
@@ -117,9 +117,8 @@ class Recipe:
         out is "none", so that runs with and without it share a column.
         """
         flat: dict[str, object] = {}
-        for name in ("batch_size", "epochs", "accumulate_batches", "gradient_clip_norm", "teacher"):
+        for name in VALUES:
             flat[name] = "none" if (value := getattr(self, name)) is None else value
-        flat["autocast"] = str(self.autocast or "none").removeprefix("torch.")
         for name in ("network", "parameter_groups"):
             flat[name] = name_of(getattr(self, name))
         for name in OWNERS:
@@ -137,6 +136,10 @@ class Recipe:
         return flat
 
 
+VALUES = (
+    "batch_size", "epochs", "accumulate_batches", "gradient_clip_norm", "autocast", "teacher",
+)  # fmt: skip
+"""The fields that are numbers or words."""
 OWNERS = (
     "optimizer", "schedule", "batch_schedule", "loss", "augment", "preprocess", "averaging",
     "views",
@@ -212,7 +215,7 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "accumulate_batches": _WHOLE,
     "autocast": (
-        _optional(lambda value: str(value) == "torch.bfloat16"), "torch.bfloat16, or left out",
+        _optional(lambda value: value == "bfloat16"), "left out, or autocast='bfloat16'",
     ),
     "teacher": (
         _optional(

@@ -82,7 +82,7 @@ def test_what_people_try_has_readable_names() -> None:
         preprocess=v2.Pad(2),
         gradient_clip_norm=1.5,
         accumulate_batches=2,
-        autocast=torch.bfloat16,
+        autocast="bfloat16",
         teacher=14,
         metrics={"smooth": smooth},
         parameter_groups=nn.Module.parameters,

@@ -17,9 +17,13 @@ from mnist_exp.runs.plan import settle
 
 PAGES = [ROOT / "docs" / name for name in ("recipe.md", "optimizer.md")]
 DOCSTRING, _, _ = HEAD.partition("import ")
-NETWORK = f"from torch import nn\n\n\n{HEAD[HEAD.index('class Base') :]}"
+NETWORK = HEAD[HEAD.index("class Base") :]
+ALWAYS = "from functools import partial
+
+from torch import nn
+from torch.optim import SGD"
 ANYWAY = {
-    "network": "Base", "optimizer": "torch.optim.Adam", "batch_size": "64", "epochs": "2",
+    "network": "Base", "optimizer": "partial(SGD, lr=0.01)", "batch_size": "64", "epochs": "2",
 }  # fmt: skip
 IN_THE_RECORDS = {
     "loss", "augment", "preprocess", "optimizer", "parameter_groups", "schedule", "batch_schedule",
@@ -47,7 +51,7 @@ def entry_of(example: str) -> Entry:
     rest = ", ".join(f"{name}={text}" for name, text in ANYWAY.items() if name not in given)
     filled = re.sub(r"\.\.\.(?=[,)])", rest, example)
     imports, _, body = filled.partition("\n\n\n")
-    return entries.parse(f"{DOCSTRING}{imports}\n\n\n{NETWORK}{body}", NUMBER)
+    return entries.parse(f"{DOCSTRING}{ALWAYS}\n{imports}\n\n\n{NETWORK}{body}", NUMBER)
 
 
 @pytest.mark.usefixtures("store", "few_digits")

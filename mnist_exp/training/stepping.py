@@ -109,4 +109,4 @@ def takes_closure(optimizer: Optimizer) -> bool:
 def _autocast(recipe: Recipe, device: torch.device) -> Any:
     if recipe.autocast is None:
         return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=recipe.autocast)
+    return torch.autocast(device.type, dtype=getattr(torch, recipe.autocast))
