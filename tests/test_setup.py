@@ -175,8 +175,8 @@ def test_a_misspelt_setting_is_refused(setting: str) -> None:
 @pytest.mark.parametrize(
     ("command", "setting", "takes"),
     [
-        ("check", "SEED=50", "MODEL SEEDS BASELINE JSON"),
-        ("check", "MODELS=6", "MODEL SEEDS BASELINE JSON"),
+        ("check", "SEED=50", "MODEL SEEDS BASELINE SPLIT JSON"),
+        ("check", "MODELS=6", "MODEL SEEDS BASELINE SPLIT JSON"),
         ("report", "SEEDS=3", "MODELS"), ("import", "BACKUP=x", ""), ("lint", "MODEL=2", ""),
         ("run", "SEEDS=7", "MODEL SEED EPOCHS SET DEVICE SPLIT RESUME"),
     ],
