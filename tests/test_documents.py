@@ -61,6 +61,14 @@ ELSEWHERE = {
         "it takes that folder; another one is backed up to and restored from",
         "test_documents.py::test_command",
     ),
+    "$ make check MODEL=8 BASELINE=6 SPLIT=validation    # fail if 8 is shown to be worse than 6": (
+        "it takes three seeds of both on the validation split; runs with known scores are compared",
+        "commands/test_cli.py::test_on_the_validation_split_people_choose_and_nothing_is_judged",
+    ),
+    "$ make delete RUN=3f2a    # one run, with its checkpoint": (
+        "there is no such run, and the others are needed; runs of the test's own are deleted",
+        "runs/test_delete.py::test_a_run_is_deleted_with_what_leads_to_it_and_brought_back",
+    ),
     "$ make sweep MODELS=30 SEEDS=101-110": (
         "ten whole runs; a shorter sweep stands above it, and seeds are read elsewhere",
         "runs/test_sweep.py",
@@ -146,8 +154,8 @@ def words(command: str) -> list[str]:
 def test_there_are_commands_and_snippets() -> None:
     assert SHELL[:2] == ["make run MODEL=14", "make test"]
     assert len([block for block in blocks(README) if block.kind == "sh"]) == 2
-    assert len(SHELL) == 38
-    assert len(COMMANDS) == 23
+    assert len(SHELL) == 42
+    assert len(COMMANDS) == 26
     assert INTERRUPTED in COMMANDS
     assert len(PYTHON) == 5
 
@@ -251,7 +259,7 @@ def test_make_takes_what_is_not_run_here() -> None:
     lines = [line for block in CONSOLE for line in block.text.splitlines()]
     commands = [line[1:].partition(" #")[0].strip() for line in lines if "make " in line]
     commands = [command for command in commands if command.startswith("make ")]
-    assert len(commands) == 8
+    assert len(commands) == 11
     for command in commands:
         program, *arguments = words(command.replace("$CONDA_PREFIX", sys.prefix))
         done = subprocess.run(
