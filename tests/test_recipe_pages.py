@@ -18,10 +18,11 @@ from mnist_exp.runs.plan import settle
 PAGES = [ROOT / "docs" / name for name in ("recipe.md", "optimizer.md")]
 DOCSTRING, _, _ = HEAD.partition("import ")
 NETWORK = HEAD[HEAD.index("class Base") :]
-ALWAYS = "from functools import partial
+ALWAYS = """from functools import partial
 
 from torch import nn
-from torch.optim import SGD"
+from torch.optim import SGD
+"""
 ANYWAY = {
     "network": "Base", "optimizer": "partial(SGD, lr=0.01)", "batch_size": "64", "epochs": "2",
 }  # fmt: skip
@@ -51,7 +52,7 @@ def entry_of(example: str) -> Entry:
     rest = ", ".join(f"{name}={text}" for name, text in ANYWAY.items() if name not in given)
     filled = re.sub(r"\.\.\.(?=[,)])", rest, example)
     imports, _, body = filled.partition("\n\n\n")
-    return entries.parse(f"{DOCSTRING}{ALWAYS}\n{imports}\n\n\n{NETWORK}{body}", NUMBER)
+    return entries.parse(f"{DOCSTRING}{ALWAYS}{imports}\n\n\n{NETWORK}{body}", NUMBER)
 
 
 @pytest.mark.usefixtures("store", "few_digits")
