@@ -1,6 +1,7 @@
 """The files of the notebook are run: an iteration gives its recipe, `target.py` the target."""
 
 import dataclasses
+import re
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -79,7 +80,14 @@ def where(error: BaseException, file: Path) -> str:
         code_file = frame.f_globals.get("__file__")  # not so in what dataclasses write
         if notebook_frame(frame) and frame.f_code.co_filename == code_file:
             place = f"{entries.shown_path(Path(code_file))}, line {line}"
-    return f"{place}: {' '.join(f'{type(error).__name__}: {error}'.split())}"
+    return f"{place}: {' '.join(f'{type(error).__name__}: {error}'.split())}{_fields(error)}"
+
+
+def _fields(error: BaseException) -> str:
+    """What a recipe has, where it was given something else."""
+    if not re.match(r"Recipe\.__init__\(\) got an unexpected keyword argument", str(error)):
+        return ""
+    return f"; a recipe has {', '.join(field.name for field in dataclasses.fields(Recipe))}"
 
 
 def _execute(source: str, file: Path, helpers: Mapping[str, str]) -> dict[str, object]:

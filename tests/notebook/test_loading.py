@@ -35,6 +35,10 @@ def test_the_docstring_is_read_by_section(tmp_path: Path) -> None:
         (VALID + "\nif True print()\n", r"model_7.py, line \d+: syntax error"),
         (VALID + "\nundefined\n", r"model_7.py, line \d+: NameError: name 'undefined'"),
         (VALID.replace("epochs=15", "epochs=0"), r"line \d+: ValueError: epochs must be"),
+        (
+            VALID.replace("epochs=15", "epoch=15"),
+            r"argument 'epoch'; a recipe has .*batch_size, epoch",
+        ),
         ("import not_there", "line 1: ModuleNotFoundError"),
         ("import sys\nsys.exit(0)", "line 2: SystemExit: 0"),
         ("RECIPE = 5", "has no RECIPE"),
