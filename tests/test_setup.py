@@ -27,9 +27,9 @@ CONDA_NAMES = {
 
 def test_conda_and_pip_list_the_same_dependencies_with_the_same_bounds() -> None:
     extras = PROJECT["optional-dependencies"]
-    assert "mnist-exp[cluster]" in extras["dev"]
-    pip = [*PROJECT["dependencies"], *extras["cluster"], *extras["dev"]]
-    pip.remove("mnist-exp[cluster]")
+    assert "mnist-exp[cluster,tune]" in extras["dev"]
+    pip = [*PROJECT["dependencies"], *extras["cluster"], *extras["tune"], *extras["dev"]]
+    pip.remove("mnist-exp[cluster,tune]")
     pip.append(f"python{PROJECT['requires-python']}")
     conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     *lines, from_pip = conda  # the last are those that conda-forge does not have

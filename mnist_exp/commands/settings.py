@@ -32,6 +32,8 @@ SeedCount = Annotated[int, WholeNumber(1, 10_000, "5")]
 Overrides = Annotated[str, Text('"optimizer.lr=0.05 batch_size=32"')]
 Grid = Annotated[str, Text('"optimizer.lr=0.05,0.1 batch_size=32"')]
 Epochs = Annotated[int, WholeNumber(1, 10_000, "2")]
+Trials = Annotated[int, WholeNumber(1, 10_000, "30")]
+SearchSpace = Annotated[str, Text('"optimizer.lr=0.01..0.3:log batch_size=32,64"')]
 Device = Annotated[str, Text("cuda")]
 Split = Annotated[Literal["test", "validation"], Text("validation")]  # data refuses other words
 RunId = Annotated[str, RunIdOrBeginning()]

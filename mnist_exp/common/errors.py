@@ -3,6 +3,7 @@
 ExpectedError                                  one line, exit code 2
 ├── tracking.UnreachableError                  the store does not answer: a run waits for it
 ├── tracking.store.DeletedError                the experiment was deleted: a restore may go on
+├── tracking.PrunedError                       a run ends early, since its study asks for that
 ├── tracking.ExportError                       a network is not kept; its run goes on
 ├── training.loop.NonFiniteLossError           a run ends, and resuming it would not help
 ├── runs.blame.IterationError                  a mistake in the file of an iteration

@@ -15,7 +15,7 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard
 
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.common.values import as_text, parts_of
@@ -69,6 +69,12 @@ class Setting:
 def own_value(recipe: Recipe, name: str) -> object:
     """What a recipe has in a field. Raises ExpectedError where it has no such field."""
     return setting(recipe, name).value
+
+
+def value_of(recipe: Recipe, name: str) -> Value:
+    """What a recipe has in a field that was given a value, which can be written down."""
+    value = own_value(recipe, name)
+    return value if is_written(value) else None
 
 
 def setting(recipe: Recipe, name: str) -> Setting:
@@ -233,7 +239,7 @@ def _hint(maker: Any, parameter: inspect.Parameter, value: object) -> Any:
     return hint
 
 
-def is_written(value: object) -> bool:
+def is_written(value: object) -> TypeGuard[Value]:
     """Whether it is a value that can be written down, and not code."""
     if type(value) in (tuple, list):
         return all(map(is_written, typing.cast(list[object], value)))

@@ -13,12 +13,11 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import Any
 
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.recipe import Recipe
 from mnist_exp.runs.blame import IterationError
-from mnist_exp.runs.fields import Value, changed, own_value
+from mnist_exp.runs.fields import Value, changed, own_value, value_of
 
 ALIASES = {"learning_rate": "optimizer.lr"}
 """What the records call otherwise than the recipe does."""
@@ -40,7 +39,7 @@ def read(text: str, epochs: int | None = None) -> dict[str, Value]:
         if len(values) > 1:
             raise ExpectedError(
                 f"{name} has {len(values)} values, and a run takes one: make sweep SET= tries a "
-                f"list, and {name}=({_as_text(values[0])}, ...) is one value"
+                f"list, and {name}=({value_as_text(values[0])}, ...) is one value"
             )
     return {name: value for name, (value,) in lists.items()}
 
@@ -85,10 +84,10 @@ def read_value(name: str, text: str) -> Value:
 
 def as_words(overrides: Overrides) -> str:
     """What `read` reads: the same text for the same overrides, and empty where there are none."""
-    return " ".join(f"{name}={_as_text(value)}" for name, value in sorted(overrides.items()))
+    return " ".join(f"{name}={value_as_text(value)}" for name, value in sorted(overrides.items()))
 
 
-def _as_text(value: Value) -> str:
+def value_as_text(value: Value) -> str:
     return "none" if value is None else repr(value)
 
 
@@ -99,15 +98,10 @@ def differing(recipe: Recipe, overrides: Overrides) -> dict[str, Value]:
     Raises ExpectedError for what `overridden` refuses.
     """
     new = overridden(recipe, overrides)
-    set_anew: dict[str, Any] = {
-        # Of a part that is left out, there are no settings left to look up.
-        name: None if value is None else own_value(new, name)
-        for name, value in overrides.items()
-    }
     return {
         name: value
-        for name, value in set_anew.items()
-        if not _among(value, [own_value(recipe, name)])
+        for name in overrides
+        if not _among(value := value_of(new, name), [own_value(recipe, name)])
     }
 
 

@@ -4,9 +4,10 @@ Here training and tracking meet; neither knows the other.
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from mnist_exp import tracking
 from mnist_exp.common import interrupts
@@ -17,7 +18,7 @@ from mnist_exp.runs import checkpoint, record, resume
 from mnist_exp.runs.blame import IterationError, blamed_on
 from mnist_exp.runs.checkpoint import Checkpoint
 from mnist_exp.runs.plan import Plan
-from mnist_exp.tracking import RunWriter, names, ui
+from mnist_exp.tracking import PrunedError, RunWriter, names, ui
 from mnist_exp.training.loop import EpochResult, NonFiniteLossError, Progress, Training
 
 
@@ -40,8 +41,9 @@ def carry_out(
     on_epoch: Callable[[EpochResult], None],
     on_start: Callable[[str], None] = lambda _: None,
     parent: str = "",
+    tags: Mapping[str, str] = MappingProxyType({}),
 ) -> Outcome:
-    """Train as planned and record the run, as a child of the run `parent` if there is one.
+    """Train as planned and record the run, with these `tags` and as a child of `parent` if given.
 
     `on_start` hears the run's id, `on_batch` and `on_epoch` how it goes. A tracking server that
     goes away does not stop the training: what it misses is written when it is back.
@@ -56,6 +58,7 @@ def carry_out(
     try:
         with under_way(plan, training, parent) as (run, run_checkpoint):
             run_id = run.run_id
+            run.set_tags(tags)
             on_start(run_id)
             if not training.results:
                 record.beginning(run, plan)
@@ -63,7 +66,7 @@ def carry_out(
             judged = record.end(run, plan, training)
     except (ExpectedError, KeyboardInterrupt) as error:
         goes_on = plan.findings.resumable and not isinstance(
-            error, NonFiniteLossError | IterationError
+            error, NonFiniteLossError | IterationError | PrunedError
         )
         if run_id and goes_on:
             error.add_note(f"make resume RUN={run_id} goes on with it")
@@ -144,7 +147,7 @@ def _train(
             resume.save(run_checkpoint, plan, training)
             epochs.add(record.epoch_record(result, plan.split))
             on_epoch(result)
-    except NonFiniteLossError:
+    except (NonFiniteLossError, PrunedError):
         run_checkpoint.remove()  # it would come to the same again
         raise
     epochs.write()

@@ -12,6 +12,7 @@ from mnist_exp.common.words import percent, points, ranges
 from mnist_exp.evidence.listing import Listing
 from mnist_exp.evidence.scores import Exclusion
 from mnist_exp.evidence.side_by_side import SideBySide
+from mnist_exp.evidence.trials import Trial
 from mnist_exp.evidence.tried import TriedRecipe
 from mnist_exp.evidence.verdict import EpochScore, Verdict
 from mnist_exp.recipe import Target
@@ -102,6 +103,21 @@ def shown_tried(tried: Sequence[TriedRecipe], split: str) -> pd.DataFrame:
         for recipe in tried
     ]
     return pd.DataFrame(rows)
+
+
+def shown_trials(trials: Sequence[Trial]) -> pd.DataFrame:
+    """The trials of a study, as they are shown: text, best first, and then those that were ended
+    early."""
+    ordered = sorted(trials, key=lambda trial: (not trial.finished, -trial.accuracy))
+    return pd.DataFrame(
+        {
+            "trial": [f"{trial.number}" for trial in ordered],
+            "final validation": [
+                percent(trial.accuracy) if trial.finished else trial.why for trial in ordered
+            ],
+            "settings": [trial.settings for trial in ordered],
+        }
+    )
 
 
 def _against_file(recipe: TriedRecipe) -> str:

@@ -50,6 +50,7 @@ from mnist_exp.tracking.store import (
 )
 from mnist_exp.tracking.writing import (
     ExportError,
+    PrunedError,
     RunWriter,
     adopt,
     continue_run,
@@ -60,10 +61,10 @@ from mnist_exp.tracking.writing import (
 )
 
 __all__ = [
-    "ADDRESS", "EPOCH_METRICS", "RUN_COLUMNS", "ExportError", "RunWriter", "UnreachableError",
-    "adopt", "archive", "archived_run", "back_up", "check_answers", "continue_run", "delete_run",
-    "end_run", "enter_run", "find_run", "find_runs", "grey_values", "history", "image", "is_served",
-    "keep_page", "kept_network", "local_folder", "make_tables", "only_one", "open_store",
-    "remove_run", "restore", "resume_run", "runs", "short_ids", "source", "start_run", "table",
-    "to_restore", "tracking_uri", "use_store",
+    "ADDRESS", "EPOCH_METRICS", "RUN_COLUMNS", "ExportError", "PrunedError", "RunWriter",
+    "UnreachableError", "adopt", "archive", "archived_run", "back_up", "check_answers",
+    "continue_run", "delete_run", "end_run", "enter_run", "find_run", "find_runs", "grey_values",
+    "history", "image", "is_served", "keep_page", "kept_network", "local_folder", "make_tables",
+    "only_one", "open_store", "remove_run", "restore", "resume_run", "runs", "short_ids", "source",
+    "start_run", "table", "to_restore", "tracking_uri", "use_store",
 ]  # fmt: skip

@@ -106,6 +106,7 @@ PARAMETERS = {
 
 
 PROCESS, HEARTBEAT, FAILURE = "process", "heartbeat", "failure"
+STUDY, TRIAL, SETTINGS, PRUNED = "study", "trial", "trial_settings", "pruned"
 GROUP, IMPORTED, TRACKED = "group", "imported_from", "tracked"
 DESCRIPTION, SOURCE, PARENT = "mlflow.note.content", "mlflow.source.name", "mlflow.parentRunId"
 USER, SOURCE_TYPE, COMMIT = "mlflow.user", "mlflow.source.type", "mlflow.source.git.commit"
@@ -131,6 +132,10 @@ TAGS = {
     "verdict": Meaning("`target met` or `target not met`; only on the test split"),
     "verdict_reason": Meaning("which conditions of the target are not met, and by what"),
     FAILURE: Meaning("why the run failed or was lost"),
+    STUDY: Meaning("of a trial: id of the run that holds its study"),
+    TRIAL: Meaning("of a trial: its number in the study, from 1"),
+    SETTINGS: Meaning("of a trial: what the study chose, also where the recipe has it anyway"),
+    PRUNED: Meaning("of a trial that its study ended early: after which epoch"),
     PROCESS: Meaning(
         "the process that writes to the run: host, id, and start, as no clock moves it"
     ),
@@ -143,7 +148,7 @@ TAGS = {
     SOURCE_TYPE: Meaning("`LOCAL`: that it is a file"),
     COMMIT: Meaning("`git_commit`, where the UI looks for it"),
     USER: Meaning("who made the run, as the system calls them"),
-    PARENT: Meaning("id of the sweep below which the UI shows the run"),
+    PARENT: Meaning("id of the sweep or study below which the UI shows the run"),
     TABLES_SHOWN: Meaning("which artifacts the UI shows as tables, JSON"),
 }
 

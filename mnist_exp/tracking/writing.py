@@ -49,13 +49,17 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+class PrunedError(ExpectedError):
+    """A run is ended early, of which its study expects nothing; the text says after which epoch."""
+
+
 @contextlib.contextmanager
 def start_run(
     name: str, parameters: Mapping[str, object], tags: Mapping[str, str], source: str = "",
     parent: str = "",
 ) -> Iterator[RunWriter]:  # fmt: skip
-    """A new run, which ends with the block: FINISHED, KILLED by an interrupt, or FAILED with the
-    error as its tag `failure`.
+    """A new run, which ends with the block: FINISHED, KILLED by an interrupt or by a
+    PrunedError, which is its tag `pruned`, or FAILED with the error as its tag `failure`.
 
     `source` is the file that the UI names as the run's source. `parent` is the id of the run below
     which the UI shows this one. Raises ExpectedError when the store cannot be used.
@@ -128,8 +132,11 @@ def _under_way(begin: Callable[[], Run]) -> Iterator[RunWriter]:
         # as MLflow would.
         with interrupts.answered(), contextlib.suppress(ExpectedError), readable_errors():
             check_answers()
-            ended = writer.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
-            if ended and isinstance(error, Exception):
+            early = isinstance(error, KeyboardInterrupt | PrunedError)
+            ended = writer.end("KILLED" if early else "FAILED")
+            if ended and isinstance(error, PrunedError):
+                writer.client.set_tag(writer.run_id, names.PRUNED, str(error))
+            elif ended and isinstance(error, Exception):
                 failure = f"{type(error).__name__}: {error}"
                 writer.client.set_tag(writer.run_id, names.FAILURE, failure)
         raise

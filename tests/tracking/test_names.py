@@ -25,7 +25,7 @@ from mnist_exp.data import Digits
 from mnist_exp.notebook import loading
 from mnist_exp.runs import checkout, resume, run, sweep
 from mnist_exp.runs.plan import settle
-from mnist_exp.tracking import names
+from mnist_exp.tracking import PrunedError, names
 from mnist_exp.views import Rotations
 
 Held = dict[str, set[str]]
@@ -73,6 +73,20 @@ def resumed() -> None:
         run.carry_out(plan, on_batch=lambda _: None, on_epoch=stop)
     (run_id,) = tracking.runs().query("status == 'KILLED'")["run_id"]
     carry_out(resume.resume(run_id))
+
+
+def pruned() -> None:
+    """A trial that its study ends early."""
+
+    def stop(_: object) -> None:
+        raise PrunedError("after epoch 1 of 2")
+
+    tags = {names.STUDY: "of", names.TRIAL: "1", names.SETTINGS: "optimizer.lr=0.1"}
+    with pytest.raises(PrunedError):
+        run.carry_out(
+            settle(3, epochs=2, split="validation"), on_batch=lambda _: None, on_epoch=stop,
+            tags=tags,
+        )  # fmt: skip
 
 
 def failed() -> None:
@@ -138,6 +152,7 @@ def held(
         met(seed=2)
         resumed()
         failed()
+        pruned()
         missed()
         imported(validated())
         tracked()
