@@ -138,7 +138,7 @@ def print_verdicts(verdicts: Sequence[Verdict]) -> None:
     if judged:
         print()
     for verdict in judged:
-        print(f"Model {verdict.model}: {verdict.answer}; {verdict.reason}")
+        print(f"{verdict.name}: {verdict.answer}; {verdict.reason}")
 
 
 def print_tried(tried: Mapping[int, Sequence[TriedRecipe]], split: str) -> None:

@@ -107,7 +107,8 @@ def _compare(
     """Print a table of the iterations in the store, and what each changed.
 
     SPLIT=validation compares them where people choose: there is no verdict on the target there.
-    RUNS are any runs by their ids, which are put side by side, whether they count or not.
+    What scripts tracked stands below them, whichever MODELS are asked for. RUNS are any runs by
+    their ids, which are put side by side, whether they count or not.
     """
     from mnist_exp.commands.display import print_effects, print_verdicts
     from mnist_exp.evidence import comparison
@@ -118,21 +119,24 @@ def _compare(
         return _compare_runs(runs)
     split = split or "test"
     compared = comparison.compare(models or (), split=split)
-    if not compared.verdicts:
+    verdicts = [*compared.verdicts, *compared.ideas.verdicts]
+    if not verdicts:
         raise ExpectedError(_uncounted(compared))
     if split == "test":
-        print_verdicts(compared.verdicts)
+        print_verdicts(verdicts)
     else:
         print(
             f"On the {split} split, by which people choose; the target is about the test split.\n"
         )
-        print_verdicts(compared.verdicts)
+        print_verdicts(verdicts)
         print()
     alike: dict[str, list[int]] = {}
     for number, why in compared.uncounted.items():
         alike.setdefault(why, []).append(number)
     for why, numbers in alike.items():
         print(f"Model{'s' * (len(numbers) > 1)} {ranges(numbers)}: {why}")
+    for name, why in compared.ideas.uncounted.items():
+        print(f"{name}: {why}")
     print_effects([effect for effect in compared.effects if effect.seeds], split)
     return 0
 

@@ -6,6 +6,7 @@
 - `comparison`: the iterations of a store with all of these, each worked out once
 - `side_by_side`: any runs, in groups that differ in their seeds alone
 - `listing`: the newest runs of a store, and whether each counts
+- `ideas`: what scripts of one's own tracked, which is no iteration
 - `references`: figures of others, beside which the measured ones stand
 - `mistakes`: which digits a trained network gets wrong
 

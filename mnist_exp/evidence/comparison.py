@@ -6,7 +6,7 @@ and tells which runs were made with the recipe as it stands.
 
 import difflib
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -18,6 +18,7 @@ from mnist_exp.common.words import seeds_named
 from mnist_exp.data import Split
 from mnist_exp.evidence import effect, scores
 from mnist_exp.evidence.effect import Effect
+from mnist_exp.evidence.ideas import Ideas, judge_ideas
 from mnist_exp.evidence.verdict import Answer, Verdict, as_records, judge_iteration
 from mnist_exp.notebook import entries, loading
 from mnist_exp.notebook.entries import Entry
@@ -50,6 +51,8 @@ class Comparison:
     split: Split = "test"
     """On which the runs that count were scored. The target is about the test split: on the
     validation split there are scores and effects, by which people choose, and no verdict."""
+    ideas: Ideas = field(default_factory=Ideas)
+    """What scripts tracked, which is no iteration."""
 
     @cached_property
     def counting(self) -> pd.DataFrame:
@@ -182,17 +185,19 @@ class Comparison:
 
 def compare(models: Collection[int] = (), demanded: int = 0, split: Split = "test") -> Comparison:
     """Compare what the store holds of `models`, or of every iteration, by their runs on `split`;
-    `demanded` is the number of seeds that are asked for.
+    `demanded` is the number of seeds that are asked for. What scripts tracked stands beside them.
 
     Raises ExpectedError when the store holds no run of them.
     """
     data.check_split(split)
     target = loading.load_target()
-    runs = of_iterations(tracking.runs())
+    every = tracking.runs()
+    ideas = judge_ideas(every, target, split)
+    runs = of_iterations(every)
     if models:
         runs = runs[runs["model"].isin(models)]
     absent = sorted(set(models) - set(runs["model"]))
-    if absent or runs.empty:
+    if absent or (runs.empty and not ideas.verdicts):
         number = absent[0] if absent else 6
         name = f"model {number}" if absent else "an iteration"
         if absent:
@@ -208,7 +213,7 @@ def compare(models: Collection[int] = (), demanded: int = 0, split: Split = "tes
     runs = runs.assign(exclusion=scores.exclusions(runs, hashes, split))
     runs = runs.join(scores.scores(runs, history, target))
     unrun = () if models else tuple(number for number in numbers if number not in iterations)
-    return Comparison(target, iterations, runs, history, unrun, demanded, split)
+    return Comparison(target, iterations, runs, history, unrun, demanded, split, ideas)
 
 
 def to_run(model: int, split: Split, seed: str = "") -> str:

@@ -44,9 +44,9 @@ def course_figures(comparison: Comparison) -> pd.DataFrame:
             "low": round(measured[column].min()[model], 4),
             "high": round(measured[column].max()[model], 4),
         }
-        for model in (verdict.model for verdict in comparison.verdicts if verdict.split == "test")
+        for model in (comparison.iterations if comparison.split == "test" else ())
         for quantity, (percents, column) in quantities.items()
-        if model in percents
+        if model in percents and model in measured.groups
     ]
     table = pd.DataFrame(rows, columns=["model", "quantity", "course", "low", "high"])
     table["seeds"] = table["model"].map(measured.size())

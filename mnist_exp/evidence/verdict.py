@@ -81,7 +81,8 @@ class Verdict:
     runs on another, only the scores are of use.
     """
 
-    model: int
+    model: int | None
+    """The number of the iteration; None for an idea of a script, which has a title alone."""
     title: str
     split: str
     target: Target
@@ -106,6 +107,11 @@ class Verdict:
     """The mean over the runs after their last epoch."""
     final_accuracy_std: float
     """Its sample standard deviation; NaN for one run."""
+
+    @property
+    def name(self) -> str:
+        """What is judged, as in "Model 5", or the title where there is no number."""
+        return self.title if self.model is None else f"Model {self.model}"
 
     @property
     def answer(self) -> Answer:
@@ -194,9 +200,18 @@ def _unfit(run: pd.Series, target: Target) -> str:
 def judge_iteration(
     iteration: Entry, runs: pd.DataFrame, target: Target, demanded: int = 0
 ) -> Verdict:
-    """The verdict on an iteration over all its seeds, of which `demanded` are asked for.
+    """The verdict on an iteration over all its seeds, of which `demanded` are asked for."""
+    return judge_runs(
+        runs, target, title=iteration.title, model=iteration.number, demanded=demanded
+    )
 
-    `runs` are its runs, at least one: all on one split, with their `scores`.
+
+def judge_runs(
+    runs: pd.DataFrame, target: Target, *, title: str, model: int | None = None, demanded: int = 0
+) -> Verdict:
+    """The verdict on what the runs have in common, an iteration or the idea of a script.
+
+    There is at least one, they are all on one split, and have their `scores`.
     """
     by_best = runs.sort_values("best_accuracy", kind="stable", na_position="first")
     by_worst = runs.sort_values("worst_accuracy", kind="stable", na_position="last")
@@ -204,8 +219,8 @@ def judge_iteration(
     verdicts = [judge_run(run, target) for _, run in runs.iterrows()]
     newest = runs.iloc[-1]
     return Verdict(
-        model=iteration.number,
-        title=iteration.title,
+        model=model,
+        title=title,
         split=newest["split"],
         target=target,
         parameters=int(newest["parameters"]),

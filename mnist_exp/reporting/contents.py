@@ -19,6 +19,7 @@ from mnist_exp.common.words import counted, duration, percent, ranges
 from mnist_exp.evidence import mistakes
 from mnist_exp.evidence.comparison import Comparison, changed_lines
 from mnist_exp.evidence.effect import Effect
+from mnist_exp.evidence.ideas import Ideas
 from mnist_exp.evidence.mistakes import Mistakes
 from mnist_exp.evidence.references import course_figures
 from mnist_exp.evidence.verdict import Verdict, pass_rate_bound
@@ -138,6 +139,10 @@ class Contents:
     """How much choosing and computing there was."""
     candidates: pd.DataFrame
     """Texts, one row per recipe that was tried on the validation split."""
+    scripts: pd.DataFrame
+    """Texts, one row per idea of a script with runs that count."""
+    ideas: Ideas
+    """What those texts show, and why other ideas are not among them."""
     steps: tuple[Step, ...]
     course: pd.DataFrame
     """Texts, one row per figure of the public course."""
@@ -186,6 +191,8 @@ def contents_of(comparison: Comparison) -> Contents:
         choices=comparison.choices,
         tried=_tried(comparison, len(candidates)),
         candidates=tables.shown_candidates(candidates, target),
+        scripts=_scripts(comparison),
+        ideas=comparison.ideas,
         steps=_steps(comparison),
         course=_course(comparison),
         fields=followed,
@@ -243,6 +250,12 @@ def _tried(comparison: Comparison, candidates: int) -> str:
         "digits scored. Later ones were written after the test scores of earlier ones had been "
         "seen, so theirs are somewhat optimistic."
     )
+
+
+def _scripts(comparison: Comparison) -> pd.DataFrame:
+    """The verdicts on the ideas of scripts, which have no number: the idea comes first."""
+    table = tables.shown_verdicts(comparison.ideas.verdicts, comparison.target)
+    return table.set_index("idea").drop(columns="model").reset_index()
 
 
 def _steps(comparison: Comparison) -> tuple[Step, ...]:
@@ -377,7 +390,7 @@ def _origin(runs: pd.DataFrame) -> Origin:
         "python": newest["python"],
         "torch": newest["torch"],
         "mlflow": newest["mlflow"],
-        "imported from": newest["imported_from"].map(plain).str[:10],
+        "imported from": newest["imported_from"].map(plain).astype(str).str[:10],
     }
     table = pd.DataFrame({name: column.map(plain) for name, column in texts.items()})
     addresses = [ui.run_address(run.experiment_id, run.run_id) for run in _rows(newest)]

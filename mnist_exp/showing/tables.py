@@ -25,7 +25,7 @@ def shown_verdicts(verdicts: Sequence[Verdict], target: Target) -> pd.DataFrame:
     """
     split = verdicts[0].split if verdicts else "test"
     columns: dict[str, Callable[[Verdict], str]] = {
-        "model": lambda verdict: f"{verdict.model}",
+        "model": _number,
         "verdict": lambda verdict: verdict.answer.value,
         "seeds passing (95 % interval)": _passing,
         f"worst of last {target.last_epochs}": lambda verdict: _reached(verdict.worst),
@@ -51,7 +51,7 @@ def brief_verdicts(verdicts: Sequence[Verdict], target: Target) -> pd.DataFrame:
     }
     name, show = seeds[split]
     columns: dict[str, Callable[[Verdict], str]] = {
-        "model": lambda verdict: f"{verdict.model}",
+        "model": _number,
         name: show,
         f"worst of last {target.last_epochs}": _worst,
         f"final {split}": _final,
@@ -67,6 +67,10 @@ def _table(
     return pd.DataFrame(
         {name: [show(verdict) for verdict in verdicts] for name, show in columns.items()}
     )
+
+
+def _number(verdict: Verdict) -> str:
+    return "–" if verdict.model is None else f"{verdict.model}"
 
 
 def _passing(verdict: Verdict) -> str:
