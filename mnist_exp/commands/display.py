@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from mnist_exp.common.words import duration, percent
+from mnist_exp.common.words import duration, percent, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,9 +108,10 @@ def print_table(table: pd.DataFrame, words: Collection[str]) -> None:
     longer than that of the terminal, or than 100 characters, its last column is cut off."""
     columns = []
     for name in map(str, table):
-        width = max(len(name), *table[name].str.len())
+        texts = [printable(text) for text in (name, *table[name])]
+        width = max(map(len, texts))
         adjust = str.ljust if name in words else str.rjust
-        columns.append([adjust(text, width) for text in (name, *table[name])])
+        columns.append([adjust(text, width) for text in texts])
     most = shutil.get_terminal_size((100, 24)).columns
     for line in map("  ".join, zip(*columns, strict=True)):
         text = line.rstrip()

@@ -48,7 +48,7 @@ class SideBySide:
     def differences(self) -> pd.DataFrame:
         """The settings in which the runs differ, but for the seed, as texts: one row each, named by
         the index, and one column per group."""
-        recipe = _texts(self.runs[[*_recipe(self.runs), *CODE]], "none")
+        recipe = _texts(self.runs.reindex(columns=[*_recipe(self.runs), *CODE]), "none")
         surroundings = _texts(self.runs.reindex(columns=SURROUNDINGS), "not recorded")
         texts = recipe.join(surroundings)
         differing = texts.loc[:, texts.nunique() > 1]
@@ -83,7 +83,7 @@ def compare_runs(run_ids: Collection[str]) -> SideBySide:
         )
     target = loading.load_target()
     runs = runs.join(scores.scores(runs, tracking.history(runs["run_id"]), target))
-    recipes = _texts(runs[[*_recipe(runs), *CODE]], "none")
+    recipes = _texts(runs.reindex(columns=[*_recipe(runs), *CODE]), "none")
     runs["group"] = pd.factorize(recipes.agg(tuple, axis=1))[0]
     return SideBySide(target, runs.assign(exclusion=scores.exclusions_in_groups(runs)))
 

@@ -396,7 +396,9 @@ def test_runs_are_listed_and_put_side_by_side(
         "Final validation accuracy, paired by seed:",
         "  B against A: not enough seeds to tell (1 pair, mean +0.20)",
     ]
-    tested = record_run(6)
+    tested = record_run(6, tags={"overrides": "\x1b[2J"})  # which would clear the screen
+    assert main(["runs"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].endswith("  \\x1b[…")
     assert main(["compare", f"RUNS={tested}"]) == 0
     assert "Choose on the validation split" in capsys.readouterr().out
     assert "say nothing of each other" in refused(["compare", f"RUNS={tested} {first}"], capsys)

@@ -114,6 +114,8 @@ def test_a_store_that_may_only_be_read_is_read(
     assert tracking.image(run_id, names.Image.MISCLASSIFIED).shape == (28, 280)
     assert main(["check"]) == 0
     assert main(["compare"]) == 0
+    assert main(["runs"]) == 0
+    assert main(["compare", f"RUNS={run_id[:8]}"]) == 0
     tracking.back_up(tmp_path / "backup.tar.gz")
     with tarfile.open(tmp_path / "backup.tar.gz") as archive:
         assert "mlflow.db" in archive.getnames()
@@ -123,8 +125,8 @@ def test_a_store_that_may_only_be_read_is_read(
     assert "7" in (tmp_path / "reports" / "comparison.html").read_text()
     refused = said("sweep MODELS=6 SEEDS=1 EPOCHS=1", capsys)
     assert f"store {read_only}/mlflow.db may only be read: copy its folder" in refused
-    refused = said("import", capsys)
-    assert "may only be read" in refused
+    for command in ("import", f"delete RUN={run_id}"):
+        assert "may only be read" in said(command, capsys)
     assert {file: file.read_bytes() for file in read_only.rglob("*") if file.is_file()} == before
 
 
