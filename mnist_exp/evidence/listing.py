@@ -11,6 +11,7 @@ from mnist_exp import tracking
 from mnist_exp.evidence import comparison, scores
 from mnist_exp.notebook import entries, loading
 from mnist_exp.recipe import Target
+from mnist_exp.tracking import names
 
 
 @dataclass(frozen=True)
@@ -18,8 +19,9 @@ class Listing:
     """The newest runs of a store, newest first; `total` is how many there are.
 
     Columns of `runs`: those of `tracking.runs` and `scores.scores`; `short_id`, a beginning of the
-    id by which the run is found; and `exclusion`, why a run does not count on its split (an
-    Exclusion, or None where it does; missing where it is no run of an iteration).
+    id by which the run is found; `judged`, whether it is of an iteration or of an idea that a
+    script tracked; and `exclusion`, why it does not speak for that on its split (an Exclusion, or
+    None where it does).
     """
 
     target: Target
@@ -37,11 +39,15 @@ def newest_runs(count: int, models: Collection[int] = ()) -> Listing:
     hashes = {
         number: entries.read_entry(number).code_sha256 for number in there & {*numbered["model"]}
     }
-    of_split = [
+    tracked = runs[runs[names.TRACKED].notna()]
+    tracked = tracked.assign(group=tracked.groupby([names.TRACKED, "split"], dropna=False).ngroup())
+    exclusions = [
         scores.exclusions(own, hashes, "validation" if split == "validation" else "test")
         for split, own in numbered.groupby("split", dropna=False)
     ]
-    runs["exclusion"] = pd.concat(of_split) if of_split else None
+    exclusions += [scores.exclusions_in_groups(tracked)]
+    runs["judged"] = runs.index.isin(numbered.index.union(tracked.index))
+    runs["exclusion"] = pd.concat(exclusions)
     if models:
         runs = runs.loc[numbered.index[numbered["model"].isin(models)]]
     newest = runs.iloc[::-1].head(count)

@@ -16,6 +16,7 @@ from mnist_exp.evidence.trials import Trial
 from mnist_exp.evidence.tried import TriedRecipe
 from mnist_exp.evidence.verdict import EpochScore, Verdict
 from mnist_exp.recipe import Target
+from mnist_exp.tracking import names
 
 
 def shown_verdicts(verdicts: Sequence[Verdict], target: Target) -> pd.DataFrame:
@@ -211,9 +212,10 @@ def _runs(runs: pd.DataFrame, target: Target) -> pd.DataFrame:
 
 
 def _of_what(run: pd.Series) -> str:
-    """The number of a run's iteration, or else its name."""
+    """The number of a run's iteration, the name of its idea, or else its own."""
     number = plain(run["model"])
-    return number if number.isdigit() else textwrap.shorten(run["run_name"], 20, placeholder="…")
+    name = plain(run[names.TRACKED]) or run["run_name"]
+    return number if number.isdigit() else textwrap.shorten(name, 20, placeholder="…")
 
 
 def _epochs(run: pd.Series) -> str:
@@ -223,7 +225,7 @@ def _epochs(run: pd.Series) -> str:
 
 
 def _counts(run: pd.Series) -> str:
-    if not plain(run["model"]).isdigit():
+    if not run["judged"]:
         return "no iteration"
     if run["exclusion"] is Exclusion.OVERRIDDEN:
         return str(run["overrides"])

@@ -17,13 +17,23 @@ def test_the_newest_runs_come_first_and_say_why_they_do_not_count() -> None:
     record_run(6, seed=3, split="validation")
     record_run(6, seed=4, tags={"overrides": "epochs=2"})
     record_run(6, seed=5, tags={"code_sha256": "older"})
-    with tracking.start_run("my own idea", {"seed": 7}, {}):
+    with tracking.start_run("of another program", {"seed": 7}, {}):
         pass
+    for name in ("my own idea, at length", "my own idea, at length", "another idea"):
+        own = {"seed": 1, "split": "test", "test_images": 10_000, "parameters": 100}
+        with tracking.start_run(f"{name} · seed 1", own, {"tracked": name}) as run:
+            run.log_metrics({"test/errors": 90, "train/accuracy": 0.9}, step=1)
     listed = listing.newest_runs(10)
     shown = tables.shown_runs(listed)
-    assert listed.total == 7
+    assert listed.total == 10
     assert shown.drop(columns="run").to_dict("split")["data"] == [
-        ["my own idea", "7", "", "FINISHED", "0", "–", "–", "no iteration"],
+        ["another idea", "1", "test", "FINISHED", "1", "–", "99.10 %", "yes"],
+        ["my own idea, at…", "1", "test", "FINISHED", "1", "–", "99.10 %", "yes"],
+        [
+            "my own idea, at…", "1", "test", "FINISHED", "1", "–", "99.10 %",
+            "superseded by a newer run of its seed",
+        ],
+        ["of another program", "7", "", "FINISHED", "0", "–", "–", "no iteration"],
         ["6", "5", "test", "FINISHED", "15", "99.40 %", "99.40 %", "stale"],
         ["6", "4", "test", "FINISHED", "15", "99.40 %", "99.40 %", "epochs=2"],
         ["6", "3", "validation", "FINISHED", "15", "99.40 %", "99.40 %", "to choose by"],
@@ -34,7 +44,7 @@ def test_the_newest_runs_come_first_and_say_why_they_do_not_count() -> None:
             "superseded by a newer run of its seed",
         ],
     ]  # fmt: skip
-    assert [len(run) for run in shown["run"]] == [8] * 7
+    assert [len(run) for run in shown["run"]] == [8] * 10
     few = listing.newest_runs(2, [6])
     assert (few.runs["seed"].tolist(), few.total) == ([5, 4], 5)
     assert listing.newest_runs(2, [7]).runs.empty
