@@ -157,7 +157,7 @@ def test_there_are_commands_and_snippets() -> None:
     assert len(SHELL) == 42
     assert len(COMMANDS) == 26
     assert INTERRUPTED in COMMANDS
-    assert len(PYTHON) == 5
+    assert len(PYTHON) == 8
 
 
 @pytest.mark.slow

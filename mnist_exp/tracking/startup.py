@@ -1,6 +1,7 @@
 """What is set up before MLflow is used, once in a process."""
 
 import logging
+import warnings
 
 from mnist_exp.tracking import variables
 
@@ -23,7 +24,11 @@ def start_up() -> None:
     from sqlalchemy import Pool, event
 
     from mnist_exp.common import interrupts
-    from mnist_exp.tracking import mlflow_internals, proxies
+
+    with warnings.catch_warnings():
+        # A notebook without widgets would begin with it, for bars that nobody here draws.
+        warnings.filterwarnings("ignore", "IProgress not found")
+        from mnist_exp.tracking import mlflow_internals, proxies
 
     for noisy in ("mlflow", "alembic"):  # what goes wrong is raised as well as logged
         logging.getLogger(noisy).setLevel(logging.CRITICAL)

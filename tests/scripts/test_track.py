@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,14 @@ from mnist_exp.data import Digits
 from mnist_exp.runs import reproduce, resume
 
 
+@pytest.fixture
+def script() -> Iterator[None]:
+    """Ctrl-C does what it does in a script, whatever a command that ran before has made of it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class Small(nn.Module):
     """Sees 3 pixels behind its convolution, and 30, with the padding, behind its mean."""
 
@@ -34,7 +43,7 @@ class Small(nn.Module):
         return self.drop(self.norm(self.conv(x)).relu()).mean((2, 3))
 
 
-pytestmark = pytest.mark.usefixtures("store")
+pytestmark = pytest.mark.usefixtures("store", "script")
 PARAMETERS = 10 * 9 + 10 + 2 * 10
 
 
