@@ -15,7 +15,9 @@ from mnist_exp import ROOT, tracking
 from mnist_exp.commands.cli import main
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.evidence.trials import Trial, trials_of
-from mnist_exp.runs import tune
+from mnist_exp.runs import run, tune
+from mnist_exp.runs.overrides import read
+from mnist_exp.runs.plan import settle
 from mnist_exp.runs.tune import Study, settle_study
 
 pytestmark = pytest.mark.usefixtures("store", "few_digits")
@@ -52,12 +54,12 @@ def test_each_trial_is_an_overridden_run_below_its_study() -> None:
     assert (runs["split"] == "validation").all()
     assert (runs["seed"] == 7).all()
     for trial in trials:
-        run = runs.loc[f"{trial.number}"]
+        kept = runs.loc[f"{trial.number}"]
         own = "" if "batch_size=128" in trial.settings else "batch_size=100 "
         rate = " optimizer.lr=1e+20" if "1e+20" in trial.settings else ""
-        assert run["overrides"] == f"{own}epochs=1{rate}"
-        assert run["trial_settings"] == trial.settings
-        assert f"{run['learning_rate']}" in ("1e+20", "0.01")
+        assert kept["overrides"] == f"{own}epochs=1{rate}"
+        assert kept["trial_settings"] == trial.settings
+        assert f"{kept['learning_rate']}" in ("1e+20", "0.01")
     parent = MlflowClient().get_run(runs["parent"].iloc[0])
     assert parent.info.status == "FINISHED"
     assert parent.info.run_name.startswith("tuning of model 3 (")
@@ -74,10 +76,30 @@ def test_a_trial_that_does_worse_than_half_of_those_before_it_is_pruned() -> Non
     assert [trial.finished for trial in trials] == [True] * 5 + [False]
     assert trials[-1].why == "after epoch 1 of 3"
     assert len(trials[-1].accuracies) == 1
-    run = tracking.runs().iloc[-1]
-    assert (run["status"], run["pruned"], run["trial"]) == ("KILLED", "after epoch 1 of 3", "6")
-    assert "failure" not in run or run.isna()["failure"]
+    last = tracking.runs().iloc[-1]
+    assert (last["status"], last["pruned"], last["trial"]) == ("KILLED", "after epoch 1 of 3", "6")
+    assert "failure" not in last
     assert not list((tracking.local_folder() / "checkpoints").glob("*.pt"))
+
+
+def test_a_trial_that_was_killed_before_it_was_pruned_is_pruned_where_it_would_have_been() -> None:
+    study = settle_study(3, SPACE, epochs=3)
+    for number in range(1, 6):
+        recorded(study, number, f"batch_size=50 optimizer.lr=0.{number}", [20, 15, 10 + number])
+    settings = tune._suggest(study, trials_of(tracking.runs()["study"].iloc[0]))
+    assert settings
+
+    def stop(_: object) -> None:
+        raise KeyboardInterrupt
+
+    plan = settle(3, overrides=read(settings, 3), split="validation")
+    with pytest.raises(KeyboardInterrupt):
+        run.carry_out(plan, on_batch=lambda _: None, on_epoch=stop)
+    begun = tracking.runs().iloc[-1]
+    assert begun["status"] == "KILLED"
+    *_, last = carry_out(study, 6)
+    assert (last.run_id, last.settings) == (begun["run_id"], settings)
+    assert (last.why, len(last.accuracies)) == ("after epoch 1 of 3", 1)
 
 
 def test_what_is_tried_next_follows_from_the_seed_the_space_and_what_was_tried() -> None:
@@ -143,12 +165,12 @@ def test_the_best_are_printed_with_the_command_that_runs_them(
 
 def killed(seconds: float) -> None:
     """Start the study as a command, and kill it some time after its first run has begun."""
-    code = "import sys, quick_job; from mnist_exp.commands import cli; "
-    code += "sys.exit(cli.main(['tune', 'MODEL=3', 'TRIALS=8', 'EPOCHS=6', sys.argv[1]]))"
+    code = "import sys; from mnist_exp import data; from mnist_exp.commands import cli; "
+    code += "train, test = data.load(); data.load = lambda _: (train[:500], test[:500]); "
+    code += "sys.exit(cli.main(['tune', 'MODEL=3', 'TRIALS=3', 'EPOCHS=8', sys.argv[1]]))"
     process = subprocess.Popen(
         [sys.executable, "-c", code, f"SPACE={SPACE}"], cwd=ROOT, start_new_session=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT / "tests" / "support"), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE, text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout
     process.stdout.readline()
@@ -164,19 +186,19 @@ def test_a_study_that_is_killed_again_and_again_is_that_which_was_not(
 ) -> None:
     import shutil
 
-    for seconds in (1.5, 3.5, 5.5):
+    for seconds in (3, 5):
         killed(seconds)
-    study = settle_study(3, SPACE, epochs=6)
-    trials = carry_out(study, 8)
+    study = settle_study(3, SPACE, epochs=8)
+    trials = carry_out(study, 3)
     runs = tracking.runs()
     ended = runs[
         (runs["status"] == "FINISHED") | runs.reindex(columns=["pruned"])["pruned"].notna()
     ]
-    assert sorted(ended["trial"].astype(int)) == list(range(1, 9))  # each once
+    assert sorted(ended["trial"].astype(int)) == [1, 2, 3]  # each once
 
     shutil.copytree(fresh_store, tmp_path / "other")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'other' / 'mlflow.db'}")
-    uninterrupted = carry_out(study, 8)
+    uninterrupted = carry_out(study, 3)
     told = [(x.settings, x.accuracies, x.finished, x.why) for x in trials]
     assert told == [(x.settings, x.accuracies, x.finished, x.why) for x in uninterrupted]
     assert store.is_dir()
