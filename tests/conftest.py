@@ -99,7 +99,7 @@ def report_folder(fresh_store: Path, tmp_path_factory: pytest.TempPathFactory) -
         record_run(4, tags={"code_sha256": f"{SCRIPT} changed", "git_commit": SCRIPT})
         record_run(6, seed=9, tags={"overrides": SCRIPT})
         patch.setattr(entries, "read_entry", hostile)
-        page = write_page(comparison.compare(), folder / "reports")
+        page = write_page(comparison.compare(), folder / "reports" / "comparison.html")
         ui.prepare_ui(5, page)
     assert page == folder / "reports" / "comparison.html"
     return page.parent

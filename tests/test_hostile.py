@@ -54,7 +54,7 @@ COMMANDS = {
     "check": ["MODEL=<>", "<>", "SEEDS=<>", "BASELINE=<>", "JSON=1"],
     "compare": ["MODELS=<>", "RUNS=<>", "SPLIT=<>", "<>"],
     "runs": ["MODELS=<>", "COUNT=<>", "<>"],
-    "report": ["MODELS=<>", "<>"],
+    "report": ["MODELS=<>", "<>", "BASELINE=<>", "SPLIT=<>", "NAME=<>", "OUT=<>"],
     "results": ["<>"],
     "import": ["<>"],
     "ui": ["PORT=<>", "PORT=0"],

@@ -177,7 +177,8 @@ def test_a_misspelt_setting_is_refused(setting: str) -> None:
     [
         ("check", "SEED=50", "MODEL SEEDS BASELINE SPLIT JSON"),
         ("check", "MODELS=6", "MODEL SEEDS BASELINE SPLIT JSON"),
-        ("report", "SEEDS=3", "MODELS"), ("import", "BACKUP=x", ""), ("lint", "MODEL=2", ""),
+        ("report", "SEEDS=3", "MODELS BASELINE SPLIT NAME OUT"),
+        ("import", "BACKUP=x", ""), ("lint", "MODEL=2", ""),
         ("run", "SEEDS=7", "MODEL SEED EPOCHS SET DEVICE SPLIT RESUME"),
     ],
 )  # fmt: skip

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol, get_args, get_type_hints
 
 from mnist_exp.common.errors import ExpectedError
+from mnist_exp.common.words import printable
 
 Command = Callable[..., int]
 """Returns its exit code."""
@@ -59,6 +60,20 @@ class WholeNumber:
                 f"needed, as in {name}={self.example}"
             )
         return int(text)
+
+
+@dataclass(frozen=True)
+class NumberOrNone:
+    """Such as `6`, or `none`, which is read as 0."""
+
+    number: WholeNumber
+
+    @property
+    def example(self) -> str:
+        return f"{self.number.example} or none"
+
+    def read(self, name: str, text: str) -> int:
+        return 0 if text.strip().lower() == "none" else self.number.read(name, text)
 
 
 @dataclass(frozen=True)
@@ -165,6 +180,23 @@ class Text:
         if not text.strip():
             raise ExpectedError(f"{name}= is needed, as in {name}={self.example}")
         return text
+
+
+@dataclass(frozen=True)
+class Title:
+    """What people are to read, in one line."""
+
+    example: str
+    longest: int = 60
+
+    def read(self, name: str, text: str) -> str:
+        title = text.strip()
+        if not title or len(title) > self.longest or printable(title) != title:
+            raise ExpectedError(
+                f"{name}={text[:40]}: 1 to {self.longest} letters in one line are needed, as in "
+                f"{name}={self.example}"
+            )
+        return title
 
 
 @dataclass(frozen=True)

@@ -8,24 +8,28 @@ from typing import Annotated, Literal
 from mnist_exp.commands.arguments import (
     FilePath,
     IterationOrHash,
+    NumberOrNone,
     On,
     RunIdOrBeginning,
     RunIdsOrBeginnings,
     SeedRanges,
     Text,
+    Title,
     WholeNumber,
     WholeNumbers,
 )
 
 Model = Annotated[int, WholeNumber(1, 9999, "5")]
 Baseline = Annotated[int, WholeNumber(1, 9999, "4")]
+BaselineOrNone = Annotated[int, NumberOrNone(WholeNumber(1, 9999, "6"))]
 NewModel = Annotated[int, WholeNumber(1, 9999, "30")]
 Source = Annotated[int | str, IterationOrHash("12")]
 Models = Annotated[list[int], WholeNumbers(WholeNumber(1, 9999, '"3 6-8"'))]
 PythonFile = Annotated[Path, FilePath("alice.py")]
 ClassName = Annotated[str, Text("Net")]
 Like = Annotated[int, WholeNumber(1, 9999, "6")]
-Name = Annotated[str, Text("Alice")]
+Name = Annotated[str, Title("Alice")]
+Page = Annotated[Path, FilePath("reports/class.html")]
 Seed = Annotated[int, WholeNumber(0, 2**32 - 1, "3")]
 Seeds = Annotated[list[int], SeedRanges("5")]
 SeedCount = Annotated[int, WholeNumber(1, 10_000, "5")]

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING
 from mnist_exp.commands.arguments import command
 from mnist_exp.commands.settings import (
     Baseline,
+    BaselineOrNone,
     Model,
     Models,
+    Name,
+    Page,
     RunCount,
     RunIds,
     SeedCount,
@@ -21,7 +24,7 @@ from mnist_exp.commands.settings import (
     Switch,
 )
 from mnist_exp.common.errors import ExpectedError
-from mnist_exp.common.words import counted, ranges
+from mnist_exp.common.words import counted, printable, ranges
 
 if TYPE_CHECKING:
     from mnist_exp import data
@@ -185,17 +188,39 @@ def _runs(count: RunCount = 20, models: Models | None = None) -> int:
 
 
 @command
-def _report(models: Models | None = None) -> int:
-    """Write the comparison as a page, figures and tables to reports/."""
+def _report(
+    models: Models | None = None,
+    baseline: BaselineOrNone | None = None,
+    split: Split = "test",
+    name: Name | None = None,
+    out: Page | None = None,
+) -> int:
+    """Write the comparison as a page, reports/comparison.html, with figures and tables beside it.
+
+    With BASELINE the iterations stand side by side, each compared with that one, or with none;
+    without, each is compared with the one that it was made from. NAME is the title of the page, and
+    OUT where it goes. SPLIT=validation compares where people choose.
+    """
     from mnist_exp import ROOT
     from mnist_exp.evidence import comparison
-    from mnist_exp.reporting.page import write_page
+    from mnist_exp.notebook.entries import shown_path
+    from mnist_exp.reporting.layout import Layout
+    from mnist_exp.reporting.page import refuse_place, write_page
     from mnist_exp.tracking import ui
 
-    compared = comparison.compare(models or ())
-    page = write_page(compared, ROOT / "reports")
+    page = out or ROOT / "reports" / "comparison.html"
+    refuse_place(page)
+    number = baseline or None  # 0 is none
+    models = sorted({*models, *([number] if number else [])}) if models else []
+    compared = comparison.compare(models, split=split)
+    if number and number not in compared.iterations:
+        comparison.compare([number], split=split)  # says why
+    if number in compared.uncounted:
+        raise ExpectedError(f"BASELINE={number}: {_uncounted(compared, number)}")
+    layout = Layout(side_by_side=baseline is not None, baseline=number)
+    write_page(compared, page, dataclasses.replace(layout, title=name) if name else layout)
     ui.prepare_ui(compared.target.last_epochs, page)
-    print(f"Written: {page.relative_to(ROOT)}; open it in a browser")
+    print(f"Written: {printable(shown_path(page))}; open it in a browser")
     return 0
 
 

@@ -60,6 +60,12 @@ class Comparison:
         counting = self.runs[self.runs["exclusion"].isna()]
         return counting.astype(WHOLE | {"evaluation_images": int})
 
+    @property
+    def runs_on_split(self) -> pd.DataFrame:
+        """The runs that a report on the split may show: on the validation split, none that was
+        scored on the test set."""
+        return self.runs if self.split == "test" else self.runs[self.runs["split"] == self.split]
+
     @cached_property
     def verdicts(self) -> tuple[Verdict, ...]:
         """The verdict on each iteration with runs that count, ascending; on the validation split
@@ -167,11 +173,13 @@ class Comparison:
         return effect.effect(self.counting, model, baseline)
 
     def best_run(self) -> pd.Series | None:
-        """The run that counts with the highest of the worst of its last epochs; the first such."""
-        ranked = self.counting.dropna(subset="worst_accuracy")
-        if ranked.empty:
-            return None
-        return ranked.sort_values("worst_accuracy", ascending=False, kind="stable").iloc[0]
+        """The run that counts with the highest of the worst of its last epochs or, where none has
+        so many, with the highest final accuracy; the first such."""
+        for score in ("worst_accuracy", "final_accuracy"):
+            ranked = self.counting.dropna(subset=score)
+            if not ranked.empty:
+                return ranked.sort_values(score, ascending=False, kind="stable").iloc[0]
+        return None
 
     def records(self) -> list[dict[str, object]]:
         """The verdicts as plain values for other programs, and after them the `unjudged`, with

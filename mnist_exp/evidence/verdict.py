@@ -272,6 +272,10 @@ COLUMNS = (
 )  # fmt: skip
 
 
+JUDGING = ("passing", "pass_low", "pass_high", "met", "verdict", "reason")
+"""Those of COLUMNS that only the test split has."""
+
+
 def as_frame(verdicts: Iterable[Verdict]) -> pd.DataFrame:
     """Verdicts as a table for figures, files and other programs: one row each, in their order.
 

@@ -1,36 +1,29 @@
 """What a report says: a comparison as texts, tables and pictures, section by section."""
 
-import base64
-import contextlib
-import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from PIL import Image
 
-from mnist_exp import __version__, tracking
-from mnist_exp.common.errors import ExpectedError
+from mnist_exp import __version__
 from mnist_exp.common.words import counted, duration, percent, ranges
-from mnist_exp.evidence import mistakes
 from mnist_exp.evidence.comparison import Comparison, changed_lines
 from mnist_exp.evidence.effect import Effect
 from mnist_exp.evidence.ideas import Ideas
-from mnist_exp.evidence.mistakes import Mistakes
 from mnist_exp.evidence.references import course_figures
 from mnist_exp.evidence.verdict import Verdict, pass_rate_bound
 from mnist_exp.notebook.entries import Entry
 from mnist_exp.recipe import Target
 from mnist_exp.reporting import pictures
+from mnist_exp.reporting.layout import CHAIN, Layout
+from mnist_exp.reporting.networks import BestRun, Field, best_run_of, fields_of
 from mnist_exp.reporting.pictures import Picture
-from mnist_exp.showing import fields, tables
+from mnist_exp.showing import tables
 from mnist_exp.showing.tables import plain
 from mnist_exp.tracking import ui
-from mnist_exp.tracking.names import Table
 
 MOST_RUNS = 500
 """Rows of the page's table of runs; `runs.csv` has them all."""
@@ -60,52 +53,6 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Field:
-    """What the layers of some iterations see, which is the same for all of them."""
-
-    numbers: tuple[int, ...]
-    models: str
-    """The same in words."""
-    table: pd.DataFrame
-    """Their receptive-field table, as the store holds it."""
-    texts: pd.DataFrame
-    """The same as it is shown: `3`, or `3x5` where height and width differ."""
-    stops: str
-    """Why the table ends before the network does; empty where it does not."""
-    picture: Picture
-
-
-@dataclass(frozen=True)
-class WrongDigit:
-    """A misclassified digit as a page shows it."""
-
-    index: int
-    truth: int
-    guess: int
-    probability: str
-    """That the network gives its guess, in percent."""
-    image: str
-    """As an address that holds it."""
-
-
-@dataclass(frozen=True)
-class BestRun:
-    """The run with the highest worst accuracy in its last epochs, and what it gets wrong."""
-
-    run_id: str
-    address: str
-    """Where the UI shows it."""
-    what: str
-    """How many digits it gets wrong, as a sentence."""
-    mistakes: Mistakes
-    digits: tuple[WrongDigit, ...]
-    """The most certain first."""
-    confusion: Picture
-    sheet: Picture | None
-    """The digits; None where none is wrong."""
-
-
-@dataclass(frozen=True)
 class Origin:
     """Where the numbers came from: the runs, newest first."""
 
@@ -121,16 +68,19 @@ class Contents:
     """Everything that a report says."""
 
     title: str
+    split: str
+    headings: Mapping[str, str]
+    """The question that each section answers, by its name; without those that are left out."""
     target: str
-    """As a sentence without its full stop."""
+    """As a sentence without its full stop; empty where nothing is judged."""
     summary: str
-    """How many iterations meet the target."""
+    """What came of it."""
     made: str
     """When, with which version and from how many runs."""
     verdicts: pd.DataFrame
     """Texts, one row per iteration with runs that count."""
     judged: tuple[Verdict, ...]
-    """The verdicts that those texts show."""
+    """The verdicts that those texts show; none where they show scores alone."""
     uncounted: Mapping[int, str]
     """Why the others are not among them."""
     choices: Mapping[int, str]
@@ -152,8 +102,9 @@ class Contents:
     best_run: BestRun | None
     """None when no run that counts holds what it gets wrong."""
     origin: Origin
+    final: Picture | None
+    """None, as the next three, where there is nothing to draw."""
     accuracy: Picture | None
-    """None, as the next two, where there is nothing to draw."""
     price: Picture | None
     effects: Picture | None
     support: str = SUPPORT
@@ -162,56 +113,75 @@ class Contents:
     @property
     def pictures(self) -> list[Picture]:
         """All of them."""
-        pictures = [self.accuracy, self.price, self.effects]
+        pictures = [self.final, self.accuracy, self.price, self.effects]
         pictures += [field.picture for field in self.fields]
         if self.best_run:
             pictures += [self.best_run.confusion, self.best_run.sheet]
         return [picture for picture in pictures if picture]
 
 
-def contents_of(comparison: Comparison) -> Contents:
+def contents_of(comparison: Comparison, layout: Layout = CHAIN) -> Contents:
     """Gather everything that a report on the comparison says.
 
     Raises ExpectedError when the store cannot be read, or holds tables of a run that are not as a
     run writes them.
     """
-    verdicts, target, counting = comparison.verdicts, comparison.target, comparison.counting
-    candidates = comparison.candidates
-    effects = [effect for effect in comparison.effects if effect.seeds]
-    followed, unknown_fields = _fields(counting)
-    made_again = [_command(verdict) for verdict in verdicts]
+    target, labels = comparison.target, layout.labels(comparison)
+    verdicts, judged = comparison.verdicts, layout.judged(comparison)
+    names = labels if layout.side_by_side else None
+    table = tables.shown_verdicts(verdicts, target, named=layout.side_by_side, judged=bool(judged))
+    effects = [effect for effect in layout.effects(comparison) if effect.seeds]
+    followed, unknown_fields = fields_of(comparison.counting, labels)
+    runs = comparison.runs_on_split
     return Contents(
-        title="MNIST iterations compared",
-        target=target_text(target),
-        summary=summary(verdicts),
-        made=_made(len(comparison.runs), len(counting)),
-        verdicts=tables.shown_verdicts(verdicts, target).assign(**{"made again by": made_again}),
-        judged=verdicts,
+        title=layout.title,
+        split=comparison.split,
+        headings=layout.headings(comparison),
+        target=target_text(target) if judged else "",
+        summary=summary(verdicts, judged),
+        made=_made(len(runs), len(comparison.counting)),
+        verdicts=table.assign(**{"made again by": [_command(verdict) for verdict in verdicts]}),
+        judged=judged,
         uncounted=comparison.uncounted,
-        choices=comparison.choices,
-        tried=_tried(comparison, len(candidates)),
-        candidates=tables.shown_candidates(candidates, target),
+        choices=comparison.choices if judged else {},
+        tried=_tried(comparison),
+        candidates=tables.shown_candidates(comparison.candidates, target),
         scripts=_scripts(comparison),
         ideas=comparison.ideas,
-        steps=_steps(comparison),
+        steps=_steps(comparison, layout),
         course=_course(comparison),
         fields=followed,
         unknown_fields=unknown_fields,
-        best_run=_best_run(comparison),
-        origin=_origin(comparison.runs),
-        accuracy=pictures.accuracy_picture(comparison, counting) if verdicts else None,
-        price=pictures.price_picture(comparison) if verdicts else None,
-        effects=pictures.effects_picture(effects) if effects else None,
+        best_run=best_run_of(comparison, labels),
+        origin=_origin(runs),
+        final=pictures.final_picture(comparison, labels) if verdicts and names else None,
+        accuracy=pictures.accuracy_picture(comparison, labels) if verdicts else None,
+        price=_price(comparison, layout) if verdicts else None,
+        effects=pictures.effects_picture(effects, comparison.split, names) if effects else None,
     )
 
 
-def summary(verdicts: Sequence[Verdict]) -> str:
-    """How many iterations meet the target, as a sentence."""
+def _price(comparison: Comparison, layout: Layout) -> Picture:
+    """What accuracy costs: as the target has it or, where nothing is judged, as it is."""
+    if layout.side_by_side or comparison.split != "test":
+        return pictures.sizes_picture(comparison, layout.labels(comparison))
+    return pictures.price_picture(comparison)
+
+
+def summary(verdicts: Sequence[Verdict], judged: Sequence[Verdict]) -> str:
+    """What came of the iterations, as a sentence: how many of those that are judged meet the
+    target."""
     if not verdicts:
         return "No run counts yet, so nothing is judged."
-    met = sum(verdict.met for verdict in verdicts)
+    if not judged:
+        scored = f"{counted(len(verdicts), 'iteration')}, scored on the {verdicts[0].split} digits."
+        if verdicts[0].split != "test":
+            return f"{scored} They serve to choose, and nothing is judged by them."
+        last = counted(verdicts[0].target.last_epochs, "epoch")
+        return f"{scored} None is judged: the target looks at the last {last}, and all ran fewer."
+    met = sum(verdict.met for verdict in judged)
     return (
-        f"{met} of {counted(len(verdicts), 'iteration')} "
+        f"{met} of {counted(len(judged), 'iteration')} "
         f"meet{'s' if met == 1 else ''} the target on every seed that was run."
     )
 
@@ -236,15 +206,19 @@ def _command(verdict: Verdict) -> str:
     """What trains the runs that were judged, in a store without them."""
     seeds = ranges(verdict.seeds)
     seeds = f"{seeds}-{seeds}" if seeds.isdigit() else seeds  # a lone number would be how many
-    return f'make sweep MODELS={verdict.model} SEEDS="{seeds}"'
+    split = "" if verdict.split == "test" else f" SPLIT={verdict.split}"
+    return f'make sweep MODELS={verdict.model} SEEDS="{seeds}"{split}'
 
 
-def _tried(comparison: Comparison, candidates: int) -> str:
+def _tried(comparison: Comparison) -> str:
     """How much choosing and computing there was."""
-    tested = counted(len(comparison.verdicts), "iteration")
+    tried = counted(len(comparison.candidates), "recipe")
     trials = counted(len(comparison.trials), "run")
+    if comparison.split != "test":
+        return f"{tried} tried on the validation split, in {trials}."
+    tested = counted(len(comparison.verdicts), "iteration")
     return (
-        f"{counted(candidates, 'recipe')} tried on the validation split, in {trials}. With those "
+        f"{tried} tried on the validation split, in {trials}. With those "
         f"for the verdicts, the {counted(len(comparison.runs), 'run')} of the store took "
         f"{comparison.core_hours:.1f} hours of a processor core. {tested} in all had their test "
         "digits scored. Later ones were written after the test scores of earlier ones had been "
@@ -258,13 +232,14 @@ def _scripts(comparison: Comparison) -> pd.DataFrame:
     return table.set_index("idea").drop(columns="model").reset_index()
 
 
-def _steps(comparison: Comparison) -> tuple[Step, ...]:
-    by_model = {effect.model: effect for effect in comparison.effects}
+def _steps(comparison: Comparison, layout: Layout) -> tuple[Step, ...]:
+    """Each iteration with its effect and, in a chain, with what it changed."""
+    by_model = {effect.model: effect for effect in layout.effects(comparison)}
     steps = []
     for number, iteration in comparison.iterations.items():
         effect = by_model.get(number)
-        if effect is None:  # the first has none before it
-            steps.append(Step(iteration))
+        if effect is None or layout.side_by_side:  # the first of a chain has none before it
+            steps.append(Step(iteration, effect))
         else:
             before = comparison.iterations[effect.baseline]
             steps.append(Step(iteration, effect, changed_lines(before, iteration)))
@@ -291,87 +266,6 @@ def _course(comparison: Comparison) -> pd.DataFrame:
             "the course is": places,
         }
     )
-
-
-def _fields(counting: pd.DataFrame) -> tuple[tuple[Field, ...], dict[int, str]]:
-    """What the layers of each iteration see, once for all that see the same; and of those of which
-    the store has no table, why."""
-    alike: dict[str, list[int]] = {}
-    newest: dict[str, tuple[str, pd.DataFrame, str]] = {}
-    unknown = {}
-    for _, runs in counting.groupby("model"):
-        run = runs.iloc[-1]
-        words = str(run["receptive_field"])
-        stops = words.removeprefix("unknown: ") if words.startswith("unknown") else ""
-        table = tracking.table(run["run_id"], Table.RECEPTIVE_FIELD)
-        if table is None:
-            unknown[int(run["model"])] = words if stops else "the run has none"
-        else:
-            with _as_a_run_writes_it(run["run_id"]):
-                # As they are shown: tables of before lack the columns that have come since.
-                key = fields.shown_fields(table).to_csv() + stops
-            alike.setdefault(key, []).append(int(run["model"]))
-            newest[key] = run["run_id"], table, stops
-    return tuple(_field(tuple(alike[key]), *newest[key]) for key in alike), unknown
-
-
-def _field(numbers: tuple[int, ...], run_id: str, table: pd.DataFrame, stops: str) -> Field:
-    """What the layers of some iterations see, from the table of a run of one of them."""
-    models = f"Model{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
-    with _as_a_run_writes_it(run_id):
-        texts = fields.shown_fields(table)
-        seen = ", ".join(texts["layer"] + " " + texts["r_out"])
-        name = f"receptive_field_{numbers[0]}"
-        picture = pictures.growth(name, models, table, seen, stops)
-        return Field(numbers, models, table, texts, stops, picture)
-
-
-def _best_run(comparison: Comparison) -> BestRun | None:
-    """What the best run gets wrong; None when no run counts, or the best does not hold it."""
-    run = comparison.best_run()
-    if run is None:
-        return None
-    with _as_a_run_writes_it(run["run_id"]):
-        wrong = mistakes.mistakes_of(run["run_id"])
-        if wrong is None:
-            return None
-        ordered = wrong.most_certain_first()
-        digits = zip(_rows(ordered.misclassified), ordered.images, strict=True)
-        return BestRun(
-            run["run_id"],
-            ui.run_address(run["experiment_id"], run["run_id"]),
-            f"{run['run_name']}, the run with the highest worst accuracy in the last "
-            f"{comparison.target.last_epochs} epochs ({percent(run['worst_accuracy'])}), "
-            f"misclassifies {len(wrong.images)} of {int(run['evaluation_images']):,} test digits "
-            "after its last epoch.",
-            wrong,
-            tuple(_digit(row, image) for row, image in digits),
-            pictures.confusion_picture(run["run_name"], wrong),
-            pictures.misclassified_picture(ordered) if len(wrong.images) else None,
-        )
-
-
-def _digit(row: Any, image: np.ndarray) -> WrongDigit:
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG")
-    address = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
-    return WrongDigit(row.index, row.truth, row.guess, percent(row.probability), address)
-
-
-@contextlib.contextmanager
-def _as_a_run_writes_it(run_id: str) -> Iterator[None]:
-    """The block shows tables and images of a run, which anyone may have changed.
-
-    Raises ExpectedError in the place of what is raised by those that have other columns, other
-    values or other shapes than a run writes.
-    """
-    try:
-        yield
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise ExpectedError(
-            f"the tables of run {run_id} are not as a run writes them "
-            f"({type(error).__name__}: {error}): delete the run in the UI, and train it again"
-        ) from error
 
 
 def _origin(runs: pd.DataFrame) -> Origin:

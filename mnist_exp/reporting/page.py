@@ -4,43 +4,70 @@ import base64
 import shutil
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
+import pandas as pd
 from markupsafe import Markup
 
 from mnist_exp.common import markdown
+from mnist_exp.common.errors import ExpectedError
 from mnist_exp.evidence.comparison import Comparison
-from mnist_exp.evidence.verdict import as_frame
+from mnist_exp.evidence.verdict import JUDGING, as_frame
 from mnist_exp.reporting.contents import Contents, contents_of
+from mnist_exp.reporting.layout import CHAIN, Layout
 from mnist_exp.reporting.pictures import write_figures
 
 MOST_EMBEDDED = 2_000_000
 """Bytes of a table that the page holds itself; a larger one stays beside it."""
 
 
-def write_page(comparison: Comparison, folder: Path) -> Path:
-    """Write the page, its Markdown, figures and tables to `folder`; returns the page."""
-    tables = {
-        "verdicts.csv": (as_frame(comparison.verdicts), "one row per iteration"),
-        "runs.csv": (comparison.runs, "one row per run, with its scores and why it does not count"),
-        "history.csv": (comparison.history, "one row per run and epoch"),
-    }
+def write_page(comparison: Comparison, page: Path, layout: Layout = CHAIN) -> Path:
+    """Write a page and, to a folder beside it, its Markdown, figures and tables; returns the page.
+
+    The folder of `class.html` is `class_files`.
+    """
+    folder = page.with_name(f"{page.stem}_files")
     folder.mkdir(parents=True, exist_ok=True)
-    for name, (table, _) in tables.items():
+    described = _tables(comparison)
+    for name, (table, _) in described.items():
         table.to_csv(folder / name, index=False)
     files = [
-        {"name": name, "what": what, "uri": _embedded(folder / name)}
-        for name, (_, what) in tables.items()
+        {"name": name, "what": what, **_embedded(folder / name)}
+        for name, (_, what) in described.items()
     ]
     shutil.rmtree(folder / "figures", ignore_errors=True)  # those of an earlier report
-    contents = contents_of(comparison)
+    contents = contents_of(comparison, layout)
     write_figures(contents.pictures, folder / "figures", ("svg", "png"))
     text = as_markdown("comparison.md.j2", contents, "figures")
-    (folder / "comparison.md").write_text(text, encoding="utf-8")
-    page = folder / "comparison.html"
+    (folder / f"{page.stem}.md").write_text(text, encoding="utf-8")
     template = _templates(_unbroken).get_template("comparison.html.j2")
     page.write_text(template.render(report=contents, files=files), encoding="utf-8")
     return page
+
+
+def refuse_place(page: Path) -> None:
+    """Raise ExpectedError where no page can be, before anything is worked out for it."""
+    above = next((folder for folder in page.absolute().parents if folder.exists()), page)
+    if page.suffix.lower() not in (".html", ".htm") or page.is_dir() or not above.is_dir():
+        raise ExpectedError(
+            f"OUT={page}: the name of a page is needed, as in OUT=reports/class.html; its figures "
+            "and tables go to a folder beside it, reports/class_files"
+        )
+
+
+def _tables(comparison: Comparison) -> dict[str, tuple[pd.DataFrame, str]]:
+    """The tables of a report and what they are, by the names of their files."""
+    runs = comparison.runs_on_split
+    history = comparison.history[comparison.history["run_id"].isin(runs["run_id"])]
+    verdicts = as_frame(comparison.verdicts)
+    if comparison.split != "test":
+        verdicts = verdicts.drop(columns=list(JUDGING))
+    return {
+        "verdicts.csv": (verdicts, "one row per iteration"),
+        "runs.csv": (runs, "one row per run, with its scores and why it does not count"),
+        "history.csv": (history, "one row per run and epoch"),
+    }
 
 
 def as_markdown(template: str, contents: Contents, figures: str) -> str:
@@ -59,11 +86,12 @@ def _templates(finalize: Any) -> jinja2.Environment:
     )  # fmt: skip
 
 
-def _embedded(file: Path) -> str:
+def _embedded(file: Path) -> dict[str, str]:
+    """Where the page has a file: its address, and the content as an address if it is not large."""
     content = file.read_bytes()
-    if len(content) > MOST_EMBEDDED:
-        return ""
-    return f"data:text/csv;base64,{base64.b64encode(content).decode()}"
+    data = f"data:text/csv;base64,{base64.b64encode(content).decode()}"
+    address = quote(f"{file.parent.name}/{file.name}")
+    return {"uri": data if len(content) <= MOST_EMBEDDED else "", "address": address}
 
 
 def _unbroken(value: Any) -> Any:

@@ -2,7 +2,9 @@
 
 import io
 import re
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,10 @@ from mnist_exp.evidence.effect import Effect
 from mnist_exp.evidence.mistakes import Mistakes
 from mnist_exp.evidence.references import public_results
 from mnist_exp.evidence.verdict import as_frame
-from mnist_exp.showing import fields, iterations, one_run
+from mnist_exp.recipe import Target
+from mnist_exp.showing import beside, fields, iterations, one_run
 from mnist_exp.showing.style import INK, PAPER
+from mnist_exp.showing.tables import label
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Picture:
 def svg(figure: Figure, name: str) -> str:
     """A figure as SVG, always the same for the same figure; `name` sets its ids apart on a page."""
     file = io.StringIO()
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}), _any_names():
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     return file.getvalue()
 
@@ -62,21 +66,69 @@ def write_figures(pictures: Iterable[Picture], folder: Path, formats: Iterable[s
             text = svg(picture.figure, picture.name).replace(PAPER, "#ffffff")
             (folder / f"{picture.name}.svg").write_text(text, encoding="utf-8")
         if "png" in formats:
-            picture.figure.savefig(folder / f"{picture.name}.png", dpi=130)
+            with _any_names():
+                picture.figure.savefig(folder / f"{picture.name}.png", dpi=130)
 
 
-def accuracy_picture(comparison: Comparison, counting: pd.DataFrame) -> Picture:
-    """How the iterations trained; `counting` are the runs that count."""
-    target = comparison.target
+@contextmanager
+def _any_names() -> Iterator[None]:
+    """A block that draws names of people, in letters that the font may not have: a page shows them
+    in a font of its reader's, and a picture has boxes in their place."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        yield
+
+
+def accuracy_picture(comparison: Comparison, labels: Mapping[int, str]) -> Picture:
+    """How the iterations trained, in the runs that count."""
+    split, target = comparison.split, _target_of(comparison)
+    dashed = (
+        f" The dashed line is the {percent(target.test_accuracy)} of the target." if target else ""
+    )
     return Picture(
         "accuracy",
-        iterations.accuracy_by_seed(counting, comparison.history, target),
-        "Train and test accuracy per epoch, one panel per iteration. The figures are in "
+        iterations.accuracy_by_seed(comparison.counting, comparison.history, target, labels, split),
+        f"Train and {split} accuracy per epoch, one panel per iteration. The figures are in "
         "history.csv; the table above has the best, final and worst.",
-        "Train and test accuracy per epoch: a thin line per seed (a band where there are many), "
-        f"and the mean. The dashed line is the {percent(target.test_accuracy)} of the target; what "
-        f"is below {percent(iterations.SHOWN[0])} is cut off.",
+        f"Train and {split} accuracy per epoch: a thin line per seed (a band where there are "
+        f"many), and the mean.{dashed} What is below the axis is cut off.",
     )
+
+
+def final_picture(comparison: Comparison, labels: Mapping[int, str]) -> Picture:
+    """What each run reached."""
+    split, counting = comparison.split, comparison.counting
+    words = "; ".join(
+        f"{label(verdict.model, verdict.title)}: {percent(verdict.final_accuracy)}"
+        for verdict in comparison.verdicts
+    )
+    return Picture(
+        "final",
+        beside.final_by_seed(counting, labels, _target_of(comparison), split),
+        f"Final {split} accuracy, mean over seeds. {words}.",
+        f"The {split} accuracy of each after its last epoch: a point per seed, and their mean.",
+    )
+
+
+def sizes_picture(comparison: Comparison, labels: Mapping[int, str]) -> Picture:
+    """How large each is, and what it reached."""
+    split, verdicts = comparison.split, as_frame(comparison.verdicts)
+    rows: Any = verdicts.itertuples()
+    words = "; ".join(
+        f"{labels[row.model]}: {row.parameters:,} parameters, {percent(row.final_accuracy)}"
+        for row in rows
+    )
+    return Picture(
+        "sizes",
+        beside.sizes(verdicts, labels, _target_of(comparison), split),
+        f"Parameters against the final {split} accuracy. {words}.",
+        f"Parameters against the final {split} accuracy, the mean over seeds.",
+    )
+
+
+def _target_of(comparison: Comparison) -> Target | None:
+    """The target, where the runs can be judged by it."""
+    return comparison.target if comparison.split == "test" else None
 
 
 def price_picture(comparison: Comparison) -> Picture:
@@ -104,16 +156,22 @@ def price_picture(comparison: Comparison) -> Picture:
     )
 
 
-def effects_picture(steps: list[Effect]) -> Picture:
-    """What each step did to the accuracy."""
+def effects_picture(
+    steps: Sequence[Effect], split: str, labels: Mapping[int, str] | None = None
+) -> Picture:
+    """What each step did to the accuracy; with `labels`, against one that is the same for all."""
     words = "; ".join(f"model {step.model} against {step.baseline}: {step}" for step in steps)
+    origin = (
+        f"model {steps[0].baseline}" if labels
+        else "the iteration that each was made from (of those before it, the one whose code is "
+        "nearest)"
+    )  # fmt: skip
     return Picture(
         "effects",
-        iterations.effects(steps),
-        f"The effect of each step on final test accuracy. {words}.",
-        "The difference of final test accuracy to the iteration that each was made from (of those "
-        "before it, the one whose code is nearest), mean over the seeds that both have run. The "
-        "bars are bootstrap 95 % intervals, which are too narrow with few pairs "
+        iterations.effects(steps, labels, split),
+        f"Differences of final {split} accuracy. {words}.",
+        f"The difference of final {split} accuracy to {origin}, mean over the seeds that both have "
+        "run. The bars are bootstrap 95 % intervals, which are too narrow with few pairs "
         "(of three: the range of the differences); a hollow point has too few seeds for one.",
     )
 

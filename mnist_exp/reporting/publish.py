@@ -22,7 +22,8 @@ from mnist_exp.notebook.candidates import Candidate
 from mnist_exp.notebook.code_hash import has_code
 from mnist_exp.notebook.entries import EXPERIMENTS
 from mnist_exp.notebook.loading import load_iteration
-from mnist_exp.reporting.contents import BestRun, Field, contents_of, summary
+from mnist_exp.reporting.contents import contents_of, summary
+from mnist_exp.reporting.networks import BestRun, Field
 from mnist_exp.reporting.page import as_markdown
 from mnist_exp.reporting.pictures import write_figures
 from mnist_exp.showing.tables import plain
@@ -102,7 +103,7 @@ def _summary(comparison: Comparison) -> str:
         link = f"[{number}](experiments/model_{number}.py)"
         lines.append([link, markdown.escape(iteration.title), f"{parameters:,}", *cells])
     table = "\n".join(f"| {' | '.join(row)} |" for row in lines)
-    return f"**{summary(comparison.verdicts)}**\n\n{table}"
+    return f"**{summary(comparison.verdicts, comparison.verdicts)}**\n\n{table}"
 
 
 def _lost(archive: pd.DataFrame, published: Path) -> int:

@@ -1,6 +1,7 @@
 """Figures that compare iterations: DataFrames in, matplotlib figures out."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -20,11 +21,22 @@ from matplotlib.ticker import (
 from mnist_exp.common.words import counted, percent
 from mnist_exp.evidence.effect import Effect
 from mnist_exp.recipe import Target
-from mnist_exp.showing.style import FAIL, GREY, HELD_OUT, INK, PASS, STYLE, TRAIN, WIDTH, bar
+from mnist_exp.showing.style import (
+    FAIL,
+    GREY,
+    HELD_OUT,
+    PASS,
+    STYLE,
+    TRAIN,
+    WIDTH,
+    bar,
+    size_limit,
+)
 
-PARTS = (("train", TRAIN), ("test", HELD_OUT))
 SHOWN = (0.98, 1.0)
-"""The accuracies that figures show: the differences that matter are there."""
+"""The accuracies that figures show where all are in it: the differences that matter are there."""
+REACH = 0.1
+"""Figures show what is so far below the best, as a fraction, or nearer."""
 NEAR = {"parameters": 2, "accuracy": 0.003}
 """The price is drawn around the target: up to this multiple of its parameters, and from this
 fraction below its accuracy."""
@@ -33,38 +45,72 @@ MOST_LINES = 10
 
 
 @mpl.rc_context(STYLE)
-def accuracy_by_seed(runs: pd.DataFrame, history: pd.DataFrame, target: Target) -> Figure:
-    """Train and test accuracy per epoch, one panel per iteration: a thin line per seed and the mean
-    over them.
+def accuracy_by_seed(
+    runs: pd.DataFrame, history: pd.DataFrame, target: Target | None,
+    labels: Mapping[int, str] | None = None, split: str = "test",
+) -> Figure:  # fmt: skip
+    """Accuracy per epoch in training and on a split, one panel per iteration: a thin line per seed
+    and the mean over them.
 
-    `runs` have `run_id`, `model` and `seed`; `history` is theirs.
+    `runs` have `run_id`, `model` and `seed`; `history` is theirs. The `labels` are what panels call
+    the iterations; the `target` is drawn where there is one.
     """
-    columns = ["run_id", "epoch", *(f"{part}_accuracy" for part, _ in PARTS)]
+    parts = (("train", TRAIN), (split, HELD_OUT))
+    columns = ["run_id", "epoch", *(f"{part}_accuracy" for part, _ in parts)]
     rows = history.reindex(columns=columns).merge(runs[["run_id", "model", "seed"]], on="run_id")
     models = sorted(rows["model"].unique())
+    shown = shown_accuracies(rows.groupby("run_id")[columns[2:]].last().melt()["value"])
     figure, panels = _panels(len(models))
     for number, (axes, model) in enumerate(zip(panels, models, strict=True)):
         epochs = rows[rows["model"] == model]
-        for part, colour in PARTS:
-            accuracy = f"{part}_accuracy"
-            line = {"data": epochs, "x": "epoch", "y": accuracy, "ax": axes, "color": colour}
-            many = epochs["seed"].nunique() > MOST_LINES
-            if not many:
-                sns.lineplot(**line, units="seed", estimator=None, linewidth=0.6, alpha=0.5)
-            band = ("pi", 100) if many else None
-            sns.lineplot(**line, errorbar=band, linewidth=1.8)
-        bar(axes, target, label=number == 0)
-        axes.set_title(_panel_title(model, epochs["seed"].nunique()), fontsize=10)
-        axes.set(xlabel="", ylabel="", ylim=SHOWN)
-        if not (epochs[columns[2:]] > SHOWN[0]).any(axis=None):
-            axes.text(0.5, 0.5, f"below {percent(SHOWN[0])}", transform=axes.transAxes, ha="center")
+        for part, colour in parts:
+            _draw_seeds(axes, epochs, f"{part}_accuracy", colour)
+        axes.set(xlabel="", ylabel="", ylim=shown)
+        if target:
+            _draw_bar(axes, target, label=number == 0)
+        seeds = counted(epochs["seed"].nunique(), "seed")
+        axes.set_title(f"{(labels or {}).get(model, f'model {model}')}, {seeds}", fontsize=10)
+        if not (epochs[columns[2:]] > shown[0]).any(axis=None):
+            axes.text(0.5, 0.5, f"below {percent(shown[0])}", transform=axes.transAxes, ha="center")
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1, symbol=" %"))
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
     figure.supxlabel("epoch", fontsize=10)
     figure.supylabel("accuracy", fontsize=10)
-    lines = [Line2D([], [], color=colour, label=part) for part, colour in PARTS]
+    lines = [Line2D([], [], color=colour, label=part) for part, colour in parts]
     figure.legend(handles=lines, loc="outside upper right", ncols=2, frameon=False)
     return figure
+
+
+def _draw_seeds(axes: Axes, epochs: pd.DataFrame, accuracy: str, colour: str) -> None:
+    """A line for each seed and one for their mean, or a band where there are many."""
+    line: Any = {"data": epochs, "x": "epoch", "y": accuracy, "ax": axes, "color": colour}
+    many = epochs["seed"].nunique() > MOST_LINES
+    if not many:
+        sns.lineplot(**line, units="seed", estimator=None, linewidth=0.6, alpha=0.5)
+    sns.lineplot(**line, errorbar=("pi", 100) if many else None, linewidth=1.8)
+
+
+def shown_accuracies(last: pd.Series) -> tuple[float, float]:
+    """The accuracies that a figure is to show, from those after the last epoch of each run: all
+    that are not far below the best, with some room below them."""
+    best = last.max()
+    near = last[last >= best - REACH]
+    if near.empty or near.min() >= SHOWN[0]:
+        return SHOWN
+    high = 1.0 if best > 1 - REACH else min(1.0, math.ceil(100 * best + 5) / 100)
+    low = near.min() - (high - near.min()) / 2
+    return max(0.0, math.floor(100 * low) / 100), high
+
+
+def _draw_bar(axes: Axes, target: Target, *, label: bool) -> None:
+    """The accuracy of the target as a line, or where it is if the figure ends below it."""
+    if target.test_accuracy <= axes.get_ylim()[1]:
+        bar(axes, target, label=label)
+    elif label:
+        axes.annotate(
+            f"target {percent(target.test_accuracy)} ↑", (0.01, 0.99), fontsize=8, va="top",
+            xycoords="axes fraction",
+        )  # fmt: skip
 
 
 @mpl.rc_context(STYLE)
@@ -137,11 +183,7 @@ def _draw_frontier(axes: Axes, points: pd.DataFrame) -> None:
 def _draw_limits(axes: Axes, target: Target) -> None:
     """The accuracy and the parameters that the target asks for, as lines."""
     bar(axes, target, label=True)
-    axes.axvline(target.parameters_below, color=INK, linestyle=":", linewidth=1)
-    axes.annotate(
-        f"{target.parameters_below:,} parameters", (target.parameters_below, 0), fontsize=8,
-        xycoords=("data", "axes fraction"), textcoords="offset points", xytext=(4, 4),
-    )  # fmt: skip
+    size_limit(axes, target)
 
 
 def _frame(axes: Axes, points: pd.DataFrame, target: Target, public: pd.DataFrame) -> None:
@@ -177,8 +219,11 @@ def frontier(verdicts: pd.DataFrame) -> pd.DataFrame:
 
 
 @mpl.rc_context(STYLE)
-def effects(steps: Sequence[Effect]) -> Figure:
-    """The effect of each iteration on final test accuracy, against its baseline."""
+def effects(
+    steps: Sequence[Effect], labels: Mapping[int, str] | None = None, split: str = "test"
+) -> Figure:
+    """The effect of each iteration on the final accuracy, against its baseline; with `labels`,
+    against one that is the same for all."""
     figure = Figure(figsize=(WIDTH, 1.1 + 0.4 * len(steps)), layout="constrained")
     axes = figure.subplots()
     axes.axvline(0, color=GREY, linewidth=1)
@@ -188,9 +233,11 @@ def effects(steps: Sequence[Effect]) -> Figure:
             axes.plot([low, high], [row, row], color=HELD_OUT, linewidth=2.5)
         fill = HELD_OUT if step.interval else "none"
         axes.plot(100 * step.mean, row, "o", color=HELD_OUT, markerfacecolor=fill)
-    labels = [f"{step.baseline} → {step.model}" for step in steps]
-    axes.set_yticks(range(len(steps)), labels)
-    axes.set(xlabel="difference of final test accuracy, percentage points", ylabel="model")
+    texts = [labels[s.model] if labels else f"{s.baseline} → {s.model}" for s in steps]
+    axes.set_yticks(range(len(steps)), texts)
+    against = f" to model {steps[0].baseline}" if labels else ""
+    axes.set_xlabel(f"difference of final {split} accuracy{against}, percentage points")
+    axes.set_ylabel("" if labels else "model")
     axes.set_ylim(len(steps) - 0.4, -0.6)
     sns.despine(ax=axes)
     return figure
@@ -208,7 +255,3 @@ def _panels(count: int) -> tuple[Figure, list[Axes]]:
         sns.despine(ax=axes)
         axes.tick_params(labelbottom=number + columns >= count)  # nothing is below it
     return figure, grid[:count]
-
-
-def _panel_title(model: int, seeds: int) -> str:
-    return f"model {model}, {counted(seeds, 'seed')}"

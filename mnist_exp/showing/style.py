@@ -35,6 +35,15 @@ def bar(axes: Axes, target: Target, *, label: bool) -> None:
         )  # fmt: skip
 
 
+def size_limit(axes: Axes, target: Target) -> None:
+    """The number of parameters that the target asks to stay below, as a line."""
+    axes.axvline(target.parameters_below, color=INK, linestyle=":", linewidth=1)
+    axes.annotate(
+        f"{target.parameters_below:,} parameters", (target.parameters_below, 0), fontsize=8,
+        xycoords=("data", "axes fraction"), textcoords="offset points", xytext=(4, 4),
+    )  # fmt: skip
+
+
 def despine(axes: Axes) -> None:
     """Leave the axes to the left and below."""
     axes.spines[["top", "right"]].set_visible(False)

@@ -18,11 +18,22 @@ from mnist_exp.evidence.verdict import EpochScore, Verdict
 from mnist_exp.recipe import Target
 from mnist_exp.tracking import names
 
+LONGEST_LABEL = 28
 
-def shown_verdicts(verdicts: Sequence[Verdict], target: Target) -> pd.DataFrame:
+
+def label(model: int | None, title: str) -> str:
+    """What stands for an iteration beside others, as in "41 Alice"."""
+    text = f"{model} {title}"
+    return text if len(text) <= LONGEST_LABEL else f"{text[: LONGEST_LABEL - 1].rstrip()}…"
+
+
+def shown_verdicts(
+    verdicts: Sequence[Verdict], target: Target, *, named: bool = False, judged: bool = True
+) -> pd.DataFrame:  # fmt: skip
     """The table of verdicts as it is shown everywhere: text, one row per iteration.
 
-    Scores on another split than "test" say so, and are no verdict.
+    Scores on another split than "test" say so, and are no verdict; nor are they where they are not
+    `judged`. `named` iterations have a label in the place of a number and an idea.
     """
     split = verdicts[0].split if verdicts else "test"
     columns: dict[str, Callable[[Verdict], str]] = {
@@ -38,8 +49,14 @@ def shown_verdicts(verdicts: Sequence[Verdict], target: Target) -> pd.DataFrame:
         "epochs": lambda verdict: f"{verdict.epochs}",
         "idea": lambda verdict: verdict.title,
     }
-    if split != "test":
+    if named:
+        del columns["idea"]
+        columns["model"] = lambda verdict: label(verdict.model, verdict.title)
+    if split != "test" or not judged:
         del columns["verdict"], columns["seeds passing (95 % interval)"]
+        columns = {"model": columns.pop("model"), "seeds": _seeds} | columns
+    if not judged and not any(verdict.worst for verdict in verdicts):
+        del columns[f"worst of last {target.last_epochs}"]
     return _table(verdicts, columns)
 
 
@@ -48,7 +65,7 @@ def brief_verdicts(verdicts: Sequence[Verdict], target: Target) -> pd.DataFrame:
     split = verdicts[0].split if verdicts else "test"
     seeds = {
         "test": ("seeds passing", _passing),
-        "validation": ("seeds", lambda verdict: ranges(verdict.seeds)),
+        "validation": ("seeds", _seeds),
     }
     name, show = seeds[split]
     columns: dict[str, Callable[[Verdict], str]] = {
@@ -72,6 +89,10 @@ def _table(
 
 def _number(verdict: Verdict) -> str:
     return "–" if verdict.model is None else f"{verdict.model}"
+
+
+def _seeds(verdict: Verdict) -> str:
+    return ranges(verdict.seeds)
 
 
 def _passing(verdict: Verdict) -> str:

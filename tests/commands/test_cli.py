@@ -76,6 +76,13 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["compare", "MODELS=3,,6"], "MODELS=: a whole number"),
         (["compare", "MODELS=0-3"], "MODELS=0: a whole number from 1 to 9999"),
         (["report", "MODELS=99"], "there is no experiments/model_99.py"),
+        (["report", "BASELINE=no"], "BASELINE=no: a whole number from 1 to 9999 is needed, as in"),
+        (["report", "BASELINE=98"], "the store holds no run of an iteration"),
+        (["report", "SPLIT=all"], "SPLIT=all: choose one of test, validation"),
+        (["report", "NAME=a\nb"], "NAME=a\\nb: 1 to 60 letters in one line are needed"),
+        (["report", "OUT=reports"], "OUT=reports: the name of a page is needed, as in OUT=reports"),
+        (["report", "OUT=/dev/null/x.html"], "OUT=/dev/null/x.html: the name of a page"),
+        (["report", "OUT=page.pdf"], "OUT=page.pdf: the name of a page is needed"),
         (["ui", "PORT=0"], "PORT=0: a whole number from 1 to 65535"),
         (["ui", "PORT=http"], "PORT=http"),
         (["new", "MODEL=6", "FROM=5"], "experiments/model_6.py is there already"),
@@ -103,6 +110,31 @@ def test_a_wrong_request_is_one_line_and_leaves_no_run(
 ) -> None:
     assert says in refused(arguments, capsys)
     assert tracking.runs().empty
+
+
+@pytest.mark.usefixtures("store")
+def test_a_report_goes_where_it_is_asked_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in (1, 2, 3):
+        record_run(5, seed=seed)
+    record_run(6)
+    page = tmp_path / "new folder" / "class.html"
+    before = ROOT / "reports"
+    made = set(before.iterdir()) if before.is_dir() else None
+    said = refused(["report", "MODELS=5", "BASELINE=7", f"OUT={page}"], capsys)
+    assert "the store holds no run of model 7" in said
+    for words in (["MODELS=5"], []):
+        said = refused(["report", *words, "BASELINE=98", f"OUT={page}"], capsys)
+        assert "there is no experiments/model_98.py" in said
+    assert not page.parent.exists()
+    words = ["MODELS=5", "BASELINE=6", "NAME=Class 3b", f"OUT={page}"]
+    assert main(["report", *words]) == 0
+    assert capsys.readouterr().out == f"Written: {page}; open it in a browser\n"
+    assert "<h1>Class 3b</h1>" in page.read_text()
+    assert "against model 6" in page.read_text()
+    assert {path.name for path in page.parent.iterdir()} == {"class.html", "class_files"}
+    assert (set(before.iterdir()) if before.is_dir() else None) == made
 
 
 @pytest.mark.parametrize("text", ["3 5 6 7", "3,5-7", "7,6, 5 ,3", " 5-7\t3 3-3 ", "3,5,6-6 7"])

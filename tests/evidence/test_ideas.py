@@ -79,7 +79,7 @@ def test_a_store_with_nothing_else_is_compared(
     track_by_hand("alone")
     assert main(["compare"]) == 0
     assert "alone: met on every seed" in capsys.readouterr().out
-    page = write_page(comparison.compare(), tmp_path)
+    page = write_page(comparison.compare(), tmp_path / "own.html")
     assert "alone" in page.read_text()
     assert main(["check"]) == 2
     assert main(["compare", "MODELS=6"]) == 2
@@ -88,17 +88,17 @@ def test_a_store_with_nothing_else_is_compared(
 
 def test_the_report_has_a_section_for_them(tmp_path: Path) -> None:
     record_run(6)
-    page = write_page(comparison.compare(), tmp_path / "without")
+    page = write_page(comparison.compare(), tmp_path / "without.html")
     assert "own scripts" not in page.read_text()
     track_by_hand(f"mine {SCRIPT}", MISSED)
-    page = write_page(comparison.compare(), tmp_path / "with")
+    page = write_page(comparison.compare(), tmp_path / "with.html")
     text = page.read_text()
     section = text.partition('<section id="scripts">')[2].partition("</section>")[0]
     assert "<h2>What did own scripts do?</h2>" in section
     assert "mine &lt;script&gt;alert(1)" in section
     assert "lowest of the last 5 epochs 99.39" in section
     assert SCRIPT not in text
-    markdown = page.with_suffix(".md").read_text()
+    markdown = (tmp_path / "with_files" / "with.md").read_text()
     assert "## What did own scripts do?" in markdown
     assert "| mine &lt;script>alert(1)&lt;/script> | not met |" in markdown
 

@@ -1,6 +1,7 @@
 """Pages and Markdown, from hand-made tables and stores."""
 
 import csv
+import dataclasses
 import itertools
 import re
 from html.parser import HTMLParser
@@ -12,9 +13,11 @@ from handmade import SCRIPT, add_field, record_run
 from torch import nn
 
 from mnist_exp.evidence import comparison
-from mnist_exp.notebook import loading
+from mnist_exp.notebook import entries, loading
+from mnist_exp.notebook.entries import Entry
 from mnist_exp.reporting import contents
 from mnist_exp.reporting.contents import Step
+from mnist_exp.reporting.layout import Layout
 from mnist_exp.reporting.page import write_page
 
 
@@ -49,10 +52,10 @@ def test_the_page_holds_everything_itself_and_nothing_that_runs(report_folder: P
 
 
 def test_a_row_says_what_makes_it_again(report_folder: Path) -> None:
-    text = (report_folder / "comparison.md").read_text()
+    text = (report_folder / "comparison_files" / "comparison.md").read_text()
     assert 'make sweep MODELS=5 SEEDS="1-3"' in text
     for seeds, numbers in (("4-4", (4,)), ("1 4 9", (1, 4, 9))):
-        verdict = SimpleNamespace(model=6, seeds=numbers)
+        verdict = SimpleNamespace(model=6, seeds=numbers, split="test")
         assert contents._command(verdict) == f'make sweep MODELS=6 SEEDS="{seeds}"'
 
 
@@ -94,29 +97,30 @@ def test_the_page_answers_the_questions(report_folder: Path) -> None:
 
 
 def test_the_markdown_says_the_same_and_shows_text_as_text(report_folder: Path) -> None:
-    text = (report_folder / "comparison.md").read_text()
+    text = (report_folder / "comparison_files" / "comparison.md").read_text()
     assert SCRIPT not in text
     assert "&lt;script>alert(1)&lt;/script> \\| !\\[x\\](http" in text
     assert "| 3 of 3 (29–100 %) |" in text
     rows = [line for line in text.splitlines() if line.startswith("| 6 |")]
     assert rows
     for figure in re.findall(r"\]\((figures/.*?)\)", text):
-        assert (report_folder / figure).is_file()
+        assert (report_folder / "comparison_files" / figure).is_file()
     assert "```diff" in text
 
 
 def test_figures_are_written_as_svg_and_png(report_folder: Path) -> None:
+    folder = report_folder / "comparison_files" / "figures"
     names = {"accuracy", "price", "effects", "receptive_field_6", "confusion_matrix"}
     names |= {"misclassified"}
-    files = {file.name for file in (report_folder / "figures").iterdir()}
+    files = {file.name for file in folder.iterdir()}
     assert files == {f"{name}.{kind}" for name in names for kind in ("svg", "png")}
-    assert (report_folder / "figures" / "price.png").read_bytes().startswith(b"\x89PNG")
-    assert "#fffffe" not in (report_folder / "figures" / "price.svg").read_text()
+    assert (folder / "price.png").read_bytes().startswith(b"\x89PNG")
+    assert "#fffffe" not in (folder / "price.svg").read_text()
 
 
 def test_the_tables_are_tidy(report_folder: Path) -> None:
     def rows(name: str) -> list[dict[str, str]]:
-        with (report_folder / name).open(newline="") as file:
+        with (report_folder / "comparison_files" / name).open(newline="") as file:
             return list(csv.DictReader(file))
 
     assert [row["model"] for row in rows("verdicts.csv")] == ["5", "6"]
@@ -136,7 +140,7 @@ def test_a_fence_is_longer_than_the_backticks_in_it() -> None:
 @pytest.mark.usefixtures("store")
 def test_a_store_without_a_run_that_counts_still_has_its_page(tmp_path: Path) -> None:
     record_run(6, status="KILLED")
-    text = Page(write_page(comparison.compare(), tmp_path).read_text()).text
+    text = Page(write_page(comparison.compare(), tmp_path / "own.html").read_text()).text
     assert "No run counts yet" in text
     assert "no run counts (1 not finished)" in text
     assert "No run that counts holds its misclassified digits." in text
@@ -145,11 +149,82 @@ def test_a_store_without_a_run_that_counts_still_has_its_page(tmp_path: Path) ->
 @pytest.mark.usefixtures("store")
 def test_a_field_that_is_no_square_is_shown_along_both_sides(tmp_path: Path) -> None:
     add_field(record_run(6), nn.Sequential(nn.Conv2d(1, 2, (3, 5)), nn.MaxPool2d(2)))
-    write_page(comparison.compare(), tmp_path)
-    text = (tmp_path / "comparison.md").read_text().replace("\\_", "_")
+    write_page(comparison.compare(), tmp_path / "own.html")
+    text = (tmp_path / "own_files" / "own.md").read_text().replace("\\_", "_")
     # 3 of 28 leave 26, 5 leave 24; the pooling halves both, and sees one jump more.
     heading = "| layer | kernel | r_in | n_in | j_in | stride | padding | r_out | n_out | j_out |"
     assert heading in text
     assert "| 0 | 3x5 | 1 | 28 | 1 | 1 | 0 | 3x5 | 26x24 | 1 |" in text
     assert "| 1 | 2 | 3x5 | 26x24 | 1 | 2 | 0 | 4x6 | 13x12 | 2 |" in text
     assert "Pixels that each layer sees: input 1, 0 3x5, 1 4x6." in text
+
+
+NAMES = {5: "Ann & <Co>", 6: "王芳"}
+
+
+@pytest.fixture
+def of_students(store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A store in which two people have two short runs each, and one on the validation split."""
+    read = entries.read_entry
+
+    def theirs(number: int) -> Entry:
+        unwritten = {"Target": "not written yet.", "Change": f"Net of {number}.py."}
+        return dataclasses.replace(read(number), title=NAMES[number], sections=unwritten)
+
+    for number, wrong in ((5, 300), (6, 500)):
+        for seed in (1, 2, 3):
+            record_run(number, errors=[wrong + 900, wrong + seed], seed=seed)
+        record_run(number, errors=[wrong, 321], split="validation")
+    monkeypatch.setattr(entries, "read_entry", theirs)
+    return store
+
+
+@pytest.mark.usefixtures("of_students")
+def test_people_stand_side_by_side_without_chain_and_diffs(tmp_path: Path) -> None:
+    layout = Layout(title="Class <3b>", side_by_side=True)
+    page = write_page(comparison.compare([5, 6]), tmp_path / "c.html", layout)
+    text = Page(page.read_text()).text.replace("\xa0", " ")
+    judged = "None is judged: the target looks at the last 5 epochs, and all ran fewer."
+    for said in (
+        "Class <3b>", "5 Ann & <Co>", "6 王芳", "96.98 ± 0.01 %", "94.98 ± 0.01 %",
+        "Net of 5.py.", f"2 iterations, scored on the test digits. {judged}",
+    ):  # fmt: skip
+        assert said in text, said
+    for word in ("course", "tried", "Effect", "too few", "not written yet", "diff", "passing"):
+        assert word not in text, word
+    markdown = (tmp_path / "c_files" / "c.md").read_text()
+    assert "Ann &amp; &lt;Co>" in markdown
+    assert "```diff" not in markdown
+    figures = {file.stem for file in (tmp_path / "c_files" / "figures").iterdir()}
+    assert figures == {"accuracy", "final", "sizes"}
+
+
+@pytest.mark.usefixtures("of_students")
+def test_each_is_compared_with_a_baseline() -> None:
+    layout = Layout(side_by_side=True, baseline=6)
+    said = contents.contents_of(comparison.compare([5, 6]), layout)
+    assert said.headings["steps"] == "How does each compare with model 6?"
+    five, six = said.steps
+    # Two percentage points, on each of the three seeds.
+    assert str(five.effect) == "+2.00 points, 95 % interval +2.00 to +2.00 (3 pairs)"
+    assert (six.effect, five.diff, six.diff) == (None, (), ())
+
+
+@pytest.mark.usefixtures("of_students")
+@pytest.mark.parametrize("layout", [Layout(), Layout(side_by_side=True, baseline=5)])
+def test_on_the_validation_split_nothing_is_judged_nor_seen_of_the_test_set(
+    tmp_path: Path, layout: Layout
+) -> None:
+    page = write_page(comparison.compare([5, 6], split="validation"), tmp_path / "c.html", layout)
+    markdown = (tmp_path / "c_files" / "c.md").read_text()
+    for text in (Page(page.read_text()).text.replace("\xa0", " "), markdown):
+        assert text.count("96.79 %") >= 2
+        assert "2 iterations, scored on the validation digits" in text
+        assert "SPLIT=validation" in text
+        assert "final validation accuracy against model 5: not enough seeds to tell (1 pair" in text
+        shown = text.replace("verdicts.csv", "")
+        for word in ("96.98", "94.98", "99.4", "target", "verdict", "passing", "tested"):
+            assert word not in shown, word
+    for table, rows in {"verdicts": 2, "runs": 2, "history": 4}.items():
+        lines = (tmp_path / "c_files" / f"{table}.csv").read_text().splitlines()
+        assert len(lines) == rows + 1

@@ -96,3 +96,33 @@ def test_no_verdict_and_no_run_still_draw() -> None:
     runs, history = runs_and_history(1)
     iterations.accuracy_by_seed(runs.head(0), history.head(0), TARGET).savefig(io.BytesIO())
     iterations.price(verdicts(), TARGET, PUBLIC).savefig(io.BytesIO())
+
+
+def test_the_axes_fit_what_was_reached() -> None:
+    runs, history = runs_and_history(3)
+    history[["train_accuracy", "test_accuracy"]] -= 0.07  # the lowest of the last is 0.91
+    axes = iterations.accuracy_by_seed(runs, history, TARGET, {3: "3 Ann", 6: "6 Bob"}).axes[0]
+    assert axes.get_title() == "3 Ann, 3 seeds"
+    assert axes.get_ylim() == (0.86, 1.0)  # half as much below as there is above, in whole percents
+    assert [0.994, 0.994] in [list(line.get_ydata()) for line in axes.get_lines()]
+
+
+def test_a_target_far_above_is_an_arrow() -> None:
+    runs, history = runs_and_history(3)
+    history[["train_accuracy", "test_accuracy"]] -= 0.48  # the best of the last is 0.5005
+    axes = iterations.accuracy_by_seed(runs, history, TARGET).axes[0]
+    assert axes.get_ylim() == (0.47, 0.56)
+    assert [text.get_text() for text in axes.texts] == ["target 99.40 % ↑"]
+
+
+def test_what_is_far_below_the_best_does_not_set_the_axes() -> None:
+    assert iterations.shown_accuracies(pd.Series([0.97, 0.11, 0.95])) == (0.92, 1.0)
+    assert iterations.shown_accuracies(pd.Series([0.11, 0.99])) == iterations.SHOWN
+
+
+def test_effects_against_one_that_is_the_same_for_all_name_each() -> None:
+    differences = [Effect(41, 6, (1,), -0.02, None), Effect(42, 6, (1,), 0.01, None)]
+    axes = iterations.effects(differences, {41: "41 Ann", 42: "42 Bob"}, "validation").axes[0]
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["41 Ann", "42 Bob"]
+    said = "difference of final validation accuracy to model 6, percentage points"
+    assert axes.get_xlabel() == said
