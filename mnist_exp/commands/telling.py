@@ -79,7 +79,10 @@ def _check_baseline(
     from mnist_exp.evidence import comparison, effect
 
     if model is None or model == baseline:
-        raise ExpectedError("BASELINE= compares MODEL= with another, as in MODEL=8 BASELINE=6")
+        there = "" if split == "test" else f" SPLIT={split}"
+        raise ExpectedError(
+            f"BASELINE= compares MODEL= with another, as in MODEL=8 BASELINE=6{there}"
+        )
     compared = comparison.compare([model, baseline], split=split)
     for number in (model, baseline):
         if number in compared.uncounted:
@@ -248,5 +251,9 @@ def _uncounted(compared: Comparison, number: int | None = None) -> str:
             todo = comparison.to_run(6, compared.split)
             return f"the store holds only candidates that are not in the notebook: {todo}"
         number = min(run)
-    todo = f": {comparison.to_run(number, compared.split)}" if number in compared.iterations else ""
+    todo = ""
+    if compared.split == "test" and number in set(compared.trials["model"]):
+        todo = ": SPLIT=validation compares the runs there"  # who chooses isn't sent to the test
+    elif number in compared.iterations:
+        todo = f": {comparison.to_run(number, compared.split)}"
     return f"model {number}: {compared.uncounted[number]}{todo}"

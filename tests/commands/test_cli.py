@@ -377,6 +377,11 @@ def test_nothing_on_the_validation_split_leads_to_the_test_set(
         "mnist-exp: models 8 and 6 have 1 seed in common, and 3 are needed: "
         "make run MODEL=8 SEED=.. SPLIT=validation\n"
     )
+    said = refused(["check", "BASELINE=6", choosing], capsys)
+    assert said.endswith("as in MODEL=8 BASELINE=6 SPLIT=validation\n")
+    record_run(5, split="validation")
+    for command in (["compare", "MODELS=5"], ["check", "MODEL=6", "BASELINE=5"]):
+        assert "(1 on the validation split): SPLIT=validation compares" in refused(command, capsys)
     said = refused(["check", "MODEL=8", choosing], capsys)
     assert "the target is about the test split" in said
     assert "MODEL=8 BASELINE=6 SPLIT=validation" in said
