@@ -169,7 +169,7 @@ def _as_a_run_writes_it(run_id: str) -> Iterator[None]:
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise ExpectedError(
             f"the tables of run {run_id} are not as a run writes them "
-            f"({type(error).__name__}: {error}): delete the run in the UI, and train it again"
+            f"({type(error).__name__}: {error}): make delete RUN={run_id}, and train it again"
         ) from error
 
 
