@@ -16,7 +16,7 @@ from mnist_exp import data
 from mnist_exp.common.values import as_text
 from mnist_exp.runs import provenance
 from mnist_exp.tracking import names
-from mnist_exp.training import classifier, receptive_field
+from mnist_exp.training import classifier, receptive_field, torch_internals
 from mnist_exp.training.following import repeatable
 from mnist_exp.training.receptive_field import ReceptiveField
 
@@ -66,6 +66,7 @@ def settle_idea(
     name, seed = _name(name), _seed(seed)
     data.check_split(split)
     texts = _settings(settings)
+    network = torch_internals.unwrapped(network)
     field = receptive_field.of_network(network, input_shape)  # which checks the last two
     if any(map(is_lazy, (*network.parameters(), *network.buffers()))):
         raise ValueError(

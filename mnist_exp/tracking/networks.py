@@ -82,9 +82,10 @@ def _log(client: MlflowClient, run: Run, network: nn.Module, images: Tensor, out
 
 
 def _check_export(client: MlflowClient, run: Run, network: nn.Module, images: Tensor) -> None:
-    """Raise ExportError when torch itself cannot export the network."""
+    """Raise ExportError when torch itself cannot export the network, as MLflow has it do."""
+    sizes = dict.fromkeys(range(images.dim()), torch.export.Dim.AUTO)
     try:
-        torch.export.export(network, (images,))
+        torch.export.export(network, (images,), dynamic_shapes=[sizes])
     except Exception as error:  # torch has no common class for what it cannot trace
         _kept(client, run)  # removes what MLflow has begun
         raise ExportError(" ".join(str(error).split())[:200]) from error

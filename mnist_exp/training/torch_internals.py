@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 __all__ = [
     "TorchDispatchMode", "arguments", "batch_norm_gradients", "channel_statistics", "kernels",
-    "operation", "writes", "written",
+    "operation", "unwrapped", "writes", "written",
 ]  # fmt: skip
 
 
@@ -38,6 +38,15 @@ def batch_norm_gradients(
         dy, x, None, None, None, mean, inverse_std, True, 0.0, [of_input, of_weight, of_bias]
     )
     return dweight, dbias
+
+
+def unwrapped(network: nn.Module) -> nn.Module:
+    """The network within what torch.compile or a parallel training puts around it. They share their
+    weights, and only the network itself can be copied, followed and exported."""
+    if isinstance(network, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        return unwrapped(network.module)
+    compiled = getattr(network, "_orig_mod", None)
+    return unwrapped(compiled) if isinstance(compiled, nn.Module) else network
 
 
 def operation(function: Any) -> str:

@@ -275,6 +275,17 @@ def test_a_network_that_grows_is_not_the_one_that_was_counted() -> None:
     assert only_run().status == "FAILED"
 
 
+class AnyArguments(nn.Module):
+    """Cannot be exported for any number of images, since its arguments have no names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 10, 3)
+
+    def forward(self, *images: torch.Tensor) -> torch.Tensor:
+        return self.conv(images[0]).mean((2, 3))
+
+
 class Branches(nn.Module):
     """Cannot be exported, since what it does depends on what it sees; nor can it be followed."""
 
@@ -285,6 +296,21 @@ class Branches(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.conv(x)
         return (x if x.sum() > 0 else -x).sort(dim=2).values.mean((2, 3))
+
+
+def test_a_compiled_network_is_that_which_is_compiled() -> None:
+    with track("compiled", network=torch.compile(Small())) as run:
+        run.epoch(train=0.5, test=0.5)
+    assert (only_run().network, only_run().parameters) == ("Small", PARAMETERS)
+    assert mlflow.pytorch.load_model(f"runs:/{run.run_id}/network")
+
+
+def test_what_cannot_be_exported_is_recorded_without_its_network() -> None:
+    with track("any", network=AnyArguments()) as run:
+        run.epoch(train=0.5, test=0.5)
+    described = tracking.open_store()[0].get_run(run.run_id).data.tags["mlflow.note.content"]
+    assert "could not be exported" in described
+    assert only_run().status == "FINISHED"
 
 
 def test_what_cannot_be_followed_or_exported_says_so() -> None:

@@ -25,6 +25,13 @@ def test_the_gradients_of_a_batch_normalisation() -> None:
     assert dbias.tolist() == [4, 4]
 
 
+def test_a_network_is_found_in_what_is_around_it() -> None:
+    network = nn.Conv2d(1, 2, 3)
+    around = torch.compile(nn.DataParallel(torch.compile(network)))
+    assert torch_internals.unwrapped(around) is network
+    assert torch_internals.unwrapped(network) is network
+
+
 class Heard(TorchDispatchMode):
     """Notes the calls that torch's dispatcher reports."""
 
