@@ -69,6 +69,10 @@ ELSEWHERE = {
         "there is no such run, and the others are needed; runs of the test's own are deleted",
         "runs/test_delete.py::test_a_run_is_deleted_with_what_leads_to_it_and_brought_back",
     ),
+    '$ make sweep MODELS=14 SEEDS=3 SPLIT=validation SET="optimizer.lr=0.05,0.1,0.2"': (
+        "nine whole runs; a grid of one is trained, and runs with known scores are compared",
+        "runs/test_sweep.py::test_a_grid_is_compared_with_the_file_by_seed",
+    ),
     "$ make sweep MODELS=30 SEEDS=101-110": (
         "ten whole runs; a shorter sweep stands above it, and seeds are read elsewhere",
         "runs/test_sweep.py",
@@ -109,11 +113,13 @@ def shortened(command: str) -> str:
     """The command as it is run here: trainings are one epoch of the quickest model, and sweeps ask
     for those that are there by then."""
     program, *goal = command.split()[:2]
-    if goal not in (["run"], ["sweep"]):
+    if goal not in (["run"], ["sweep"], ["tune"]):
         return command
     settings = dict(setting.split("=", 1) for setting in shlex.split(command)[2:])
     if goal == ["run"]:
         settings |= {"MODEL": "2", "EPOCHS": "1"}
+    elif goal == ["tune"]:
+        settings |= {"MODEL": "2", "EPOCHS": "1", "TRIALS": "1"}
     else:
         seeds = "3-3" if settings.get("SPLIT") == "validation" else "1"
         settings |= {"MODELS": "2", "SEEDS": seeds, "EPOCHS": "1"}
