@@ -160,8 +160,8 @@ def words(command: str) -> list[str]:
 def test_there_are_commands_and_snippets() -> None:
     assert SHELL[:2] == ["make run MODEL=14", "make test"]
     assert len([block for block in blocks(README) if block.kind == "sh"]) == 2
-    assert len(SHELL) == 42
-    assert len(COMMANDS) == 26
+    assert len(SHELL) == 46
+    assert len(COMMANDS) == 28
     assert INTERRUPTED in COMMANDS
     assert len(PYTHON) == 8
 
@@ -265,7 +265,7 @@ def test_make_takes_what_is_not_run_here() -> None:
     lines = [line for block in CONSOLE for line in block.text.splitlines()]
     commands = [line[1:].partition(" #")[0].strip() for line in lines if "make " in line]
     commands = [command for command in commands if command.startswith("make ")]
-    assert len(commands) == 11
+    assert len(commands) == 12
     for command in commands:
         program, *arguments = words(command.replace("$CONDA_PREFIX", sys.prefix))
         done = subprocess.run(
