@@ -73,6 +73,10 @@ ELSEWHERE = {
         "nine whole runs; a grid of one is trained, and runs with known scores are compared",
         "runs/test_sweep.py::test_a_grid_is_compared_with_the_file_by_seed",
     ),
+    "$ make sweep MODELS=41-43 SEEDS=3 SPLIT=validation": (
+        "it takes three seeds of each; runs with known scores are reported",
+        "reporting/test_page.py::test_a_page_of_the_validation_split_judges_nothing",
+    ),
     "$ make sweep MODELS=30 SEEDS=101-110": (
         "ten whole runs; a shorter sweep stands above it, and seeds are read elsewhere",
         "runs/test_sweep.py",
@@ -109,6 +113,10 @@ INTERRUPTED = "make run MODEL=2 SEED=3 EPOCHS=1 DEVICE=cpu SPLIT=validation"
 """Ctrl-C ends this one, and `make resume` brings it to its end."""
 
 
+STUDENTS = "41-43"
+"""The iterations of docs/teaching.md."""
+
+
 def shortened(command: str) -> str:
     """The command as it is run here: trainings are one epoch of the quickest model, and sweeps ask
     for those that are there by then."""
@@ -120,6 +128,8 @@ def shortened(command: str) -> str:
         settings |= {"MODEL": "2", "EPOCHS": "1"}
     elif goal == ["tune"]:
         settings |= {"MODEL": "2", "EPOCHS": "1", "TRIALS": "1"}
+    elif settings["MODELS"] == STUDENTS:
+        settings |= {"SEEDS": "1-1"}  # their recipe is cut to one epoch
     else:
         seeds = "3-3" if settings.get("SPLIT") == "validation" else "1"
         settings |= {"MODELS": "2", "SEEDS": seeds, "EPOCHS": "1"}
@@ -142,6 +152,9 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[st
     for file in committed.files():
         (copy / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / file, copy / file)
+    (alice,) = [block.text for block in PYTHON if block.page.name == "teaching.md"]
+    for name in ("alice", "ben", "chen"):
+        (copy / f"{name}.py").write_text(alice)
     kept = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
     data = str(obtain.default_folder())
     own = {"VENV": sys.prefix, "MNIST_EXP_DATA": data, "PYTHONPATH": str(copy)}
@@ -160,10 +173,10 @@ def words(command: str) -> list[str]:
 def test_there_are_commands_and_snippets() -> None:
     assert SHELL[:2] == ["make run MODEL=14", "make test"]
     assert len([block for block in blocks(README) if block.kind == "sh"]) == 2
-    assert len(SHELL) == 46
-    assert len(COMMANDS) == 28
+    assert len(SHELL) == 53
+    assert len(COMMANDS) == 35
     assert INTERRUPTED in COMMANDS
-    assert len(PYTHON) == 8
+    assert len(PYTHON) == 9
 
 
 @pytest.mark.slow
@@ -186,6 +199,13 @@ def test_command(command: str, environment: tuple[Path, dict[str, str]]) -> None
         assert "See it: make ui" in done.stdout
     if command == "make report":
         assert (copy / "reports" / "comparison.html").is_file()
+    if command.startswith("make adopt FILE=alice.py NAME"):
+        file = entries.path(41, copy / "experiments")
+        file.write_text(file.read_text().replace("epochs=15", "epochs=1"))  # as the page says
+    if "OUT=" in command:
+        page = (copy / command.partition("OUT=")[2].split()[0]).read_text()
+        assert "41 Alice" in page
+        assert "no run counts" not in page
     if number := re.match(r"make new MODEL=(\d+)", command):
         assert entries.path(int(number[1]), copy / "experiments").is_file()
 
@@ -265,7 +285,7 @@ def test_make_takes_what_is_not_run_here() -> None:
     lines = [line for block in CONSOLE for line in block.text.splitlines()]
     commands = [line[1:].partition(" #")[0].strip() for line in lines if "make " in line]
     commands = [command for command in commands if command.startswith("make ")]
-    assert len(commands) == 12
+    assert len(commands) == 14
     for command in commands:
         program, *arguments = words(command.replace("$CONDA_PREFIX", sys.prefix))
         done = subprocess.run(

@@ -212,9 +212,7 @@ def test_each_is_compared_with_a_baseline() -> None:
 
 @pytest.mark.usefixtures("of_students")
 @pytest.mark.parametrize("layout", [Layout(), Layout(side_by_side=True, baseline=5)])
-def test_on_the_validation_split_nothing_is_judged_nor_seen_of_the_test_set(
-    tmp_path: Path, layout: Layout
-) -> None:
+def test_a_page_of_the_validation_split_judges_nothing(tmp_path: Path, layout: Layout) -> None:
     page = write_page(comparison.compare([5, 6], split="validation"), tmp_path / "c.html", layout)
     markdown = (tmp_path / "c_files" / "c.md").read_text()
     for text in (Page(page.read_text()).text.replace("\xa0", " "), markdown):
