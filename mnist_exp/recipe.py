@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
-from mnist_exp.common.values import name_of, parts_of, settings_of
+from mnist_exp.common.values import as_text, name_of, parts_of, settings_of
 
 if TYPE_CHECKING:  # who reads the notebook need not wait for torch
     from torch import Tensor, nn
@@ -88,7 +88,7 @@ class Recipe:
         for name, (is_right, needed) in _RULES.items():
             value = getattr(self, name)
             if not is_right(value):
-                raise ValueError(f"{name} must be {needed}, not {' '.join(repr(value).split())}")
+                raise ValueError(f"{name} must be {needed}, not {_in_words(value)}")
 
     def step(
         self, network: nn.Module, images: Tensor, labels: Tensor, teacher_output: Tensor | None
@@ -105,8 +105,9 @@ class Recipe:
 
         output = network(images).float()  # a network may compute in fewer bits
         loss = self.loss or functional.cross_entropy
-        taught = () if teacher_output is None else (teacher_output,)
-        return loss(output, labels, *taught), output
+        given = [output, labels] if teacher_output is None else [output, labels, teacher_output]
+        # Copies, since a loss may change what it is given, of which the train accuracy is counted.
+        return loss(*(tensor.clone() for tensor in given)), output
 
     def hyperparameters(self) -> dict[str, object]:
         """Everything the recipe sets, flat, under the names that the tracking store shows.
@@ -114,7 +115,8 @@ class Recipe:
         The optimizer's `lr` is `learning_rate`; every other argument keeps its name behind that of
         its owner (`optimizer.momentum`, `schedule.step_size`, `augment.degrees`). Of several parts
         of an owner, the class stands between (`augment.RandomErasing.p`). What the recipe leaves
-        out is "none", so that runs with and without it share a column.
+        out is "none", so that runs with and without it share a column. A field that a subclass adds
+        is an argument of its step.
         """
         flat: dict[str, object] = {}
         for name in VALUES:
@@ -126,13 +128,17 @@ class Recipe:
             flat[name] = ", ".join(map(name_of, parts)) or "none"
             for part in parts:
                 owner = name if len(parts) == 1 else f"{name}.{type(part).__name__}"
-                flat |= {f"{owner}.{key}": value for key, value in settings_of(part).items()}
+                for setting, value in settings_of(part).items():
+                    key = f"{owner}.{setting}"  # two parts of a class share it
+                    flat[key] = f"{as_text(flat[key])}, {as_text(value)}" if key in flat else value
         flat["learning_rate"] = flat.pop("optimizer.lr", "default")
         if self.loss is None:
             flat["loss"] = "cross_entropy"
         metrics = [f"{name} {name_of(metric)}" for name, metric in self.metrics.items()]
         flat["metrics"] = ", ".join(metrics) or "none"
         flat["step"] = "none" if type(self).step is Recipe.step else name_of(type(self).step)
+        for name in (own.name for own in fields(self) if own.name not in _RULES):
+            flat[f"step.{name}"] = getattr(self, name)
         return flat
 
 
@@ -145,6 +151,14 @@ OWNERS = (
     "views",
 )  # fmt: skip
 """The fields whose parts have settings of their own."""
+
+
+def _in_words(value: object) -> str:
+    """What is in place of something else, in a line."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    text = repr(value) if isinstance(value, str) else as_text(value)
+    return " ".join(text.split())[:80]
 
 
 def _whole(value: object) -> bool:
@@ -210,7 +224,7 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "views": (_optional(_made), "an object, as in views=Rotations(degrees=(-8, 0, 8))"),
     "gradient_clip_norm": (
-        _optional(lambda value: isinstance(value, int | float) and 0 < value < float("inf")),
+        _optional(lambda value: type(value) in (int, float) and 0 < value < float("inf")),
         "a number above 0, as in gradient_clip_norm=1.0",
     ),
     "accumulate_batches": _WHOLE,
@@ -226,7 +240,7 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "metrics": (
         _are_metrics,
-        "functions of output and labels by name (not accuracy), as in metrics={'top_2': top_2}",
+        "functions of output and labels by names (not accuracy), as in metrics={'top_2': top_2}",
     ),
 }  # fmt: skip
 """By field, whether a value is right, and what is needed."""

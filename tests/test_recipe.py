@@ -1,6 +1,7 @@
 """What a recipe says of itself, and refuses."""
 
 import re
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ from torchvision.transforms import v2
 from mnist_exp.augment import RandomRotation
 from mnist_exp.preprocess import Deslant
 from mnist_exp.recipe import ExponentialAverage, Recipe
+from mnist_exp.runs.overrides import overridden, read
 from mnist_exp.views import Rotations
 
 
@@ -105,6 +107,27 @@ def test_what_people_try_has_readable_names() -> None:
     assert re.fullmatch("smooth smooth [0-9a-f]{8}", str(own["metrics"]))
     assert re.fullmatch("step [0-9a-f]{8}", str(own["step"]))
     assert re.fullmatch("parameters [0-9a-f]{8}", str(own["parameter_groups"]))
+
+
+def test_parts_of_one_class_share_the_names_of_their_settings() -> None:
+    turned = [RandomRotation(degrees=3), v2.Pad(1), RandomRotation(degrees=7)]
+    made = Recipe(network=nn.Identity, batch_size=1, epochs=1, optimizer=SGD, augment=turned)
+    assert made.hyperparameters()["augment.RandomRotation.degrees"] == "3, 7"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weighted(Recipe):
+    """A recipe with a field of its own."""
+
+    weight: float | None
+
+
+def test_what_a_subclass_adds_is_an_argument_of_its_step() -> None:
+    made = Weighted(network=nn.Identity, batch_size=1, epochs=1, optimizer=SGD, weight=0.5)
+    assert made.hyperparameters()["step.weight"] == 0.5
+    plain = Recipe(network=nn.Identity, batch_size=1, epochs=1, optimizer=SGD)
+    assert [name for name in plain.hyperparameters() if name.startswith("step.")] == []
+    assert overridden(made, read("step.weight=0.25")).hyperparameters()["step.weight"] == 0.25
 
 
 def test_a_function_is_named_with_its_code() -> None:

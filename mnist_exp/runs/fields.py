@@ -226,17 +226,24 @@ def _hint(maker: Any, parameter: inspect.Parameter, value: object) -> Any:
     """The type of what a parameter takes; where its annotation does not say, that of its value."""
     hint = parameter.annotation
     if isinstance(hint, str):
+        home = _home(maker, parameter.name)
         try:
-            hint = eval(hint, vars(sys.modules[maker.__module__]))
+            hint = eval(hint, vars(sys.modules[home.__module__]))
         except (NameError, KeyError, TypeError, AttributeError):
             # Named for type checkers alone: for a recipe, that is what cannot be written down.
-            hint = CODE if maker is Recipe else parameter.empty
+            hint = CODE if home is Recipe else parameter.empty
     if not is_written(value):
         return CODE
     if hint is parameter.empty or hint is Any:
         kinds = {int: int | float, float: float, type(None): Any}
         return kinds.get(type(value), type(value))
     return hint
+
+
+def _home(maker: Any, name: str) -> Any:
+    """Where a field is annotated: the class that makes it, or one that this is a subclass of."""
+    kinds = inspect.getmro(maker) if isinstance(maker, type) else ()
+    return next((kind for kind in kinds if name in inspect.get_annotations(kind)), maker)
 
 
 def is_written(value: object) -> TypeGuard[Value]:

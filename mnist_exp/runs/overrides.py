@@ -20,7 +20,8 @@ from mnist_exp.runs.blame import IterationError
 from mnist_exp.runs.fields import Value, changed, own_value, value_of
 
 ALIASES = {"learning_rate": "optimizer.lr"}
-"""What the records call otherwise than the recipe does."""
+"""What the records call otherwise than the recipe does; they have "step." before a field that a
+subclass adds."""
 EXAMPLE = "as in optimizer.lr=0.05 batch_size=32 augment=none"
 
 Overrides = Mapping[str, Value]
@@ -60,7 +61,7 @@ def read_words(text: str) -> list[tuple[str, str]]:
         name, equals, written = word.partition("=")
         if not equals or not written or not all(map(str.isidentifier, name.split("."))):
             raise ExpectedError(f"{word[:60]}: NAME=value is needed, {EXAMPLE}")
-        name = ALIASES.get(name, name)
+        name = ALIASES.get(name, name.removeprefix("step."))
         if name in words:
             raise ExpectedError(f"{name} is given twice: {words[name][:40]} and {written[:40]}")
         words[name] = written

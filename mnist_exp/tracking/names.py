@@ -84,6 +84,7 @@ PARAMETERS = {
     "teacher": Meaning("iteration, or run, whose network's output enters the loss"),
     "metrics": Meaning("what is recorded of each epoch besides, by name"),
     "step": Meaning("function that says a step anew; `none` where the recipe's fields say it"),
+    "step.<argument>": Meaning("each field that the iteration's own class of recipe adds"),
     "input_shape": Meaning("what the network takes: channels x height x width"),
     "learning_rate": Meaning("the optimizer's `lr`, before a schedule changes it"),
     **{

@@ -22,7 +22,7 @@ from written import NUMBER, network, written
 from mnist_exp import ROOT, data, track, tracking
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.data import Digits
-from mnist_exp.notebook import loading
+from mnist_exp.notebook import entries, loading
 from mnist_exp.runs import checkout, resume, run, sweep
 from mnist_exp.runs.plan import settle
 from mnist_exp.tracking import PrunedError, names
@@ -60,7 +60,9 @@ def taught(teacher: str) -> None:
         loss="lambda output, labels, taught: F.mse_loss(output, taught)",
     )  # fmt: skip
     carry_out(dataclasses.replace(settle(NUMBER, entry=entry, epochs=1), target=EASY))
-    smooth = written(loss="nn.CrossEntropyLoss(label_smoothing=0.1)")
+    own = "@dataclass(frozen=True, kw_only=True)\nclass Own(Recipe):\n    weight: float = 0.1\n\n\n"
+    smooth = written(own, loss="nn.CrossEntropyLoss(label_smoothing=0.1)")
+    smooth = entries.parse(smooth.source.replace("RECIPE = Recipe(", "RECIPE = Own("), NUMBER)
     carry_out(dataclasses.replace(settle(NUMBER, entry=smooth, epochs=1), target=EASY))
 
 
