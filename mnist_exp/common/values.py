@@ -43,7 +43,10 @@ def settings_of(part: object) -> Mapping[str, object]:
     """The settings of a part: the arguments of a partial, but for the first, which training fills
     in; or the fields of an object, or its public attributes; none of a class or a function."""
     if isinstance(part, partial):
-        bound = inspect.signature(part.func).bind_partial(None, *part.args, **part.keywords)
+        try:
+            bound = inspect.signature(part.func).bind_partial(None, *part.args, **part.keywords)
+        except ValueError:  # of a function that is not written in Python, whose arguments have no
+            return {**part.keywords}  # names that can be found
         return dict(list(bound.arguments.items())[1:])
     if isinstance(part, CODE):
         return {}

@@ -1,10 +1,12 @@
 """What can be said of a recipe without a digit: its parts, its network, and a copy of that."""
 
 import copy
+import dataclasses
 import inspect
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
+from numbers import Real
 from typing import Any
 
 import torch
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from mnist_exp.common.values import parts_of
-from mnist_exp.data import Split
+from mnist_exp.data import Digits, Split
 from mnist_exp.notebook import loading
 from mnist_exp.notebook.entries import Entry
 from mnist_exp.recipe import PIXELS, Recipe
@@ -44,11 +46,25 @@ def check_recipe(entry: Entry, seed: int, overrides: Overrides = NONE) -> None:
     """
     with blamed_on(entry):
         recipe = recipe_from(entry, seed, overrides)
+        if recipe.teacher == entry.number:
+            what = f"teacher={recipe.teacher} is the iteration itself: another one is needed"
+            raise refuse(entry, "teacher", what)
+        _check_weights(entry, recipe)
         labels = _check_images(entry, recipe)
         network = build(recipe, seed)
         _check_copy(entry, recipe, network)
         _check_network(entry, recipe, network)
         _check_loss(entry, recipe, network, labels)
+
+
+def _check_weights(entry: Entry, recipe: Recipe) -> None:
+    """Check that nothing beside the network has weights to train."""
+    for field in dataclasses.fields(recipe):
+        for part in parts_of(getattr(recipe, field.name)):
+            weights = part.parameters() if isinstance(part, nn.Module) else ()
+            if any(weight.requires_grad for weight in weights):
+                what = f"the weights of {field.name} are not trained: make them part of the network"
+                raise refuse(entry, field.name, what)
 
 
 def _check_images(entry: Entry, recipe: Recipe) -> Tensor:
@@ -64,9 +80,12 @@ def _check_images(entry: Entry, recipe: Recipe) -> Tensor:
     black, labels = torch.zeros(2, *PIXELS), torch.tensor([0, 1])
     images, labels = transforms.augmented(recipe.augment, black, labels, torch.Generator())
     _check_made(entry, "augment", images)
-    if tuple(labels.shape) not in ((2,), (2, 10)):
-        what = f"of 2 labels augment makes {tuple(labels.shape)}, not (2,) or (2, 10)"
-        raise refuse(entry, "augment", what)
+    is_right = isinstance(labels, Tensor) and (
+        tuple(labels.shape) == ((2, 10) if labels.is_floating_point() else (2,))
+    )
+    if not is_right:
+        made = f"{_said(labels)}, not int64 (2,) or float32 (2, 10)"
+        raise refuse(entry, "augment", f"of 2 labels augment makes {made}")
     _check_made(entry, "preprocess", transforms.preprocessed(recipe.preprocess, images))
     if recipe.views:
         views = list(recipe.views(black))
@@ -79,8 +98,7 @@ def _check_images(entry: Entry, recipe: Recipe) -> Tensor:
 
 def _check_made(entry: Entry, field: str, made: object) -> None:
     if not isinstance(made, Tensor) or made.dim() != 4 or len(made) != 2:
-        what = tuple(made.shape) if isinstance(made, Tensor) else made
-        raise refuse(entry, field, f"of 2 images {field} makes {what}, not 2 images")
+        raise refuse(entry, field, f"of 2 images {field} makes {_said(made)}, not 2 images")
 
 
 def _check_network(entry: Entry, recipe: Recipe, network: nn.Module) -> None:
@@ -95,7 +113,7 @@ def _check_network(entry: Entry, recipe: Recipe, network: nn.Module) -> None:
             raise refuse(entry, "network", f"for 2 images the network gives {shape}, not (2, 10)")
     for name in recipe.metrics:
         measured = recipe.metrics[name](of_views, torch.tensor([0, 1]))
-        if not isinstance(measured, int | float | Tensor) or torch.as_tensor(measured).numel() != 1:
+        if not isinstance(measured, Real | Tensor) or torch.as_tensor(measured).numel() != 1:
             what = f"metric {name} must give a number, not {_said(measured)}"
             raise refuse(entry, "metrics", what)
     optimizer = stepping.optimizer_of(recipe, network)
@@ -108,18 +126,19 @@ def _check_network(entry: Entry, recipe: Recipe, network: nn.Module) -> None:
 
 def _check_loss(entry: Entry, recipe: Recipe, network: nn.Module, labels: Tensor) -> None:
     """Check what a step makes of two images, with the labels that the augmentation gives them."""
-    if isinstance(recipe.loss, nn.Module) and any(
-        weight.requires_grad for weight in recipe.loss.parameters()
-    ):
-        what = "the weights of a loss are not trained: make them part of the network"
-        raise refuse(entry, "loss", what)
+    if recipe.teacher and recipe.loss is None and type(recipe).step is Recipe.step:
+        what = "with a teacher, a loss is needed that takes (output, labels, teacher_output)"
+        raise refuse(entry, "teacher", what)
     taught = None if recipe.teacher is None else torch.zeros(2, 10)
     made = recipe.step(network.train(), classifier.example_input(recipe), labels, taught)
     if not isinstance(made, tuple) or len(made) != 2:
         raise refuse(entry, "step", f"step must give loss and output, not {_said(made)}")
     loss, output = made
-    if not isinstance(loss, Tensor) or loss.dim() or not loss.is_floating_point():
+    if not isinstance(loss, Tensor) or loss.dim():
         what = f"the loss of a batch must be a tensor of one number, not {_said(loss)}"
+        raise refuse(entry, "loss", what)
+    if not loss.requires_grad:
+        what = "the loss of a batch does not require grad, as behind detach, argmax or no_grad"
         raise refuse(entry, "loss", what)
     if not isinstance(output, Tensor) or tuple(output.shape) != (2, 10):
         what = f"the output of a step for 2 images must be (2, 10), not {_said(output)}"
@@ -127,7 +146,9 @@ def _check_loss(entry: Entry, recipe: Recipe, network: nn.Module, labels: Tensor
 
 
 def _said(value: object) -> str:
-    return f"{tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+    if not isinstance(value, Tensor):
+        return "None" if value is None else type(value).__name__
+    return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
 
 
 def _check_copy(entry: Entry, recipe: Recipe, network: nn.Module) -> None:
@@ -214,6 +235,14 @@ def check_steps(entry: Entry, training: Training, split: Split) -> None:
                 entry, name, f"{name}={type(part).__name__} cannot be used here: its step() is "
                 f"{error}, which a training does not give",
             ) from None  # fmt: skip
+
+
+def makes_faint(recipe: Recipe, digits: Digits) -> bool:
+    """Whether pixels of 0..1 are made of digits that have pixels of 0..255."""
+    images = digits.images.float()
+    made, _ = transforms.augmented(recipe.augment, images, digits.labels, torch.Generator())
+    prepared = transforms.preprocessed(recipe.preprocess, made)
+    return bool(prepared.max() <= 1 < images.max())
 
 
 def untrained(training: Training) -> int:

@@ -53,6 +53,10 @@ UNSTEADY = (
     "or each evaluation changes something"
 )
 TOGETHER = "its output for a digit depends on the digits that are evaluated with it"
+FAINT = (
+    "augment or preprocess makes pixels of 0..1 of those of 0..255 that it is given, which are "
+    "normalised as if they were 0..255: only torchvision's transforms are given 0..1"
+)
 FIXED = (
     "its kept network takes only as many digits at a time as it was traced with (2): len(x) does "
     "that, where x.shape[0] does not"
@@ -96,6 +100,8 @@ def try_out(
         not_exact, resumable, cautions = _resumption(entry, training, fresh)
         if check.has_unregistered(training.network):
             cautions.append(check.UNREGISTERED)
+        if check.makes_faint(training.recipe, train[:SOME]):
+            cautions.append(FAINT)
         if untrained := check.untrained(training):
             cautions.append(f"no parameter group has {untrained:,} of its weights: they stay as is")
         cautions += _evaluation(entry, training.classifier, training.evaluation.images)

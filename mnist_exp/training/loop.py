@@ -154,7 +154,7 @@ class Training:
         """Which digits the train accuracy is of, as far as batches have shown it."""
         if self._mixes:
             return TrainDigits.MIXED
-        return TrainDigits.AUGMENTED if self.recipe.augment else TrainDigits.PLAIN
+        return TrainDigits.AUGMENTED if parts_of(self.recipe.augment) else TrainDigits.PLAIN
 
     @property
     def output(self) -> Tensor:
@@ -217,8 +217,10 @@ class Training:
                 self.schedule.step(evaluation.loss)
             elif self.schedule:
                 self.schedule.step()
-            metrics = {
-                name: float(self.recipe.metrics[name](self._output, self.evaluation.labels))
+            metrics = {  # of copies, since a metric may change what it is given
+                name: float(
+                    self.recipe.metrics[name](self._output.clone(), self.evaluation.labels.clone())
+                )
                 for name in self.recipe.metrics
             }
             seconds = time.perf_counter() - start

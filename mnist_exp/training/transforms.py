@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torchvision.transforms.v2.functional import to_dtype
 
 from mnist_exp.augment import Augment
 from mnist_exp.common.values import parts_of
@@ -31,7 +32,7 @@ def augmented(
                 pixels, labels = part(pixels, labels)
             else:
                 pixels = torch.stack([part(image) for image in pixels])
-            images = _plain(pixels) * 255
+            images = _floats(pixels) * 255
         elif mixes(part):
             made = part(images, labels, **_asked(part, generator))
             if not isinstance(made, tuple) or len(made) != 2:
@@ -45,7 +46,7 @@ def augmented(
 def preprocessed(preprocess: Preprocess | Sequence[Preprocess] | None, images: Tensor) -> Tensor:
     """Preprocess images, float32 (N, C, H, W) of pixels 0..255."""
     for part in parts_of(preprocess):
-        images = _plain(part(images / 255)) * 255 if is_torchvision(part) else part(images)
+        images = _floats(part(images / 255)) * 255 if is_torchvision(part) else part(images)
     return images
 
 
@@ -75,8 +76,9 @@ def _takes(part: Any, name: str) -> bool:
         return False
 
 
-def _plain(images: Tensor) -> Tensor:
-    """A tensor of torch's own, of what may be one of torchvision's classes."""
-    # Nothing is done to others, since torch.export cannot trace it.
-    is_own_class = type(images).__module__.startswith("torchvision.")
-    return images.as_subclass(Tensor) if is_own_class else images
+def _floats(images: Tensor) -> Tensor:
+    """Pixels 0..1 of what a transform of torchvision's gives, in a tensor of torch's own class."""
+    # Nothing is done to what is right, since torch.export cannot trace it.
+    if type(images).__module__.startswith("torchvision."):
+        images = images.as_subclass(Tensor)
+    return images if images.is_floating_point() else to_dtype(images, torch.float32, scale=True)

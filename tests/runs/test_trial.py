@@ -47,7 +47,7 @@ def refused(entry: Entry) -> str:
         (BROKEN + PARTS, {"augment": "Broken()"}, "raise Zero", "ZeroDivisionError: by hand"),
         (BROKEN + PARTS, {"preprocess": "Broken()"}, "raise Zero", "ZeroDivisionError: by hand"),
         (BROKEN + PARTS, {"views": "Broken()"}, "raise Zero", "ZeroDivisionError: by hand"),
-        (PARTS, {"views": "OneView()"}, "views=", "views makes (1, 1, 28, 28), not 2 images"),
+        (PARTS, {"views": "OneView()"}, "views=", "views makes float32 (1, 1, 28, 28)"),
         (network("self.last = nn.Conv2d(8, 12, 3)"), {}, "network=", "(2, 12), not (2, 10)"),
         (network(forward="return x, x"), {}, "network=", "gives a tuple, no tensor"),
         (network(forward="return self.nope(x)"), {}, "self.nope", "no attribute 'nope'"),
@@ -81,12 +81,13 @@ def refused(entry: Entry) -> str:
         ("", {"augment": "v2.MixUp()"}, "augment=", "num_classes must be passed"),
         ("", {"augment": "[ToTensor(), v2.Pad(2)]"}, "augment=", "ToTensor is not needed"),
         ("", {"augment": "lambda images, labels: images"}, "augment=", "gives images and"),
-        ("", {"augment": "lambda images, labels: (images, labels[:1])"}, "augment=", "(1,), not"),
+        ("", {"augment": "lambda images, labels: (images, labels[:1])"}, "augment=", "int64 (1,)"),
         ("", {"augment": "lambda images, nothing: images"}, "augment=", "'nothing'"),
         ("", {"preprocess": "v2.Normalize((0.1,), (0.3,))"}, "preprocess=", "Normalize is not"),
-        ("", {"preprocess": "lambda images: images[:, 0]"}, "preprocess=", "makes (2, 28, 28)"),
-        ("", {"loss": "nn.CrossEntropyLoss"}, "RECIPE", "label_smoothing=0.1), not <class"),
-        ("", {"loss": "nn.CrossEntropyLoss(reduction='none')"}, "loss=", "one number, not (2,)"),
+        ("", {"preprocess": "lambda images: images[:, 0]"}, "preprocess=", "float32 (2, 28, 28)"),
+        ("", {"loss": "nn.CrossEntropyLoss"}, "RECIPE", "0.1), not the class CrossEntropyLoss"),
+        ("", {"loss": "nn.CrossEntropyLoss(reduction='none')"}, "loss=",
+         "the loss of a batch must be a tensor of one number, not float32 (2,)"),
         ("", {"loss": "nn.CrossEntropyLoss(label_smoothing=2)"}, "loss=", "label_smoothing"),
         ("", {"loss": "lambda output: output.sum()"}, "loss=", "2 were given"),
         ("", {"loss": "lambda output, labels: 0.5"}, "loss=", "one number, not float"),
@@ -96,11 +97,26 @@ def refused(entry: Entry) -> str:
         ("", {"autocast": "torch.float16"}, "RECIPE", "must be left out, or autocast='bfloat16'"),
         ("", {"teacher": "'model 14'"}, "RECIPE", "in quotes, as in teacher=14, not 'model 14'"),
         ("", {"metrics": "{'accuracy': F.mse_loss}"}, "RECIPE", "as in metrics={'top_2': top_2}"),
-        ("", {"metrics": "{'top_2': lambda o, l: o}"}, "metrics=", "a number, not (2, 10)"),
+        ("", {"metrics": "{'top_2': lambda o, l: o}"}, "metrics=", "a number, not float32 (2, 10)"),
         ("", {"metrics": "{'top_2': lambda o: 1}"}, "metrics=", "2 were given"),
         ("", {"parameter_groups": "lambda n: 1"}, "optimizer=", "TypeError"),
         ("", {"optimizer": "SGD([torch.zeros(1, requires_grad=True)])"}, "RECIPE",
          "optimizer must be a class with its arguments, as in optimizer=partial(SGD, lr=0.01)"),
+        ("", {"metrics": "{'a b': F.mse_loss}"}, "RECIPE", "by names (not accuracy), as in"),
+        ("", {"loss": "lambda output, labels: output.detach().sum()"}, "loss=", "require grad"),
+        ("", {"loss": "lambda output, labels: (output.argmax(1) == labels).sum()"}, "loss=",
+         "the loss of a batch does not require grad, as behind detach, argmax or no_grad"),
+        ("", {"loss": "nn.Bilinear(10, 10, 1)"}, "loss=", "weights of loss are not trained"),
+        ("", {"preprocess": "nn.Conv2d(1, 1, 1)"}, "preprocess=", "weights of preprocess are not"),
+        ("", {"augment": "lambda images, labels: (images, labels.float())"}, "augment=",
+         "of 2 labels augment makes float32 (2,), not int64 (2,) or float32 (2, 10)"),
+        ("", {"augment": "lambda images: v2.functional.to_pil_image(images[0])"}, "augment=",
+         "of 2 images augment makes Image, not 2 images"),
+        ("", {"augment": "'RandomRotation'"}, "RECIPE", "not 'RandomRotation'"),
+        ("", {"gradient_clip_norm": True}, "RECIPE", "a number above 0"),
+        ("", {"teacher": 6}, "teacher=", "a loss is needed that takes (output, labels, teacher"),
+        ("", {"teacher": NUMBER}, "teacher=", "teacher=30 is the iteration itself"),
+        ("", {"optimiser": "SGD"}, "RECIPE", "argument 'optimiser'; a recipe has network, optimi"),
         ("", {"network": "Base()"}, "RECIPE", "as in network=Network, not Base( (first)"),
     ],
 )  # fmt: skip
@@ -254,6 +270,13 @@ def test_what_cannot_be_resumed_at_all_says_so() -> None:
 )  # fmt: skip
 def test_what_makes_numbers_less_certain_is_said(source: str, caution: str) -> None:
     assert settle(NUMBER, entry=written(source)).findings.cautions == (caution,)
+
+
+@pytest.mark.parametrize("field", ["augment", "preprocess"])
+def test_images_that_become_black_are_said(field: str) -> None:
+    for made, cautions in (("images / 255", (trial.FAINT,)), ("255 - images", ())):
+        entry = written(**{field: f"lambda images: {made}"})
+        assert settle(NUMBER, entry=entry).findings.cautions == cautions
 
 
 def test_an_average_without_what_its_network_changes_is_said() -> None:
