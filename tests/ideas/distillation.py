@@ -1,0 +1,83 @@
+"""Model 40: learn from model 14.
+
+Target: the accuracy of model 14 with the network of model 6.
+Change: half of the loss asks for the label, and half for the probabilities that the trained network
+    of model 14 gives the same image, both softened by a temperature.
+Expect: a test accuracy between those of the two models: what the teacher takes a digit for besides
+    tells more of it than its label.
+Analysis: (written after the runs: what was seen, what it suggests next)
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, kl_div, relu
+from torch.optim import SGD
+from torch.optim.lr_scheduler import StepLR
+
+from mnist_exp.augment import RandomRotation
+from mnist_exp.recipe import Recipe
+
+
+class Network(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 8, 3, bias=False)  # 28 -> 26
+        self.conv2 = nn.Conv2d(8, 16, 3, bias=False)  # 26 -> 24
+        self.norm2 = nn.BatchNorm2d(16)
+        self.conv3 = nn.Conv2d(16, 8, 1, bias=False)  # 24 -> 24
+        self.maxpool = nn.MaxPool2d(2)  # 24 -> 12
+        self.conv4 = nn.Conv2d(8, 16, 3, bias=False)  # 12 -> 10
+        self.norm4 = nn.BatchNorm2d(16)
+        self.conv5 = nn.Conv2d(16, 8, 3, bias=False)  # 10 -> 8
+        self.norm5 = nn.BatchNorm2d(8)
+        self.conv6 = nn.Conv2d(8, 16, 3, bias=False)  # 8 -> 6
+        self.norm6 = nn.BatchNorm2d(16)
+        self.conv7 = nn.Conv2d(16, 16, 3, bias=False)  # 6 -> 4
+        self.norm7 = nn.BatchNorm2d(16)
+        self.avgpool = nn.AvgPool2d(4, stride=1)  # 4 -> 1
+        self.conv8 = nn.Conv2d(16, 10, 1, bias=False)  # 1 -> 1
+        self.dropout = nn.Dropout(0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = relu(self.conv1(x))
+        x = self.dropout(self.norm2(relu(self.conv2(x))))
+        x = self.conv3(x)
+        x = self.maxpool(x)
+        x = self.dropout(self.norm4(relu(self.conv4(x))))
+        x = self.dropout(self.norm5(relu(self.conv5(x))))
+        x = self.dropout(self.norm6(relu(self.conv6(x))))
+        x = self.dropout(self.norm7(relu(self.conv7(x))))
+        x = self.avgpool(x)
+        x = self.conv8(x)
+        return x.flatten(1)
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """After Hinton, Vinyals and Dean (2015): a `share` of the loss is of the teacher."""
+
+    temperature: float
+    share: float
+
+    def __call__(self, output: Tensor, labels: Tensor, teacher_output: Tensor) -> Tensor:
+        own, taught = (
+            (logits / self.temperature).log_softmax(dim=1) for logits in (output, teacher_output)
+        )
+        apart = kl_div(own, taught, reduction="batchmean", log_target=True)
+        # Gradients are divided by the temperature twice: in both softened outputs.
+        of_teacher = self.temperature**2 * apart
+        return (1 - self.share) * cross_entropy(output, labels) + self.share * of_teacher
+
+
+RECIPE = Recipe(
+    network=Network,
+    batch_size=128,
+    epochs=15,
+    loss=Distillation(temperature=4, share=0.5),
+    teacher=14,
+    optimizer=partial(SGD, lr=0.01, momentum=0.9),
+    schedule=partial(StepLR, step_size=6, gamma=0.1),
+    augment=RandomRotation(degrees=7),
+)

@@ -1,0 +1,40 @@
+"""The average of a network over its steps, with answers worked out by hand."""
+
+import pytest
+import torch
+from torch import nn
+
+from mnist_exp.recipe import ExponentialAverage
+from mnist_exp.training.averaging import average_of, take_over_rest
+
+
+def set_to(network: nn.Module, value: float) -> None:
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.fill_(value)
+
+
+def test_early_averages_follow_the_network_closely() -> None:
+    network = nn.Linear(1, 1)
+    set_to(network, 0.0)
+    average = average_of(network, ExponentialAverage(decay=0.2))
+    expected = 0.0
+    # After n times the average keeps (1 + n) / (10 + n), but not more than 0.2; the first is it.
+    for value, kept in ((10.0, 0.0), (20.0, 2 / 11), (30.0, 0.2), (40.0, 0.2)):
+        set_to(network, value)
+        average.update_parameters(network)
+        expected = kept * expected + (1 - kept) * value
+        assert average.module.weight.item() == pytest.approx(expected)
+
+
+def test_what_has_no_average_is_taken_over() -> None:
+    network = nn.BatchNorm2d(2)
+    average = average_of(network, ExponentialAverage(decay=0.5))
+    average.update_parameters(network)  # the first time, the average becomes the network
+    network.num_batches_tracked += 3
+    network.extra = 7
+    average.update_parameters(network)
+    assert average.module.num_batches_tracked.item() == 0
+    take_over_rest(average.module, network)
+    assert average.module.num_batches_tracked.item() == 3
+    assert average.module.extra == 7
