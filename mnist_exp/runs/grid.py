@@ -65,7 +65,10 @@ def grid_points(grid: Grid, entry: Entry, seed: int, epochs: int | None) -> tupl
     found = []
     for values in itertools.product(*grid.values()):
         asked = dict(zip(grid, values, strict=True))
-        others = differing(recipe, asked)
+        try:
+            others = differing(recipe, asked)
+        except ExpectedError as error:
+            raise ExpectedError(f"model {entry.number}: {error}") from None
         own, some = not others, others.pop("epochs", epochs)
         whole: Any = some
         found.append(Point(as_words(asked), whole, as_words(others), own))

@@ -24,6 +24,11 @@ class Range:
     log: bool
 
     @property
+    def ends(self) -> tuple[Value, ...]:
+        """The values at both ends."""
+        return self.low, self.high
+
+    @property
     def whole(self) -> bool:
         return isinstance(self.low, int) and isinstance(self.high, int)
 
@@ -33,6 +38,11 @@ class Choices:
     """One of these values."""
 
     values: tuple[Value, ...]
+
+    @property
+    def ends(self) -> tuple[Value, ...]:
+        """All of them: there is no order."""
+        return self.values
 
 
 Space = Mapping[str, Range | Choices]

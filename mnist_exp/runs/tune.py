@@ -73,8 +73,12 @@ def settle_study(
     """
     _optuna()
     entry = entries.read_entry(number)
-    recipe = check.recipe_from(entry, seed)
-    return Study(entry, space.read_space(text, recipe, epochs), seed, epochs, device)
+    dimensions = space.read_space(text, check.recipe_from(entry, seed), epochs)
+    for name, dimension in dimensions.items():
+        for value in dimension.ends:  # what is between is as right or wrong, nearly always
+            with overrides.named({name: value}):
+                check.check_recipe(entry, seed, {name: value})
+    return Study(entry, dimensions, seed, epochs, device)
 
 
 def tune(
@@ -115,7 +119,8 @@ def _alone(study: Study) -> Iterator[None]:
     folder = resume.checkpoints()
     folder.mkdir(parents=True, exist_ok=True)
     name = hashlib.sha256(study.name.encode()).hexdigest()[:32]
-    lock = FileLock(folder / f"study-{name}.lock", timeout=0)
+    file = folder / f"study-{name}.lock"
+    lock = FileLock(file, timeout=0)
     try:
         lock.acquire()
     except Timeout:
@@ -125,6 +130,7 @@ def _alone(study: Study) -> Iterator[None]:
     try:
         yield
     finally:
+        file.unlink(missing_ok=True)
         lock.release()
 
 
