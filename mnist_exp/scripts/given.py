@@ -117,7 +117,7 @@ def _settings(settings: object) -> dict[str, str]:
             raise ValueError(
                 f"settings={{{key!r:.60}: ...}}: a name has letters, digits, _, . and -, {example}"
             )
-        text = texts[key] = as_text(value)
+        text = texts[key] = " ".join(as_text(value).split())  # a module has several lines
         if len(text) > LONGEST_SETTING:
             raise ValueError(
                 f"settings={{{key!r}: ...}} has {len(text):,} letters as text, of which "

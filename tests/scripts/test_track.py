@@ -60,7 +60,7 @@ def test_a_run_holds_what_came_of_the_loop(
     network = Small()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     digits = mnist[0][:64]
-    settings = {"batch_size": 64, "optimizer.lr": 0.1}
+    settings = {"batch_size": 64, "optimizer.lr": 0.1, "head": nn.Sequential(nn.Identity())}
     with track(" my  idea ", network=network, seed=7, settings=settings) as run:
         for wrong in (600, 88):
             loss = nn.functional.cross_entropy(network(digits.images / 255), digits.labels)
@@ -76,6 +76,7 @@ def test_a_run_holds_what_came_of_the_loop(
         "idea": "my idea", "network": "Small", "seed": 7, "split": "test", "test_images": 10_000,
         "parameters": PARAMETERS, "receptive_field": 30, "device": "cpu",
         "settings.batch_size": 64, "settings.optimizer.lr": 0.1,
+        "settings.head": "Sequential( (0): Identity() )",
         "best_test_accuracy_percent": 99.12, "final_test_accuracy_percent": 99.12,
         "verdict": "target not met",
     }  # fmt: skip
