@@ -21,6 +21,9 @@ from mnist_exp.recipe import Target
 from mnist_exp.showing.iterations import REACH
 from mnist_exp.showing.style import GREY, HELD_OUT, INK, STYLE, WIDTH, bar, size_limit
 
+LABEL = 0.05
+"""The height of a label beside a point, as a fraction of that of the axes."""
+
 
 @mpl.rc_context(STYLE)
 def final_by_seed(
@@ -120,15 +123,17 @@ def sizes(
 
 
 def _name_points(axes: Axes, points: pd.DataFrame, labels: Mapping[int, str]) -> None:
-    """A mark for each, with its label towards the middle, and neighbours above and below."""
+    """A mark for each, with its label towards the middle, and above that of the one below it."""
     axes.scatter(points["parameters"], points["final_accuracy"], color=HELD_OUT, s=50, zorder=3)
-    low, high = axes.get_xlim()
-    for place, row in enumerate(_rows(points.sort_values("final_accuracy"))):
-        left = row.parameters < (low * high) ** 0.5
+    (fewest, most), (low, high) = axes.get_xlim(), axes.get_ylim()
+    beneath = low
+    for row in _rows(points.sort_values("final_accuracy")):
+        left = row.parameters < (fewest * most) ** 0.5
+        beneath = max(row.final_accuracy, beneath + LABEL * (high - low))
         axes.annotate(
-            labels[row.model], (row.parameters, row.final_accuracy), fontsize=8,
-            textcoords="offset points", xytext=(7 if left else -7, 4 if place % 2 else -4),
-            ha="left" if left else "right", va="bottom" if place % 2 else "top",
+            labels[row.model], (row.parameters, beneath), fontsize=8, va="center",
+            textcoords="offset points", xytext=(7 if left else -7, 0),
+            ha="left" if left else "right",
         )  # fmt: skip
 
 

@@ -40,6 +40,8 @@ REACH = 0.1
 NEAR = {"parameters": 2, "accuracy": 0.003}
 """The price is drawn around the target: up to this multiple of its parameters, and from this
 fraction below its accuracy."""
+SHORT_NAME = 12
+"""Characters of an iteration's name that leave room beside it."""
 MOST_LINES = 10
 """With more seeds than this, a band from the lowest to the highest takes the place of lines."""
 
@@ -69,7 +71,11 @@ def accuracy_by_seed(
         if target:
             _draw_bar(axes, target, label=number == 0)
         seeds = counted(epochs["seed"].nunique(), "seed")
-        axes.set_title(f"{(labels or {}).get(model, f'model {model}')}, {seeds}", fontsize=10)
+        name = (labels or {}).get(model, f"model {model}")
+        if len(name) > SHORT_NAME:  # a panel is not wide enough for both
+            axes.set_title(f"{name}\n{seeds}", fontsize=8)
+        else:
+            axes.set_title(f"{name}, {seeds}", fontsize=10)
         if not (epochs[columns[2:]] > shown[0]).any(axis=None):
             axes.text(0.5, 0.5, f"below {percent(shown[0])}", transform=axes.transAxes, ha="center")
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1, symbol=" %"))
@@ -235,8 +241,8 @@ def effects(
         axes.plot(100 * step.mean, row, "o", color=HELD_OUT, markerfacecolor=fill)
     texts = [labels[s.model] if labels else f"{s.baseline} → {s.model}" for s in steps]
     axes.set_yticks(range(len(steps)), texts)
-    against = f" to model {steps[0].baseline}" if labels else ""
-    axes.set_xlabel(f"difference of final {split} accuracy{against}, percentage points")
+    against = f" to model {steps[0].baseline},\n" if labels else ", "
+    axes.set_xlabel(f"difference of final {split} accuracy{against}percentage points")
     axes.set_ylabel("" if labels else "model")
     axes.set_ylim(len(steps) - 0.4, -0.6)
     sns.despine(ax=axes)

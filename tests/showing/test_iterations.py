@@ -124,5 +124,5 @@ def test_effects_against_one_that_is_the_same_for_all_name_each() -> None:
     differences = [Effect(41, 6, (1,), -0.02, None), Effect(42, 6, (1,), 0.01, None)]
     axes = iterations.effects(differences, {41: "41 Ann", 42: "42 Bob"}, "validation").axes[0]
     assert [text.get_text() for text in axes.get_yticklabels()] == ["41 Ann", "42 Bob"]
-    said = "difference of final validation accuracy to model 6, percentage points"
+    said = "difference of final validation accuracy to model 6,\npercentage points"
     assert axes.get_xlabel() == said
