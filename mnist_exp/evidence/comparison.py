@@ -80,6 +80,13 @@ class Comparison:
         trials = self.runs[whole & (self.runs["split"] == "validation")]
         return trials.dropna(subset=["seed", "code_sha256"])
 
+    @property
+    def overridden_trials(self) -> pd.DataFrame:
+        """The runs on the validation split that tried other values of a recipe, to their end or
+        not."""
+        scored = (self.runs["split"] == "validation") & (self.runs["epochs_run"] > 0)
+        return self.runs[scored].dropna(subset=["overrides", "code_sha256"])
+
     @cached_property
     def candidates(self) -> pd.DataFrame:
         """What was tried on the validation split: one row per recipe, in the order of trying.

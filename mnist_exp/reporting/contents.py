@@ -214,11 +214,16 @@ def _tried(comparison: Comparison) -> str:
     """How much choosing and computing there was."""
     tried = counted(len(comparison.candidates), "recipe")
     trials = counted(len(comparison.trials), "run")
+    choosing = f"{tried} tried on the validation split, in {trials}"
+    overridden = comparison.overridden_trials
+    if not overridden.empty:
+        values = counted(len(overridden.drop_duplicates(["code_sha256", "overrides"])), "time")
+        choosing += f", and {values} with other values, in {counted(len(overridden), 'run')}"
     if comparison.split != "test":
-        return f"{tried} tried on the validation split, in {trials}."
+        return f"{choosing}."
     tested = counted(len(comparison.verdicts), "iteration")
     return (
-        f"{tried} tried on the validation split, in {trials}. With those "
+        f"{choosing}. With those "
         f"for the verdicts, the {counted(len(comparison.runs), 'run')} of the store took "
         f"{comparison.core_hours:.1f} hours of a processor core. {tested} in all had their test "
         "digits scored. Later ones were written after the test scores of earlier ones had been "

@@ -51,6 +51,20 @@ def test_the_page_holds_everything_itself_and_nothing_that_runs(report_folder: P
     assert len(source.encode()) < 2_000_000
 
 
+@pytest.mark.usefixtures("store")
+def test_what_was_tried_with_other_values_is_counted() -> None:
+    record_run(6, split="validation")
+    for seed in (1, 2):
+        tags = {"overrides": "optimizer.lr=0.1"}
+        record_run(6, seed=seed, split="validation", tags=tags)
+    pruned = {"overrides": "optimizer.lr=0.2"}
+    record_run(6, [500], split="validation", status="KILLED", tags=pruned)
+    said = contents._tried(comparison.compare())
+    assert said.startswith(
+        "1 recipe tried on the validation split, in 1 run, and 2 times with other values, in 3 runs"
+    )
+
+
 def test_a_row_says_what_makes_it_again(report_folder: Path) -> None:
     text = (report_folder / "comparison_files" / "comparison.md").read_text()
     assert 'make sweep MODELS=5 SEEDS="1-3"' in text
