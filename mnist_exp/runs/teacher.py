@@ -45,6 +45,11 @@ def find_teacher(wanted: int | str | None, split: Split) -> Teacher | None:
     if isinstance(wanted, str):
         runs = tracking.find_run(wanted)
         run = runs.iloc[0]
+        if pd.notna(run["tracked"]):
+            raise ExpectedError(
+                f"teacher={wanted}: a script tracked that run, and what images its network takes "
+                "is not known: the run of an iteration is needed"
+            )
         if split == "validation" and run["split"] != "validation":
             raise ExpectedError(
                 f"teacher={wanted} was trained on the validation digits, too, which are evaluated "

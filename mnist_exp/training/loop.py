@@ -272,9 +272,10 @@ class Training:
         )
         self._mixes |= labels.dim() == 2
         taught = None
-        if self.teacher:  # it sees the same images, in the whole grey values that it takes
-            with torch.no_grad():
-                taught = self.teacher(images.round().clamp(0, 255).to(torch.uint8))
+        if self.teacher:  # it sees the same images, in the whole grey values that it takes, and
+            with torch.no_grad():  # where it was exported: on the CPU
+                seen = images.round().clamp(0, 255).to(torch.uint8).cpu()
+                taught = self.teacher(seen).to(images.device)
         return Batch(classifier.prepared(images, recipe.preprocess), labels, taught)
 
 

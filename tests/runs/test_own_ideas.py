@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 import pytest
+from handmade import record_run
 from short_runs import carry_out, short
 from written import NUMBER as WRITTEN
 from written import network, written
@@ -213,6 +214,8 @@ def test_a_run_keeps_its_teacher_though_there_is_a_newer_one() -> None:
     assert all(pair.identical for pair in reproduce.repeat(reproduction))
     assert settle(NUMBER, overrides={"teacher": first}).teacher.run_id == first
 
+    scripted = record_run(6, tags={"tracked": "mine"})
+    assert "a script tracked that run" in refused(teacher=scripted)
     assert "teacher=40 is the iteration itself" in refused(teacher=NUMBER)
     assert "there is no experiments/model_999.py" in refused(teacher=999)
 
