@@ -18,12 +18,14 @@ CODE_DIGITS = 8
 
 
 def parts_of(named: object) -> tuple[Any, ...]:
-    """The parts of what may name several, in order: those within a sequence and within
-    torchvision's Compose; none of None."""
+    """The parts of what may name several, in order: those within a sequence, within torchvision's
+    Compose and within torch's Sequential; none of None."""
     if named is None:
         return ()
     if type(named).__name__ == "Compose":
         named = vars(named).get("transforms", named)
+    elif type(named).__name__ == "Sequential":
+        named = list(vars(named).get("_modules", {}).values()) or named
     if isinstance(named, list | tuple):
         return tuple(part for each in named for part in parts_of(each))
     return (named,)

@@ -194,7 +194,7 @@ def _remade(part: Any, key: str, value: object) -> object:
 
 
 def _is_several(part: object) -> bool:
-    """Whether it is a sequence of parts, or torchvision's Compose of them."""
+    """Whether it is a sequence of parts, torchvision's Compose of them, or torch's Sequential."""
     return not is_written(part) and parts_of(part) != (part,)
 
 
@@ -217,9 +217,11 @@ def _replaced(several: Any, part: object, new: object) -> Any:
         return new
     if isinstance(several, tuple | list):
         return type(several)(_replaced(each, part, new) for each in several)
-    if _is_several(several):
+    if not _is_several(several):
+        return several
+    if hasattr(several, "transforms"):
         return type(several)(_replaced(several.transforms, part, new))
-    return several
+    return type(several)(*(_replaced(each, part, new) for each in several))
 
 
 def _hint(maker: Any, parameter: inspect.Parameter, value: object) -> Any:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.transforms.v2.functional import to_dtype
 
 from mnist_exp.augment import Augment
@@ -70,8 +70,9 @@ def _asked(part: Any, generator: torch.Generator) -> dict[str, torch.Generator]:
 
 
 def _takes(part: Any, name: str) -> bool:
+    called = part.forward if isinstance(part, nn.Module) else part
     try:
-        return name in inspect.signature(part).parameters
+        return name in inspect.signature(called).parameters
     except ValueError:  # of a function of torch's that is not written in Python
         return False
 

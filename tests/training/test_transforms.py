@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision import transforms as v1
 from torchvision.transforms import v2
 
@@ -27,12 +27,21 @@ def of_epoch(augment: Any, images: Tensor, *, epoch: int = 1) -> Tensor:
     return made
 
 
+class Drawing(nn.Module):
+    """Names what it takes in its forward, as modules do."""
+
+    def forward(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Any:
+        return images * torch.rand(len(images), 1, 1, 1, generator=generator), labels
+
+
 DRAWN = {
     "ours": RandomRotation(degrees=30),
     "rotation": v2.RandomRotation(30),
     "of the first version": v1.RandomRotation(30),
     "erasing": v2.RandomErasing(p=1.0),
     "composed": v2.Compose([v2.RandomAffine(20), v2.ElasticTransform(alpha=20.0)]),
+    "composed by torch": nn.Sequential(v2.RandomErasing(p=1.0), v2.RandomAffine(20)),
+    "a module": Drawing(),
     "several": [RandomAffine(degrees=20, scale=0.1, shift=0.1), v2.RandomErasing(p=1.0)],
     "a function": lambda images, generator: (
         images * torch.rand(len(images), 1, 1, 1, generator=generator)
