@@ -19,7 +19,7 @@ from mnist_exp.notebook import loading
 from mnist_exp.recipe import Target
 from mnist_exp.tracking import names
 
-CODE = ("code_sha256", "overrides", names.TRACKED)
+CODE = ("code_sha256", "overrides", "teacher_sha256", names.TRACKED)
 """Tags by which recipes differ, beside their parameters."""
 SURROUNDINGS = (
     *(name for name in names.SURROUNDINGS if name not in ("mlflow", "mnist-exp")),
