@@ -14,7 +14,7 @@ from mnist_exp import data, tracking
 from mnist_exp.evidence import mistakes, scores, verdict
 from mnist_exp.evidence.verdict import RunVerdict
 from mnist_exp.recipe import Target
-from mnist_exp.runs import checkout
+from mnist_exp.runs import check, checkout
 from mnist_exp.runs.plan import Plan
 from mnist_exp.showing import description, fields, one_run
 from mnist_exp.tracking import names, ui
@@ -51,9 +51,11 @@ def beginning(run: tracking.RunWriter, plan: Plan) -> None:
             digest=digits.sha256(), source=data.ORIGIN,
         )  # fmt: skip
     some = plan.train[:SHEET]
+    # Of the file executed anew: what is drawn here must not change what the run is trained with.
+    recipe = check.recipe_from(entry, plan.seed, plan.overrides)
     torch.manual_seed(plan.seed)
     drawing = torch.Generator().manual_seed(plan.seed)
-    seen, _ = classifier.network_input(plan.recipe, some, drawing)
+    seen, _ = classifier.network_input(recipe, some, drawing)
     title = "Training digits as the network sees them"
     sheet = one_run.digit_sheet(seen[:, 0].numpy(), some.labels.numpy(), title)
     run.log_figure(sheet, Figure.DIGITS)

@@ -106,8 +106,8 @@ class Training:
     machine and thread count give the same results bit for bit. Each epoch draws from its seed and
     its number alone, whatever else draws between epochs; the global random states of torch, numpy
     and Python are seeded for that, since a network may draw from them. `results` are those of the
-    finished epochs. `teacher` takes uint8 images (N, 1, 28, 28) and gives float32 (N, 10); it is
-    not changed. With `batches`, an epoch ends after so many.
+    finished epochs. `teacher` takes uint8 images (N, 1, 28, 28) and gives float32 (N, 10), on the
+    CPU; it is not changed. With `batches`, an epoch ends after so many.
     """
 
     def __init__(
@@ -141,7 +141,11 @@ class Training:
             self.average = averaging.average_of(self.network, recipe.averaging)
         self.results: list[EpochResult] = []
         self._output: Tensor | None = None
-        self._mixes = False  # until a batch has mixed digits
+        # What RandomApply holds may mix no digit for many batches; a function shows it by doing so.
+        self._mixes = any(
+            transforms.is_torchvision(part) and transforms.mixes(part)
+            for part in parts_of(recipe.augment)
+        )
 
     @property
     def classifier(self) -> "Classifier":

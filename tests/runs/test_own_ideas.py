@@ -22,6 +22,7 @@ from mnist_exp.runs import reproduce, resume, run
 from mnist_exp.runs.fields import Value
 from mnist_exp.runs.plan import Plan, settle
 from mnist_exp.tracking import EPOCH_METRICS
+from mnist_exp.training.loop import TrainDigits
 
 pytestmark = pytest.mark.usefixtures("store", "few_digits")
 NUMBER = 40
@@ -235,6 +236,29 @@ def test_preprocessing_may_change_the_size_and_the_channels() -> None:
     _, test = data.load("test")
     wrong = tracking.kept_network(run_id)(test.images).argmax(dim=1) != test.labels
     assert tracking.history([run_id])["test_errors"].tolist() == [int(wrong.sum())]
+
+
+COUNTS = """class Fading(nn.Module):
+    calls = 0
+
+    def forward(self, images):
+        self.calls += 1
+        return images / self.calls
+
+
+"""
+
+
+def test_what_an_augmentation_counts_is_the_same_when_it_is_reproduced() -> None:
+    plan = settle(WRITTEN, entry=written(COUNTS, augment="Fading()"), epochs=1)
+    reproduction = reproduce.prepare(carry_out(plan).run_id)
+    assert [pair.identical for pair in reproduce.repeat(reproduction)] == [True]
+
+
+def test_what_seldom_mixes_digits_is_said_to() -> None:
+    augment = "v2.RandomApply([v2.MixUp(num_classes=10)], p=1e-9)"
+    findings = settle(WRITTEN, entry=written(augment=augment)).findings
+    assert findings.train_accuracy_of == TrainDigits.MIXED
 
 
 def test_weights_that_no_group_has_are_told() -> None:
