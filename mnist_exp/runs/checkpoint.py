@@ -66,8 +66,8 @@ class Checkpoint:
         except FileNotFoundError:
             raise ExpectedError(
                 f"there is no checkpoint of run {self.run_id} here: its loss was not finite, "
-                "its recipe cannot be resumed, it was trained on another machine, or the file was "
-                "removed"
+                "its study pruned it, its recipe cannot be resumed, it was trained on another "
+                "machine, or the file was removed"
             ) from None
         except OSError as error:
             raise ExpectedError(f"{self.path} cannot be read: {error.strerror}") from None
