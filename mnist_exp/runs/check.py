@@ -39,8 +39,10 @@ def recipe_from(entry: Entry, seed: int, overrides: Overrides = NONE) -> Recipe:
     return overridden(loading.recipe_of(entry), overrides)
 
 
-def check_recipe(entry: Entry, seed: int, overrides: Overrides = NONE) -> None:
-    """Check the parts of a recipe, its network, and a copy of that.
+def check_recipe(
+    entry: Entry, seed: int, overrides: Overrides = NONE, split: Split = "validation"
+) -> None:
+    """Check the parts of a recipe, its network, and a copy of that, for a run on a split.
 
     Raises ExpectedError, which names the line of the file.
     """
@@ -54,6 +56,7 @@ def check_recipe(entry: Entry, seed: int, overrides: Overrides = NONE) -> None:
         network = build(recipe, seed)
         _check_copy(entry, recipe, network)
         _check_network(entry, recipe, network)
+        _check_schedule(entry, recipe, network, split)
         _check_loss(entry, recipe, network, labels)
 
 
@@ -122,6 +125,25 @@ def _check_network(entry: Entry, recipe: Recipe, network: nn.Module) -> None:
         raise refuse(entry, "optimizer", f"optimizer= makes a {made}, no optimizer of torch's")
     if not all("lr" in group for group in optimizer.param_groups):
         raise refuse(entry, "optimizer", "the optimizer has no lr, which is recorded of each epoch")
+
+
+def _check_schedule(entry: Entry, recipe: Recipe, network: nn.Module, split: Split) -> None:
+    """Check that the schedule does not look at the test set, and at nothing but the loss."""
+    if recipe.schedule is None:
+        return
+    asked = stepping.asked_by(recipe.schedule, recipe.epochs)
+    made = recipe.schedule(stepping.optimizer_of(recipe, network), **asked)
+    if not isinstance(made, ReduceLROnPlateau):
+        return
+    if split == "test":
+        raise refuse(
+            entry, "schedule", "ReduceLROnPlateau looks at the evaluation loss, and would so "
+            "choose on the test set: SPLIT=validation trains with it, and another schedule, "
+            "such as CosineAnnealingLR, on both splits",
+        )  # fmt: skip
+    if made.mode != "min":
+        what = "ReduceLROnPlateau is given the evaluation loss, so its mode must be 'min'"
+        raise refuse(entry, "schedule", what)
 
 
 def _check_loss(entry: Entry, recipe: Recipe, network: nn.Module, labels: Tensor) -> None:
@@ -207,21 +229,12 @@ def _layers_in(values: Iterable[Any]) -> Iterator[nn.Module | nn.Parameter]:
             yield from _layers_in(value.values())
 
 
-def check_steps(entry: Entry, training: Training, split: Split) -> None:
+def check_steps(entry: Entry, training: Training) -> None:
     """Check that what is stepped asks for nothing that a training does not give."""
     takes_closure = stepping.takes_closure(training.optimizer)
     given: dict[str, tuple[Any, ...]] = {"optimizer": (None,) if takes_closure else ()}
     if isinstance(training.schedule, ReduceLROnPlateau):
         given["schedule"] = (0.0,)
-        if split == "test":
-            raise refuse(
-                entry, "schedule", "ReduceLROnPlateau looks at the evaluation loss, and would so "
-                "choose on the test set: SPLIT=validation trains with it, and another schedule, "
-                "such as CosineAnnealingLR, on both splits",
-            )  # fmt: skip
-        if training.schedule.mode != "min":
-            what = "ReduceLROnPlateau is given the evaluation loss, so its mode must be 'min'"
-            raise refuse(entry, "schedule", what)
     for name in ("optimizer", "schedule", "batch_schedule"):
         part = getattr(training, name)
         if getattr(training.recipe, name) is None:

@@ -119,15 +119,12 @@ def settle(
     wanted = {**overrides} if epochs is None else {**overrides, "epochs": epochs}
     overrides = overriding.differing(check.recipe_from(entry, seed), wanted)
     on = environment.choose_device(device)
+    recipe, taught_by = check_request(entry, seed, overrides, split, teacher)
+    train, held_out = data.load(split)
     with overriding.named(overrides):
-        check.check_recipe(entry, seed, overrides)  # before digits are fetched
-        recipe = check.recipe_from(entry, seed, overrides)
-        taught_by = find_teacher(teacher or recipe.teacher, split)
-        train, held_out = data.load(split)
         findings = trial.try_out(
-            entry, train, held_out, seed=seed, device=on, split=split, teacher=taught_by,
-            overrides=overrides,
-        )  # fmt: skip
+            entry, train, held_out, seed=seed, device=on, teacher=taught_by, overrides=overrides
+        )
     network, example, layers = _built(entry, recipe, seed)
     return Plan(
         entry=entry, recipe=recipe, overrides=overrides, target=loading.load_target(), seed=seed,
@@ -135,6 +132,17 @@ def settle(
         findings=findings, parameters=classifier.count_parameters(network), layers=layers,
         receptive_field=receptive_field.of_network(network, example.shape[1:]),
     )  # fmt: skip
+
+
+def check_request(
+    entry: Entry, seed: int, overrides: Overrides, split: data.Split, teacher: str | None = None
+) -> tuple[Recipe, Teacher | None]:
+    """Check what can be said of a run before digits are fetched; returns its recipe and its
+    teacher. Raises ExpectedError."""
+    with overriding.named(overrides):
+        check.check_recipe(entry, seed, overrides, split)
+        recipe = check.recipe_from(entry, seed, overrides)
+        return recipe, find_teacher(teacher or recipe.teacher, split)
 
 
 def _built(entry: Entry, recipe: Recipe, seed: int) -> tuple[nn.Module, Tensor, str]:

@@ -24,11 +24,12 @@ from mnist_exp.evidence import comparison, scores
 from mnist_exp.evidence.tried import TriedRecipe, tried_recipes
 from mnist_exp.notebook import entries, loading
 from mnist_exp.notebook.entries import Entry
-from mnist_exp.runs import check, cluster, environment, worker
+from mnist_exp.runs import cluster, environment, worker
 from mnist_exp.runs import grid as grids
 from mnist_exp.runs import overrides as overriding
 from mnist_exp.runs.grid import Point
 from mnist_exp.runs.job import Job, Order
+from mnist_exp.runs.plan import check_request
 from mnist_exp.runs.worker import PATIENCE, JobResult
 from mnist_exp.showing import tables
 
@@ -99,8 +100,7 @@ def settle_sweep(
     for job in {dataclasses.replace(job, seed=chosen[0]) for job in missing}:
         # One that cannot be run is refused here, before anything is trained.
         overrides = overriding.read(job.overrides, job.epochs)
-        with overriding.named(overrides):
-            check.check_recipe(read[job.model], job.seed, overrides)
+        check_request(read[job.model], job.seed, overrides, split)
     return Sweep(tuple(read), chosen, split, epochs, points, held, missing, read, grid)
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from mnist_exp.common.values import parts_of
-from mnist_exp.data import Digits, Split
+from mnist_exp.data import Digits
 from mnist_exp.notebook.entries import Entry
 from mnist_exp.runs import check, checkpoint
 from mnist_exp.runs.blame import blamed_on, refuse
@@ -78,7 +78,7 @@ class Findings:
 
 def try_out(
     entry: Entry, train: Digits, held_out: Digits, *, seed: int, device: torch.device,
-    split: Split = "test", teacher: Teacher | None = None, overrides: Overrides = NONE,
+    teacher: Teacher | None = None, overrides: Overrides = NONE,
 ) -> Findings:  # fmt: skip
     """Train an iteration for two steps on the digits, the device and from the seed of a run.
 
@@ -96,7 +96,7 @@ def try_out(
 
     with blamed_on(entry):
         training = fresh()
-        check.check_steps(entry, training, split)
+        check.check_steps(entry, training)
         not_exact, resumable, cautions = _resumption(entry, training, fresh)
         if check.has_unregistered(training.network):
             cautions.append(check.UNREGISTERED)

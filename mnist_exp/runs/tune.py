@@ -24,7 +24,7 @@ from mnist_exp.evidence.trials import Trial, trials_of
 from mnist_exp.notebook import entries
 from mnist_exp.notebook.entries import Entry
 from mnist_exp.runs import check, checkpoint, grid, overrides, resume, run, space
-from mnist_exp.runs.plan import Plan, settle
+from mnist_exp.runs.plan import Plan, check_request, settle
 from mnist_exp.runs.space import Choices, Space
 from mnist_exp.showing import tables
 from mnist_exp.tracking import PrunedError, names
@@ -76,8 +76,7 @@ def settle_study(
     dimensions = space.read_space(text, check.recipe_from(entry, seed), epochs)
     for name, dimension in dimensions.items():
         for value in dimension.ends:  # what is between is as right or wrong, nearly always
-            with overrides.named({name: value}):
-                check.check_recipe(entry, seed, {name: value})
+            check_request(entry, seed, {name: value}, SPLIT)
     return Study(entry, dimensions, seed, epochs, device)
 
 

@@ -173,6 +173,25 @@ def test_a_grid_that_is_refused(grid: str, split: str, said: str) -> None:
     assert tracking.runs().empty
 
 
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"schedule": "partial(ReduceLROnPlateau, patience=1)"}, "would so choose on the test set"),
+        ({"teacher": "6", "loss": "lambda output, labels, taught: F.mse_loss(output, taught)"},
+         "teacher=6: the store has no network of model 6"),
+    ],
+)  # fmt: skip
+def test_what_each_training_would_refuse_is_refused_before_them(
+    monkeypatch: pytest.MonkeyPatch, fields: dict[str, object], said: str
+) -> None:
+    entry, read = written(**fields), entries.read_entry
+    monkeypatch.setattr(
+        entries, "read_entry", lambda number: entry if number == NUMBER else read(number)
+    )
+    with pytest.raises(ExpectedError, match=said):
+        settle([NUMBER], [1])
+
+
 def test_the_jobs_of_a_grid_have_names_of_their_own() -> None:
     values = ",".join(f"0.{n}" for n in range(1, 60))
     grid = sweep.settle_sweep([2], [1], split="validation", grid=f"optimizer.lr={values}")
