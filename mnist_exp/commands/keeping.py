@@ -40,6 +40,9 @@ def _delete(run_: RunId) -> int:
         print("  with its checkpoint: brought back, it cannot be resumed")
     if deletion.below:
         print(f"  without what is below it, as of a sweep: {counted(deletion.below, 'run')} stayed")
+    if deletion.pupils:
+        learned = counted(deletion.pupils, "run")
+        print(f"  {learned} learned from it, which without it can't be reproduced")
     if isinstance(run["imported_from"], str):
         print("  it was imported: make import enters it again")
     print(f"{tracking.to_restore(run['run_id'])}, until mlflow gc removes it for good")

@@ -19,6 +19,8 @@ class Deletion:
     had_checkpoint: bool
     below: int
     """How many runs the UI showed below it, as below that of a sweep: they stay."""
+    pupils: int
+    """How many runs learned from its network: they cannot be trained again without it."""
 
 
 def delete(run_id: str) -> Deletion:
@@ -32,5 +34,6 @@ def delete(run_id: str) -> Deletion:
         had_checkpoint = run_checkpoint.path.exists()
         versions = tracking.delete_run(run["run_id"])
         run_checkpoint.remove()
-    below = int((tracking.runs()["parent"] == run["run_id"]).sum())
-    return Deletion(run, versions, had_checkpoint, below)
+    rest = tracking.runs().reindex(columns=["parent", "teacher_run"])
+    below, pupils = (int((rest[name] == run["run_id"]).sum()) for name in rest)
+    return Deletion(run, versions, had_checkpoint, below, pupils)

@@ -31,6 +31,7 @@ def test_a_run_is_deleted_with_what_leads_to_it_and_brought_back(
     register(run_id)
     folder = resume.checkpoints()
     folder.mkdir()
+    pupil = record_run(5, tags={"teacher_run": run_id})
     for name in (kept, run_id):
         checkpoint.checkpoint_of(name, folder).save({"run_id": name})
     assert main(["delete", f"RUN={run_id[:10]}"]) == 0
@@ -39,16 +40,17 @@ def test_a_run_is_deleted_with_what_leads_to_it_and_brought_back(
     assert others == [
         "  with version 1 of model-6 in the Model Registry, which is for good",
         "  with its checkpoint: brought back, it cannot be resumed",
+        "  1 run learned from it, which without it can't be reproduced",
     ]
     assert last.endswith(f"{run_id} brings it back, until mlflow gc removes it for good")
-    assert held() == [kept]
+    assert held() == [kept, pupil]
     client, _ = tracking.open_store()
     assert client.search_model_versions("name = 'model-6'") == []
     assert [file.name for file in folder.iterdir()] == [f"{kept}.pt"]
     assert main(["delete", f"RUN={run_id}"]) == 2
     assert f"run {run_id} was deleted: MLFLOW_TRACKING_URI=" in capsys.readouterr().err
     client.restore_run(run_id)  # as what is to be typed does
-    assert held() == [kept, run_id]
+    assert held() == [kept, run_id, pupil]
 
 
 def test_what_others_load_by_its_alias_is_not_deleted() -> None:
