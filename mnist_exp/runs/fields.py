@@ -121,6 +121,8 @@ def _find(recipe: Recipe, part: object, key: str, name: str, owner: str) -> Sett
         there = f"a recipe has no {key}; this one has {names}"
     elif part is None:
         there = f"the recipe has no {owner} whose {key} could be set: write it in the file"
+    elif _is_several(part) and key in {type(each).__name__ for each in parts_of(part)}:
+        there = f"{owner} has several {key}, which a name cannot tell apart: change the file"
     elif not settings:
         there = f"{owner} is {as_text(part)}, which has no settings"
     else:
@@ -286,8 +288,9 @@ def _takes(hint: Any, kind: object) -> bool:
 
 def _in_words(hint: Any) -> tuple[str, str]:
     """How a type is called, with an example of one."""
-    if typing.get_origin(hint) is typing.Literal:
-        choices = [repr(choice) for choice in typing.get_args(hint)]
-        return f"one of {', '.join(choices)}", choices[0]
+    for each in (hint, *typing.get_args(hint)):
+        if typing.get_origin(each) is typing.Literal:
+            choices = [repr(choice) for choice in typing.get_args(each)]
+            return " or ".join(choices), choices[0]
     known = (words for kind, words in WORDS.items() if _takes(hint, kind))
     return next(known, ("another value", "none"))

@@ -115,7 +115,7 @@ def test_of_two_parts_of_a_class_neither_can_be_meant() -> None:
     recipe = dataclasses.replace(RECIPE, augment=[v2.RandomErasing(), v2.RandomErasing(), v2.MixUp(
         num_classes=10
     )])  # fmt: skip
-    with pytest.raises(ExpectedError, match="augment has no RandomErasing; it has MixUp"):
+    with pytest.raises(ExpectedError, match="augment has several RandomErasing, which"):
         overridden(recipe, read("augment.RandomErasing.p=1"))
 
 
@@ -158,7 +158,8 @@ def test_what_the_recipe_has_anyway_is_no_override() -> None:
         ("batch_size=32.0", "a whole number is needed, as in batch_size=64"),
         ("batch_size=True", "a whole number is needed"),
         ("optimizer.nesterov=1", "True or False is needed, as in optimizer.nesterov=False"),
-        ("batch_schedule.anneal_strategy='x'", "one of 'cos', 'linear' is needed"),
+        ("autocast='half'", "'bfloat16' is needed, as in autocast='bfloat16'"),
+        ("batch_schedule.anneal_strategy='x'", "'cos' or 'linear' is needed"),
         ("batch_size=0", "batch_size must be a whole number of at least 1"),
         ("averaging.decay=2", "averaging.decay=2: decay must be in 0..1"),
         ("optimizer=3", "optimizer=3: optimizer is code"),
