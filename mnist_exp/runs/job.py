@@ -71,6 +71,8 @@ class Order:
     target: Target
     training_sha256: str
     """The hash of the package's code that takes part in a training, where the sweep is."""
+    teacher: str | None = None
+    """The run whose network it learns from, if it has a teacher."""
 
 
 def main() -> int:
@@ -115,7 +117,7 @@ def _train(order: Order, pipe: TextIO) -> None:
         )
     plan = settle(
         job.model, seed=job.seed, overrides=overrides.read(job.overrides, job.epochs),
-        split=job.split, entry=entry,
+        split=job.split, entry=entry, teacher=order.teacher,
     )  # fmt: skip
     plan = dataclasses.replace(plan, target=order.target)
     # What an earlier sweep left half done, if it comes to the same: otherwise it would not count.

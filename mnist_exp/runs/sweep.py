@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import distributed
@@ -54,6 +54,9 @@ class Sweep:
     """The iterations as they were read: what is trained, wherever a worker is."""
     grid: str = ""
     """The lists of overrides that it tries, as text."""
+    teachers: Mapping[tuple[int, int | None, str], str] = field(default_factory=dict)
+    """By model, epochs and overrides of a job, the run whose network all its seeds learn from,
+    whatever is trained meanwhile."""
 
     @property
     def name(self) -> str:
@@ -97,11 +100,14 @@ def settle_sweep(
     }
     held = _held(points, tracking.runs())
     missing = tuple(job for job in points if job not in held)
+    teachers = {}
     for job in {dataclasses.replace(job, seed=chosen[0]) for job in missing}:
         # One that cannot be run is refused here, before anything is trained.
         overrides = overriding.read(job.overrides, job.epochs)
-        check_request(read[job.model], job.seed, overrides, split)
-    return Sweep(tuple(read), chosen, split, epochs, points, held, missing, read, grid)
+        _, teacher = check_request(read[job.model], job.seed, overrides, split)
+        if teacher:
+            teachers[job.model, job.epochs, job.overrides] = teacher.run_id
+    return Sweep(tuple(read), chosen, split, epochs, points, held, missing, read, grid, teachers)
 
 
 def _held(jobs: Iterable[Job], runs: pd.DataFrame) -> dict[Job, str]:
@@ -185,10 +191,13 @@ def _orders(sweep: Sweep, parent: str) -> list[Order]:
     """What the workers are sent: each missing job with the code that it runs."""
     target, training = loading.load_target(), environment.training_sha256()
     return [
-        Order(job, parent, read.source, dict(read.helpers), target, training)
+        Order(
+            job, parent, read.source, dict(read.helpers), target, training,
+            sweep.teachers.get((job.model, job.epochs, job.overrides)),
+        )
         for job in sweep.missing
         if (read := sweep.entries[job.model])
-    ]
+    ]  # fmt: skip
 
 
 def _summarise(parent: tracking.RunWriter, sweep: Sweep, results: list[JobResult]) -> None:

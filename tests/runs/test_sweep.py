@@ -17,7 +17,7 @@ import psutil
 import pytest
 from handmade import record_run
 from mlflow import MlflowClient
-from short_runs import sharing
+from short_runs import carry_out, sharing, short
 from waiting import when
 from written import NUMBER, network, written
 
@@ -190,6 +190,22 @@ def test_what_each_training_would_refuse_is_refused_before_them(
     )
     with pytest.raises(ExpectedError, match=said):
         settle([NUMBER], [1])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("few_digits")
+def test_all_seeds_learn_from_one_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
+    taught = "lambda output, labels, taught: F.mse_loss(output, taught)"
+    entry, read = written(teacher="6", loss=taught), entries.read_entry
+    monkeypatch.setattr(
+        entries, "read_entry", lambda number: entry if number == NUMBER else read(number)
+    )
+    teacher = carry_out(short()).run_id
+    orders = sweep._orders(settle([NUMBER], [1, 2]), "")
+    assert [order.teacher for order in orders] == [teacher, teacher]
+    carry_out(short())  # another seed of it, trained meanwhile
+    job._train(orders[1], io.StringIO())
+    assert tracking.runs()["teacher_run"].dropna().tolist() == [teacher]
 
 
 def test_the_jobs_of_a_grid_have_names_of_their_own() -> None:
