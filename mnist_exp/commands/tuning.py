@@ -59,6 +59,7 @@ class TuneDisplay:
         self.trials = trials
         self.begun = time.monotonic()
         self.bar: ProgressDisplay | None = None
+        self.told: set[str] = set()
 
     def __enter__(self) -> TuneDisplay:
         return self
@@ -72,6 +73,10 @@ class TuneDisplay:
 
         self.begun = time.monotonic()
         self.bar = ProgressDisplay(plan.recipe.epochs, plan.split)
+        for caution in plan.findings.cautions:
+            if caution not in self.told:  # by each trial, perhaps
+                self.told.add(caution)
+                print(f"take care: {caution}", flush=True)
         if plan.run_id:
             print(f"trial {number} goes on with run {plan.run_id}", flush=True)
 

@@ -57,6 +57,10 @@ FAINT = (
     "augment or preprocess makes pixels of 0..1 of those of 0..255 that it is given, which are "
     "normalised as if they were 0..255: only torchvision's transforms are given 0..1"
 )
+NO_EFFECT = (
+    "setting {} changes nothing: a schedule or a parameter group sets it anew, as OneCycleLR sets "
+    "lr by its max_lr, and momentum"
+)
 FIXED = (
     "its kept network takes only as many digits at a time as it was traced with (2): len(x) does "
     "that, where x.shape[0] does not"
@@ -85,8 +89,8 @@ def try_out(
     Raises ExpectedError for what would fail in the run; it names the line of the file.
     """
 
-    def fresh() -> Training:
-        recipe = recipe_from(entry, seed, overrides)
+    def fresh(some: Overrides = overrides) -> Training:
+        recipe = recipe_from(entry, seed, some)
         longer = dataclasses.replace(recipe, epochs=max(recipe.epochs, STEPS))
         return Training(
             longer, train, held_out[:SOME], seed=seed, device=device,
@@ -104,6 +108,7 @@ def try_out(
             cautions.append(FAINT)
         if untrained := check.untrained(training):
             cautions.append(f"no parameter group has {untrained:,} of its weights: they stay as is")
+        cautions += _without_effect(overrides, fresh)
         cautions += _evaluation(entry, training.classifier, training.evaluation.images)
     return Findings(
         training.learning_rate, not_exact, resumable, tuple(cautions), training.train_accuracy_of
@@ -138,6 +143,27 @@ def _resumption(
     exact = _same(training.state(), resumed.state())
     exact &= remembered(entry, training) == remembered(entry, resumed)
     return "" if exact else NOT_RESUMED, True, cautions
+
+
+def _without_effect(overrides: Overrides, fresh: Callable[[Overrides], Training]) -> list[str]:
+    """A caution for each override of the optimizer that something else of the recipe sets anew."""
+
+    def groups(some: Overrides) -> list[dict[str, Any]]:
+        training = fresh(some)  # its schedules have set what they begin with
+        return [
+            {key: value for key, value in group.items() if key != "params"}
+            for group in training.optimizer.param_groups
+        ]
+
+    cautions = []
+    for name in overrides:
+        owner, _, key = name.partition(".")
+        if owner == "optimizer":
+            others = {other: value for other, value in overrides.items() if other != name}
+            own = groups(overrides)
+            if key in own[0] and _same(own, groups(others)):
+                cautions.append(NO_EFFECT.format(name))
+    return cautions
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -279,6 +279,17 @@ def test_images_that_become_black_are_said(field: str) -> None:
         assert settle(NUMBER, entry=entry).findings.cautions == cautions
 
 
+def test_an_override_that_a_schedule_undoes_is_told() -> None:
+    rates = {"optimizer.lr": 0.5, "optimizer.momentum": 0.5, "optimizer.weight_decay": 0.5}
+    for schedule, undone in (
+        ("partial(OneCycleLR, max_lr=0.1)", ("optimizer.lr", "optimizer.momentum")),
+        ("partial(LambdaLR, lr_lambda=lambda step: min(1, step / 9))", ()),  # from a rate of 0
+    ):
+        entry = written(batch_schedule=schedule)
+        cautions = settle(NUMBER, entry=entry, overrides=rates).findings.cautions
+        assert cautions == tuple(trial.NO_EFFECT.format(name) for name in undone)
+
+
 def test_an_average_without_what_its_network_changes_is_said() -> None:
     source = network("self.own = type('Own', (), {'n': 0})()", "self.own.n += self.training\n"
                      "return super().forward(x * (1 + self.own.n))")  # fmt: skip
