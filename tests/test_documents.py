@@ -69,7 +69,7 @@ ELSEWHERE = {
         "there is no such run, and the others are needed; runs of the test's own are deleted",
         "runs/test_delete.py::test_a_run_is_deleted_with_what_leads_to_it_and_brought_back",
     ),
-    '$ make sweep MODELS=14 SEEDS=3 SPLIT=validation SET="batch_schedule.max_lr=0.05,0.1,0.2"': (
+    '$ make sweep MODELS=6 SEEDS=3 SPLIT=validation SET="optimizer.lr=0.05,0.1,0.2"': (
         "nine whole runs; a grid of one is trained, and runs with known scores are compared",
         "runs/test_sweep.py::test_a_grid_is_compared_with_the_file_by_seed",
     ),
