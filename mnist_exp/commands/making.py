@@ -183,6 +183,8 @@ def _sweep(
     else:
         print("Nothing is missing, so nothing was trained.")
     trained = [result.run_id for result in results if not result.failure]
+    for caution in sweep.cautions([*asked.held.values(), *trained]):
+        print(f"take care: {caution}")
     if asked.grid:
         print_tried(asked.tried(results), split)
     elif runs := [*asked.held.values(), *trained]:

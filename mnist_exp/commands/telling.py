@@ -252,7 +252,7 @@ def _uncounted(compared: Comparison, number: int | None = None) -> str:
             return f"the store holds only candidates that are not in the notebook: {todo}"
         number = min(run)
     todo = ""
-    if compared.split == "test" and number in set(compared.trials["model"]):
+    if compared.split == "test" and number in set(compared.validation_runs["model"]):
         todo = ": SPLIT=validation compares the runs there"  # who chooses isn't sent to the test
     elif number in compared.iterations:
         todo = f": {comparison.to_run(number, compared.split)}"

@@ -73,7 +73,7 @@ class Comparison:
         return _judge(self.iterations.values(), self.counting, self.target, self.demanded)
 
     @cached_property
-    def trials(self) -> pd.DataFrame:
+    def validation_runs(self) -> pd.DataFrame:
         """The finished runs of whole recipes on the validation split, by which candidates were
         chosen."""
         whole = (self.runs["status"] == "FINISHED") & self.runs["overrides"].isna()
@@ -81,7 +81,7 @@ class Comparison:
         return trials.dropna(subset=["seed", "code_sha256"])
 
     @property
-    def overridden_trials(self) -> pd.DataFrame:
+    def overridden_validation_runs(self) -> pd.DataFrame:
         """The runs on the validation split that tried other values of a recipe, to their end or
         not."""
         scored = (self.runs["split"] == "validation") & (self.runs["epochs_run"] > 0)
@@ -95,7 +95,7 @@ class Comparison:
         newest run of each), `worst_accuracy` in the last epochs that the target looks at, and
         `final_accuracy`, the mean over the seeds; both are fractions of the validation digits.
         """
-        newest = self.trials.drop_duplicates(["code_sha256", "seed"], keep="last")
+        newest = self.validation_runs.drop_duplicates(["code_sha256", "seed"], keep="last")
         table = newest.groupby("code_sha256", sort=False).agg(
             model=("model", "first"), idea=("idea", "first"), parameters=("parameters", "first"),
             epochs=("epochs_run", "max"), seeds=("run_id", "size"),
@@ -145,7 +145,7 @@ class Comparison:
         """Which seeds served to choose an iteration, on the validation split, and which to confirm
         it, on the test split; of those that were run, as they stand now, on the former."""
         hashes = {number: entry.code_sha256 for number, entry in self.iterations.items()}
-        trials = self.trials
+        trials = self.validation_runs
         # Whichever split is compared.
         counting = self.runs[scores.exclusions(self.runs, hashes).isna()]
         choosing = trials[trials["code_sha256"] == trials["model"].map(hashes)]

@@ -213,9 +213,9 @@ def _command(verdict: Verdict) -> str:
 def _tried(comparison: Comparison) -> str:
     """How much choosing and computing there was."""
     tried = counted(len(comparison.candidates), "recipe")
-    trials = counted(len(comparison.trials), "run")
+    trials = counted(len(comparison.validation_runs), "run")
     choosing = f"{tried} tried on the validation split, in {trials}"
-    overridden = comparison.overridden_trials
+    overridden = comparison.overridden_validation_runs
     if not overridden.empty:
         values = counted(len(overridden.drop_duplicates(["code_sha256", "overrides"])), "time")
         choosing += f", and {values} with other values, in {counted(len(overridden), 'run')}"

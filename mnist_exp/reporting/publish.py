@@ -41,7 +41,7 @@ def publish(comparison: Comparison, folder: Path = EXPERIMENTS) -> Path:
     Raises ExpectedError when none counts, or when the store lacks published runs that still count
     or served to choose: they would be lost.
     """
-    counting, trials = comparison.counting, comparison.trials
+    counting, trials = comparison.counting, comparison.validation_runs
     if counting.empty:
         raise ExpectedError("no run in the store counts, so there is no result: make compare")
     archive = tracking.archive([*counting["run_id"], *trials["run_id"]])
@@ -158,7 +158,7 @@ def _candidates(comparison: Comparison, published: Path) -> list[Candidate]:
         known = {
             candidate.code_sha256: candidate for candidate in candidates.read_candidates(published)
         }
-    rows: Any = comparison.trials.itertuples()
+    rows: Any = comparison.validation_runs.itertuples()
     for run in rows:
         if run.code_sha256 not in known:
             source, helpers = tracking.source(run.run_id, int(run.model)) or ("", {})

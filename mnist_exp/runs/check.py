@@ -74,7 +74,7 @@ def _check_images(entry: Entry, recipe: Recipe) -> Tensor:
     """Check what is done to images, on two black ones; returns what the augmentation makes of their
     labels."""
     for part in parts_of((recipe.augment, recipe.preprocess)):
-        if type(part).__name__ in NOT_NEEDED:
+        if transforms.is_torchvision(part) and type(part).__name__ in NOT_NEEDED:
             raise refuse(
                 entry, "augment" if part in parts_of(recipe.augment) else "preprocess",
                 f"{type(part).__name__} is not needed: images are tensors, and are normalised "
@@ -114,8 +114,9 @@ def _check_network(entry: Entry, recipe: Recipe, network: nn.Module) -> None:
     for shape in (tuple(output.shape), tuple(of_views.shape)):
         if shape != (2, 10):
             raise refuse(entry, "network", f"for 2 images the network gives {shape}, not (2, 10)")
+    labels = torch.arange(100) % 10  # some metrics need a digit of each class
     for name in recipe.metrics:
-        measured = recipe.metrics[name](of_views, torch.tensor([0, 1]))
+        measured = recipe.metrics[name](of_views[:1].repeat(100, 1), labels.clone())
         if not isinstance(measured, Real | Tensor) or torch.as_tensor(measured).numel() != 1:
             what = f"metric {name} must give a number, not {_said(measured)}"
             raise refuse(entry, "metrics", what)

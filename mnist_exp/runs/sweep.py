@@ -79,6 +79,13 @@ class Sweep:
         return {number: tried_recipes(runs, own.get(number)) for number, runs in ids.items()}
 
 
+def cautions(run_ids: Iterable[str]) -> list[str]:
+    """What runs say of themselves that makes their numbers less certain, each once."""
+    runs = tracking.runs().reindex(columns=["run_id", "cautions"])
+    said = runs.loc[runs["run_id"].isin(list(run_ids)), "cautions"].dropna()
+    return list(said.unique())
+
+
 def settle_sweep(
     models: Iterable[int], seeds: Iterable[int], *, split: data.Split = "test",
     epochs: int | None = None, grid: str = "",

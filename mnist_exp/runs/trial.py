@@ -33,8 +33,8 @@ from mnist_exp.training.loop import NonFiniteLossError, TrainDigits, Training
 from mnist_exp.views import Views
 
 STEPS = 2
-SOME = 8
-"""Digits that a trial evaluates."""
+EVALUATED, SOME = 128, 8
+"""Digits that are evaluated after a step, and those that are looked at one by one."""
 
 NOT_REPEATED = (
     "the same seed gives other numbers each time: something draws random numbers that the seed "
@@ -93,7 +93,7 @@ def try_out(
         recipe = recipe_from(entry, seed, some)
         longer = dataclasses.replace(recipe, epochs=max(recipe.epochs, STEPS))
         return Training(
-            longer, train, held_out[:SOME], seed=seed, device=device,
+            longer, train, held_out[:EVALUATED], seed=seed, device=device,
             teacher=teacher.network if teacher else None,
             batches=min(recipe.accumulate_batches, 2),  # of one step, which may take all digits
         )  # fmt: skip
@@ -109,7 +109,7 @@ def try_out(
         if untrained := check.untrained(training):
             cautions.append(f"no parameter group has {untrained:,} of its weights: they stay as is")
         cautions += _without_effect(overrides, fresh)
-        cautions += _evaluation(entry, training.classifier, training.evaluation.images)
+        cautions += _evaluation(entry, training.classifier, training.evaluation.images[:SOME])
     return Findings(
         training.learning_rate, not_exact, resumable, tuple(cautions), training.train_accuracy_of
     )

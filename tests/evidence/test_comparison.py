@@ -191,8 +191,8 @@ def test_what_was_tried_is_counted_by_recipe() -> None:
     assert (first["seeds"], first["parameters"], first["epochs"]) == (2, 7_416, 15)
     assert (first["worst_accuracy"], first["final_accuracy"]) == (0.991, pytest.approx(0.9915))
     assert (second["idea"], second["parameters"], second["epochs"]) == ("another width", 2_896, 8)
-    assert len(found.trials) == 4
-    assert found.overridden_trials["overrides"].tolist() == ["epochs=1"]
+    assert len(found.validation_runs) == 4
+    assert found.overridden_validation_runs["overrides"].tolist() == ["epochs=1"]
     seconds = 6 * (4 * 15 + 8 + 2)
     assert found.core_hours == pytest.approx(2 * seconds / 3600)  # on two threads
 

@@ -62,8 +62,8 @@ IDEAS = {
     "distillation": Idea({"loss": "Distillation", "loss.temperature": 4, "teacher": 14}),
     "two_passes": Idea({"step.likeness": 1.0}),
 }
-PLAIN = {"squeeze_excite", "warm_up_and_cosine", "label_smoothing"}
-"""Ideas that need nothing of a run which others do not need as well."""
+RESUMED = ["mixup", "reduce_on_plateau"]
+"""Ideas of which a run needs most; the others go the whole way in a slow test."""
 
 
 def entry_of(name: str) -> Entry:
@@ -121,12 +121,12 @@ def test_every_idea_is_tried() -> None:
     assert {file.stem for file in FOLDER.glob("*.py")} == IDEAS.keys()
 
 
-@pytest.mark.parametrize("idea", sorted(PLAIN), indirect=True)
+@pytest.mark.parametrize("idea", sorted(IDEAS.keys() - {*RESUMED, "distillation"}), indirect=True)
 def test_an_idea_can_be_run(idea: str) -> None:
     settled(idea)
 
 
-@pytest.mark.parametrize("idea", sorted(IDEAS.keys() - PLAIN - {"distillation"}), indirect=True)
+@pytest.mark.parametrize("idea", RESUMED, indirect=True)
 def test_an_idea_is_resumed_and_reproduced_bit_for_bit(idea: str) -> None:
     run_id = interrupted(settled(idea))
     assert interrupted(resume.resume(run_id)) == run_id  # after its last epoch
@@ -193,6 +193,7 @@ def test_no_schedule_looks_at_the_test_set() -> None:
     assert "would so choose on the test set: SPLIT=validation trains with it" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("idea", ["distillation"], indirect=True)
 @pytest.mark.usefixtures("idea")
 def test_a_run_keeps_its_teacher_though_there_is_a_newer_one() -> None:

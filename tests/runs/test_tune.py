@@ -69,6 +69,7 @@ def test_each_trial_is_an_overridden_run_below_its_study() -> None:
     assert len(tracking.runs()) == 2
 
 
+@pytest.mark.slow
 def test_a_trial_that_does_worse_than_half_of_those_before_it_is_pruned() -> None:
     study = settle_study(3, SPACE, epochs=3)
     for number in range(1, 6):
@@ -83,6 +84,7 @@ def test_a_trial_that_does_worse_than_half_of_those_before_it_is_pruned() -> Non
     assert not list((tracking.local_folder() / "checkpoints").glob("*.pt"))
 
 
+@pytest.mark.slow
 def test_a_trial_that_was_killed_before_it_was_pruned_is_pruned_where_it_would_have_been() -> None:
     study = settle_study(3, SPACE, epochs=3)
     for number in range(1, 6):
