@@ -183,14 +183,13 @@ def _sweep(
     else:
         print("Nothing is missing, so nothing was trained.")
     trained = [result.run_id for result in results if not result.failure]
-    for caution in sweep.cautions([*asked.held.values(), *trained]):
-        print(f"take care: {caution}")
+    runs = [*asked.held.values(), *trained]
+    print(*(f"take care: {caution}\n" for caution in sweep.cautions(runs)), sep="", end="")
     if asked.grid:
         print_tried(asked.tried(results), split)
-    elif runs := [*asked.held.values(), *trained]:
+    elif runs:
         print_verdicts(comparison.of_runs(runs))
-    if len(trained) < len(results):
-        failed = len(results) - len(trained)
+    if failed := len(results) - len(trained):
         raise ExpectedError(f"{failed} of {count} runs failed; the same command tries again")
     return 0
 
