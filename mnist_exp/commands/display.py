@@ -151,3 +151,9 @@ def print_tried(tried: Mapping[int, Sequence[TriedRecipe]], split: str) -> None:
             print(f"\nModel {number}:")
             print_table(tables.shown_tried(recipes, split), ["settings"])
     print("What is overridden does not count for its iteration.")
+
+
+def print_cautions(cautions: Sequence[str]) -> None:
+    """What makes numbers less certain, a line each."""
+    for caution in cautions:
+        print(f"take care: {caution}")

@@ -166,13 +166,12 @@ def _sweep(
     SEEDS=5 is the seeds 1 to 5, SEEDS=101-110 are those. SET gives fields of the recipes other
     values; of lists of values every product is tried. SCHEDULER is that of a cluster.
     """
-    from mnist_exp.commands.display import SweepDisplay, print_tried, print_verdicts
+    from mnist_exp.commands.display import SweepDisplay, print_cautions, print_tried, print_verdicts
     from mnist_exp.evidence import comparison
     from mnist_exp.runs import sweep
 
     asked = sweep.settle_sweep(models, seeds, split=split, epochs=epochs, grid=set_)
-    count = len(asked.points)
-    print(f"A {asked.name}: {count} runs, {len(asked.held)} in the store")
+    print(f"A {asked.name}: {len(asked.points)} runs, {len(asked.held)} in the store")
     results = []
     if asked.missing:
         with SweepDisplay(asked) as display:
@@ -184,13 +183,15 @@ def _sweep(
         print("Nothing is missing, so nothing was trained.")
     trained = [result.run_id for result in results if not result.failure]
     runs = [*asked.held.values(), *trained]
-    print(*(f"take care: {caution}\n" for caution in sweep.cautions(runs)), sep="", end="")
+    print_cautions(sweep.cautions(runs))
     if asked.grid:
         print_tried(asked.tried(results), split)
     elif runs:
         print_verdicts(comparison.of_runs(runs))
     if failed := len(results) - len(trained):
-        raise ExpectedError(f"{failed} of {count} runs failed; the same command tries again")
+        raise ExpectedError(
+            f"{failed} of {len(asked.points)} runs failed; the same command tries again"
+        )
     return 0
 
 

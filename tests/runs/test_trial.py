@@ -97,7 +97,7 @@ def refused(entry: Entry) -> str:
         ("", {"autocast": "torch.float16"}, "RECIPE", "must be left out, or autocast='bfloat16'"),
         ("", {"teacher": "'model 14'"}, "RECIPE", "in quotes, as in teacher=14, not 'model 14'"),
         ("", {"metrics": "{'accuracy': F.mse_loss}"}, "RECIPE", "as in metrics={'top_2': top_2}"),
-        ("", {"metrics": "{'top_2': lambda o, l: o}"}, "metrics=", "a number, not float32 (100, 10)"),
+        ("", {"metrics": "{'top_2': lambda o, l: o}"}, "metrics=", "a number, not float32 (100,"),
         ("", {"metrics": "{'top_2': lambda o: 1}"}, "metrics=", "2 were given"),
         ("", {"parameter_groups": "lambda n: 1"}, "optimizer=", "TypeError"),
         ("", {"optimizer": "SGD([torch.zeros(1, requires_grad=True)])"}, "RECIPE",
