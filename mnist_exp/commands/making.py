@@ -33,7 +33,11 @@ from mnist_exp.common.errors import ExpectedError
 from mnist_exp.common.words import counted, printable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mnist_exp.runs.plan import Plan
+    from mnist_exp.runs.sweep import Sweep
+    from mnist_exp.runs.worker import JobResult
 
 
 @command
@@ -166,21 +170,13 @@ def _sweep(
     SEEDS=5 is the seeds 1 to 5, SEEDS=101-110 are those. SET gives fields of the recipes other
     values; of lists of values every product is tried. SCHEDULER is that of a cluster.
     """
-    from mnist_exp.commands.display import SweepDisplay, print_cautions, print_tried, print_verdicts
+    from mnist_exp.commands.display import print_cautions, print_tried, print_verdicts
     from mnist_exp.evidence import comparison
     from mnist_exp.runs import sweep
 
     asked = sweep.settle_sweep(models, seeds, split=split, epochs=epochs, grid=set_)
     print(f"A {asked.name}: {len(asked.points)} runs, {len(asked.held)} in the store")
-    results = []
-    if asked.missing:
-        with SweepDisplay(asked) as display:
-            results = sweep.train_missing(
-                asked, workers=workers, threads=threads, scheduler=scheduler,
-                on_start=display.start, on_result=display.result,
-            )  # fmt: skip
-    else:
-        print("Nothing is missing, so nothing was trained.")
+    results = _train_missing(asked, workers, threads, scheduler)
     trained = [result.run_id for result in results if not result.failure]
     runs = [*asked.held.values(), *trained]
     print_cautions(sweep.cautions(runs))
@@ -193,6 +189,23 @@ def _sweep(
             f"{failed} of {len(asked.points)} runs failed; the same command tries again"
         )
     return 0
+
+
+def _train_missing(
+    asked: Sweep, workers: int | None, threads: int, scheduler: str
+) -> Sequence[JobResult]:
+    """Train what a sweep lacks, and show how it goes."""
+    from mnist_exp.commands.display import SweepDisplay
+    from mnist_exp.runs import sweep
+
+    if not asked.missing:
+        print("Nothing is missing, so nothing was trained.")
+        return []
+    with SweepDisplay(asked) as display:
+        return sweep.train_missing(
+            asked, workers=workers, threads=threads, scheduler=scheduler,
+            on_start=display.start, on_result=display.result,
+        )  # fmt: skip
 
 
 @command
