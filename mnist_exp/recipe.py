@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, dataclass_transform
 
 from mnist_exp.common.values import as_text, name_of, parts_of, settings_of
 
@@ -39,6 +39,7 @@ class ExponentialAverage:
             raise ValueError(f"decay must be in 0..1 and every a whole number from 1: {self}")
 
 
+@dataclass_transform(kw_only_default=True, frozen_default=True)
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How a network is trained: torch's and torchvision's own classes, with their arguments in
@@ -83,6 +84,11 @@ class Recipe:
     metrics: Mapping[str, Callable[[Tensor, Tensor], float | Tensor]] = field(default_factory=dict)
     """By name, what is recorded of each epoch besides: a number, of the classifier's output for the
     evaluation digits, float32 (N, 10), and their labels, int64 (N,)."""
+
+    def __init_subclass__(cls) -> None:
+        """A subclass may have fields of its own, as in `weight: float = 0.5`."""
+        dataclass(frozen=True, kw_only=True)(cls)
+        del cls.__setattr__, cls.__delattr__  # else it could not be called a dataclass once more
 
     def __post_init__(self) -> None:
         for name, (is_right, needed) in _RULES.items():

@@ -73,6 +73,19 @@ class Own(Recipe):
         return super().step(network, images, labels, teacher_output)
 
 
+class WithOwn(Recipe):
+    weight: float = 0.5
+
+
+def test_a_subclass_has_fields_of_its_own() -> None:
+    def own(**fields: Any) -> WithOwn:
+        return WithOwn(network=nn.Identity, batch_size=1, epochs=1, optimizer=SGD, **fields)
+
+    assert (own().weight, own(weight=2.0).weight) == (0.5, 2.0)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'wait'"):
+        own(wait=2.0)
+
+
 def test_what_people_try_has_readable_names() -> None:
     made = Own(
         network=nn.Identity,

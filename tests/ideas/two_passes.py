@@ -7,7 +7,6 @@ Expect: epochs that take nearly twice as long, a lower train accuracy, and a hig
 Analysis: (written after the runs: what was seen, what it suggests next)
 """
 
-from dataclasses import dataclass
 from functools import partial
 
 from torch import Tensor, nn
@@ -53,7 +52,6 @@ class Network(nn.Module):
         return x.flatten(1)
 
 
-@dataclass(frozen=True, kw_only=True)
 class TwoPasses(Recipe):
     """After Liang et al. (2021), R-Drop: `likeness` is how much it counts that two passes agree."""
 
