@@ -43,29 +43,29 @@ $(commands): $(installed)
 help: ## list these commands
 	@$(new_enough); "$$python" -m mnist_exp.commands.makefile
 	@awk -F ' *## *' '/^[a-z-]+:.*##/ { sub(/:.*/, "", $$1); printf "make %-12s %s\n", $$1, $$2 }' Makefile
-	@echo; echo "PYTHON= chooses the Python (3.11 or newer) that makes the environment, and VENV= its folder,"
-	@echo "or an environment of your own (conda: VENV=\$$CONDA_PREFIX)."
+	@echo; echo "PYTHON= chooses the Python (3.11 or newer) that makes the environment,"
+	@echo "and VENV= its folder, or one of your own (conda: VENV=\$$CONDA_PREFIX)."
 test: $(installed) ## run the tests
 	@"$$VENV/bin/python" -m pytest
-test-slow: $(installed) ## run the slow tests: each command of the documents, and what is killed and goes on
+test-slow: $(installed) ## run the slow tests, such as each command of the documents
 	@"$$VENV/bin/python" -m pytest -m slow
-test-faults: $(installed) ## kill, cut off and fill up runs at random moments, and print what was lost
+test-faults: $(installed) ## kill, cut off and fill up runs, and print what was lost
 	@PYTHONPATH=tests/support "$$VENV/bin/python" -W ignore tests/faults/inject.py
-test-browser: $(installed) ## run the tests in a real browser (installs Debian's Chromium if it may)
+test-browser: $(installed) ## run the tests in a browser (installs Chromium if it may)
 	@for name in chromium chromium-browser google-chrome; do command -v $$name > /dev/null && exit; done; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
 		apt-get -qq update && apt-get -qq install --yes --no-install-recommends chromium; \
 	else echo "No Chromium here. Debian: sudo apt-get install chromium; elsewhere:"; \
 		echo "$$VENV/bin/playwright install chromium (which is used if it is there)"; fi
 	@"$$VENV/bin/python" -m pytest tests/browser
-bench: $(installed) ## measure how fast it is (an hour and a half on a quiet machine), and write benchmarks/RESULTS.md
+bench: $(installed) ## measure how fast it is, for an hour and a half
 	@"$$VENV/bin/python" -m benchmarks
 lint: $(installed) ## check style, types and the direction of imports
 	@"$$VENV/bin/ruff" check .
 	@"$$VENV/bin/ruff" format --check .
 	@"$$VENV/bin/mypy"
 	@"$$VENV/bin/lint-imports" --no-cache
-setup: $(installed) ## make the environment that the others use (they call it themselves)
+setup: $(installed) ## make the environment, as the others do by themselves
 
 # The marker tells an environment made here from one that the user brought, and names the checkout
 # that made it. What the user brought is completed where something is missing, but its versions are

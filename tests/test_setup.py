@@ -102,7 +102,8 @@ def test_bare_make_lists_every_target() -> None:
     assert set(commands.split()) == COMMANDS.keys()
     listed = re.findall(r"^make ([a-z-]+) +\S", done.stdout, re.MULTILINE)
     assert sorted(listed) == sorted([*commands.split(), *others.split()])
-    assert re.search(r"^make run +MODEL=5 \[SEED=1\] \[EPOCHS=2\] ", done.stdout, re.MULTILINE)
+    assert re.search(r"^make run .*\n +MODEL=5 \[SEED=1\] \[EPOCHS=2\]$", done.stdout, re.MULTILINE)
+    assert max(map(len, done.stdout.splitlines())) <= 80
 
 
 def test_commands_are_listed_and_settings_refused_before_anything_is_installed(

@@ -263,12 +263,12 @@ def refuse_others(command: str, taken: Iterable[str], given: Iterable[str]) -> N
             )
 
 
-def usage(command: Command) -> str:
-    """What a command takes, as in `MODEL=5 [SEED=1]`."""
+def usage(command: Command) -> list[str]:
+    """What a command takes, as in `MODEL=5` and `[SEED=1]`."""
     words = []
     for setting, (parameter, kind) in settings(command).items():
         if parameter.default is parameter.empty:
             words.append(f"{setting}={kind.example}")
         else:
             words.append(f"[{setting}={parameter.default or kind.example}]")
-    return " ".join(words)
+    return words

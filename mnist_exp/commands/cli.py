@@ -28,6 +28,7 @@ __all__ = ["COMMANDS", "listing", "main"]
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 """What the system says of a place that is full, or that may not be written to, whatever for."""
 HELP = {"-h", "--help"}
+WIDTH = 80
 
 
 def main(words: list[str] | None = None) -> int:
@@ -69,18 +70,31 @@ def _obey(words: list[str]) -> int:
 
 
 def _help(name: str, asked: Command) -> str:
-    return f"mnist-exp {name} {arguments.usage(asked)}\n\n{inspect.getdoc(asked)}"
+    start = f"mnist-exp {name} "
+    return "\n".join([*_wrapped(start, arguments.usage(asked)), "", str(inspect.getdoc(asked))])
 
 
 def listing(program: str) -> str:
-    """A line for each command: what it takes and does."""
+    """What each command does, and below it what it takes."""
     lines = []
     for name, listed in COMMANDS.items():
         summary = str(inspect.getdoc(listed)).partition("\n")[0].rstrip(".")
-        does = summary[0].lower() + summary[1:]
-        takes = arguments.usage(listed)
-        lines.append(f"{program} {name:12} {takes}{': ' if takes else ''}{does}")
+        start = f"{program} {name:12} "
+        lines += _wrapped(start, (summary[0].lower() + summary[1:]).split())
+        lines += _wrapped(" " * len(start), arguments.usage(listed))
     return "\n".join(lines)
+
+
+def _wrapped(start: str, words: list[str]) -> list[str]:
+    """Words, some of which hold spaces, behind a start, in lines that a terminal is wide enough
+    for."""
+    lines = [start + words[0]] if words else []
+    for word in words[1:]:
+        if len(lines[-1]) + 1 + len(word) <= WIDTH:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(" " * len(start) + word)
+    return lines
 
 
 def _with_notes(message: str, error: BaseException) -> str:
