@@ -163,8 +163,9 @@ def _in_words(value: object) -> str:
     """What is in place of something else, in a line."""
     if isinstance(value, type):
         return f"the class {value.__name__}"
-    text = repr(value) if isinstance(value, str) else as_text(value)
-    return " ".join(text.split())[:80]
+    if value is None or isinstance(value, bool | int | float | str):
+        return repr(value)[:80]
+    return f"an object of class {type(value).__name__}"
 
 
 def _whole(value: object) -> bool:
@@ -197,12 +198,11 @@ def _are_metrics(value: object) -> bool:
     )  # fmt: skip
 
 
-_WHOLE = _whole, "a whole number of at least 1"
 _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "network": (_makes, "a class, or a function that makes a network, as in network=Network"),
     "optimizer": (_makes, "a class with its arguments, as in optimizer=partial(SGD, lr=0.01)"),
-    "batch_size": _WHOLE,
-    "epochs": _WHOLE,
+    "batch_size": (_whole, "a whole number of at least 1, as in batch_size=128"),
+    "epochs": (_whole, "a whole number of at least 1, as in epochs=15"),
     "loss": (
         _optional(_made),
         "a function of output and labels, as in loss=nn.CrossEntropyLoss(label_smoothing=0.1)",
@@ -233,7 +233,7 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
         _optional(lambda value: type(value) in (int, float) and 0 < value < float("inf")),
         "a number above 0, as in gradient_clip_norm=1.0",
     ),
-    "accumulate_batches": _WHOLE,
+    "accumulate_batches": (_whole, "a whole number of at least 1, as in accumulate_batches=4"),
     "autocast": (
         _optional(lambda value: value == "bfloat16"), "left out, or autocast='bfloat16'",
     ),
@@ -250,6 +250,12 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     ),
 }  # fmt: skip
 """By field, whether a value is right, and what is needed."""
+
+
+def example_of(name: str) -> str:
+    """What a field is given in a file, as an example: "as in epochs=15". Empty without one."""
+    _, needed = _RULES.get(name, (None, ""))
+    return needed[needed.index("as in ") :] if "as in " in needed else ""
 
 
 @dataclass(frozen=True, kw_only=True)

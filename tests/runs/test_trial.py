@@ -117,7 +117,8 @@ def refused(entry: Entry) -> str:
         ("", {"teacher": 6}, "teacher=", "a loss is needed that takes (output, labels, teacher"),
         ("", {"teacher": NUMBER}, "teacher=", "teacher=30 is the iteration itself"),
         ("", {"optimiser": "SGD"}, "RECIPE", "argument 'optimiser'; a recipe has network, optimi"),
-        ("", {"network": "Base()"}, "RECIPE", "as in network=Network, not Base( (first)"),
+        ("", {"network": "Base()"}, "RECIPE", "as in network=Network, not an object of class Base"),
+        ("", {"epochs": 0}, "RECIPE", "at least 1, as in epochs=15, not 0"),
     ],
 )  # fmt: skip
 def test_what_would_fail_is_refused_with_its_line(
