@@ -52,12 +52,13 @@ class WholeNumber:
     most: int
     example: str
 
-    def read(self, name: str, text: str) -> int:
+    def read(self, name: str, text: str, given: str = "") -> int:
+        """The number; `given` is what it is a part of, as `41-` is of an unfinished range."""
         digits = text.isascii() and text.isdigit() and len(text) <= 10
         if not (digits and self.least <= int(text) <= self.most):
             raise ExpectedError(
-                f"{name}={text[:40]}: a whole number from {self.least} to {self.most} is "
-                f"needed, as in {name}={self.example}"
+                f"{name}={(given or text)[:40]}: a whole number from {self.least} to "
+                f"{self.most} is needed, as in {name}={self.example}"
             )
         return int(text)
 
@@ -89,7 +90,8 @@ class WholeNumbers:
     def read(self, name: str, text: str) -> list[int]:
         ranges = []
         for part in re.split(r"\s*,\s*|\s+", text.strip()):
-            bounds = [self.each.read(name, bound) for bound in part.split("-", 1)]
+            given = part or text.strip()
+            bounds = [self.each.read(name, bound, given) for bound in part.split("-", 1)]
             ranges.append(range(bounds[0], bounds[-1] + 1))
         if not all(ranges) or sum(map(len, ranges)) > MOST:
             raise ExpectedError(
@@ -133,7 +135,7 @@ class IterationOrHash:
 class RunIdOrBeginning:
     """The id of a run, or its first digits: the store knows whether they are of one run alone."""
 
-    example: str = "<id of the run, or its beginning>"
+    example: str = "3f2a9c1d"
 
     def read(self, name: str, text: str) -> str:
         if re.fullmatch("[0-9a-f]{4,32}", text.strip().lower()):

@@ -45,7 +45,8 @@ def _delete(run_: RunId) -> int:
         print(f"  {learned} learned from it, which without it can't be reproduced")
     if isinstance(run["imported_from"], str):
         print("  it was imported: make import enters it again")
-    print(f"{tracking.to_restore(run['run_id'])}, until mlflow gc removes it for good")
+    print("To bring it back, until mlflow gc removes it for good:")
+    print(f"  {tracking.to_restore(run['run_id'])}")
     return 0
 
 

@@ -244,6 +244,7 @@ def _results() -> int:
 def _uncounted(compared: Comparison, number: int | None = None) -> str:
     """Why nothing can be judged, and what to do about it."""
     from mnist_exp.evidence import comparison
+    from mnist_exp.evidence.scores import Exclusion
 
     if number is None:
         run = set(compared.uncounted) - set(compared.unrun)
@@ -256,4 +257,8 @@ def _uncounted(compared: Comparison, number: int | None = None) -> str:
         todo = ": SPLIT=validation compares the runs there"  # who chooses isn't sent to the test
     elif number in compared.iterations:
         todo = f": {comparison.to_run(number, compared.split)}"
+        if Exclusion.OVERRIDDEN in compared.uncounted[number]:
+            todo += (
+                '; make compare RUNS="3f2a 9c1d" compares any runs, and make runs lists their ids'
+            )
     return f"model {number}: {compared.uncounted[number]}{todo}"

@@ -77,4 +77,4 @@ def _refuse_deleted(beginning: str) -> None:
         ids = run.info.run_id, run.data.tags.get(names.IMPORTED, "")
         if any(run_id.startswith(beginning) for run_id in ids):
             brings_back = deleting.to_restore(run.info.run_id)
-            raise ExpectedError(f"run {run.info.run_id} was deleted: {brings_back}")
+            raise ExpectedError(f"run {run.info.run_id} was deleted: {brings_back} brings it back")

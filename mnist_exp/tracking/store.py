@@ -206,7 +206,8 @@ def experiment_id(uri: str, name: str = EXPERIMENT) -> str:
         if experiment.lifecycle_stage == LifecycleStage.DELETED:
             brings_back = restoring(uri, f"experiments restore --experiment-id {number}")
             raise DeletedError(
-                f"the experiment {name} was deleted, and all its runs with it: {brings_back}"
+                f"the experiment {name} was deleted, and all its runs with it: {brings_back} "
+                "brings it back"
             )
         return number
     database = sqlite_file(uri)
@@ -223,7 +224,7 @@ def restoring(uri: str, command: str) -> str:
     """What to type to bring back what was deleted: a command of MLflow's."""
     # That of another store has a login, which is in the environment, and is not to be printed.
     address = f"{ADDRESS}={shlex.quote(uri)} " if sqlite_file(uri) else ""
-    return f"{address}{shlex.quote(sys.executable)} -m mlflow {command} brings it back"
+    return f"{address}{shlex.quote(sys.executable)} -m mlflow {command}"
 
 
 def _artifacts(database: Path) -> str:

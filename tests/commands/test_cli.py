@@ -54,7 +54,7 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["check", "MODEL=6", "BASELINE=x"], "BASELINE=x: a whole number"),
         (["sweep", "MODELS=99", "SEEDS=1"], "there is no experiments/model_99.py"),
         (["sweep", "MODELS=2", "SEEDS=0"], "SEEDS=0: a whole number from 1"),
-        (["sweep", "MODELS=2", "SEEDS=1-"], "SEEDS=: a whole number from 0"),
+        (["sweep", "MODELS=2", "SEEDS=1-"], "SEEDS=1-: a whole number from 0"),
         (["sweep", "MODELS=2", "SEEDS="], "SEEDS=: a whole number"),
         (["sweep", "MODELS=2"], "SEEDS=: a whole number from 0 to 4294967295 is needed"),
         (["sweep", "MODELS=2", "SEEDS=1", "SPLIT=all"], "SPLIT=all: choose one of"),
@@ -68,13 +68,14 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["runs"], "the store holds no run: make run MODEL=6"),
         (["runs", "MODELS=3"], "the store holds no run of model 3: make run MODEL=3"),
         (["delete", "RUN=*"], "RUN=*: the id of a run, or 4 or more of its first digits"),
+        (["delete"], "is needed, as in RUN=3f2a9c1d: make runs lists them"),
         (["delete", "RUN=3f2a"], "the store holds no run 3f2a: make runs lists"),
         (["runs", "COUNT=0"], "COUNT=0: a whole number from 1"),
         (["compare", "MODELS=3 x"], "MODELS=x: a whole number"),
         (["compare", "MODELS= "], "MODELS=: a whole number"),
         (["compare", "MODELS=6-3"], "MODELS=6-3: a range goes up"),
-        (["compare", "MODELS=3,,6"], "MODELS=: a whole number"),
-        (["compare", "MODELS=0-3"], "MODELS=0: a whole number from 1 to 9999"),
+        (["compare", "MODELS=3,,6"], "MODELS=3,,6: a whole number"),
+        (["compare", "MODELS=0-3"], "MODELS=0-3: a whole number from 1 to 9999"),
         (["report", "MODELS=99"], "there is no experiments/model_99.py"),
         (["report", "BASELINE=no"], "BASELINE=no: a whole number from 1 to 9999 is needed, as in"),
         (["report", "BASELINE=98"], "the store holds no run of an iteration"),
@@ -392,7 +393,14 @@ def test_runs_are_listed_and_put_side_by_side(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
+    other = record_run(6, [80] * 15, split="validation", tags={"overrides": "batch_size=32"})
+    assert refused(["compare", "SPLIT=validation"], capsys) == (
+        "mnist-exp: model 6: no run counts (1 overridden): make run MODEL=6 SEED=.. "
+        'SPLIT=validation; make compare RUNS="3f2a 9c1d" compares any runs, and make runs lists '
+        "their ids\n"
+    )
     first = record_run(6, [100] * 15, split="validation")
+    tracking.remove_run(other)
     other = record_run(6, [80] * 15, split="validation", tags={"overrides": "batch_size=32"})
     assert main(["runs", "COUNT=1"]) == 0
     head, line, blank, more = capsys.readouterr().out.splitlines()
@@ -626,7 +634,7 @@ print(len(looked))
 @pytest.mark.parametrize(
     ("command", "example"),
     [
-        ("resume", "RUN=<id of"), ("reproduce", "RUN=<id of"), ("restore", "BACKUP=backups/"),
+        ("resume", "RUN=3f2a9c1d"), ("reproduce", "RUN=3f2a9c1d"), ("restore", "BACKUP=backups/"),
         ("server", "BACKEND=postgresql://"),
     ],
 )  # fmt: skip

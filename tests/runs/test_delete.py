@@ -41,8 +41,9 @@ def test_a_run_is_deleted_with_what_leads_to_it_and_brought_back(
         "  with version 1 of model-6 in the Model Registry, which is for good",
         "  with its checkpoint: brought back, it cannot be resumed",
         "  1 run learned from it, which without it can't be reproduced",
+        "To bring it back, until mlflow gc removes it for good:",
     ]
-    assert last.endswith(f"{run_id} brings it back, until mlflow gc removes it for good")
+    assert last.endswith(f" -m mlflow runs restore --run-id {run_id}")
     assert held() == [kept, pupil]
     client, _ = tracking.open_store()
     assert client.search_model_versions("name = 'model-6'") == []
