@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection, Iterable
+from difflib import SequenceMatcher
 
 
 def printable(text: str) -> str:
@@ -38,6 +39,24 @@ def ranges(numbers: Iterable[int]) -> str:
         else:
             groups.append([number])
     return " ".join(f"{own[0]}-{own[-1]}" if len(own) > 1 else f"{own[0]}" for own in groups)
+
+
+def guessed(name: str, names: Iterable[str]) -> str:
+    """As in "did you mean optimizer.lr? " of optimiser.lr, or of lr alone: what is most like a name
+    that there is not. Empty if nothing is much like it."""
+    likeness = {other: _likeness(name.split("."), other.split(".")) for other in sorted(names)}
+    best = max(likeness.values(), default=0)
+    if best < 0.6:
+        return ""
+    return f"did you mean {' or '.join([x for x in likeness if likeness[x] == best][:3])}? "
+
+
+def _likeness(parts: list[str], others: list[str]) -> float:
+    """How much each part of a name is at least like that of another name, from their ends."""
+    if len(parts) > len(others):
+        return 0
+    ends = zip(reversed(parts), reversed(others), strict=False)
+    return min(SequenceMatcher(None, one.lower(), other.lower()).ratio() for one, other in ends)
 
 
 def percent(fraction: float) -> str:

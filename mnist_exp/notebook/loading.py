@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mnist_exp.common.errors import ExpectedError
+from mnist_exp.common.words import guessed
 from mnist_exp.notebook import entries
 from mnist_exp.notebook.code_hash import NO_HELPERS
 from mnist_exp.notebook.entries import EXPERIMENTS, Entry
@@ -85,9 +86,13 @@ def where(error: BaseException, file: Path) -> str:
 
 def _fields(error: BaseException) -> str:
     """What a recipe has, where it was given something else."""
-    if not re.match(r"Recipe\.__init__\(\) got an unexpected keyword argument", str(error)):
+    unknown = re.match(
+        r"Recipe\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error)
+    )
+    if not unknown:
         return ""
-    return f"; a recipe has {', '.join(field.name for field in dataclasses.fields(Recipe))}"
+    names = [field.name for field in dataclasses.fields(Recipe)]
+    return f"; {guessed(unknown[1], names)}a recipe has {', '.join(sorted(names))}"
 
 
 def _execute(source: str, file: Path, helpers: Mapping[str, str]) -> dict[str, object]:

@@ -19,7 +19,8 @@ from typing import Any, TypeGuard
 
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.common.values import as_text, parts_of
-from mnist_exp.recipe import Recipe
+from mnist_exp.common.words import guessed
+from mnist_exp.recipe import Recipe, example_of
 
 Value = None | bool | int | float | str | tuple[Any, ...] | list[Any]
 """What can be written down. Tuples and lists hold such values."""
@@ -117,17 +118,36 @@ def _find(recipe: Recipe, part: object, key: str, name: str, owner: str) -> Sett
     if key in settings:
         return settings[key]
     if not owner:
-        names = ", ".join(recipe.hyperparameters()).replace("learning_rate", "optimizer.lr")
+        names = ", ".join(sorted(_recorded(recipe)))
         there = f"a recipe has no {key}; this one has {names}"
     elif part is None:
         there = f"the recipe has no {owner} whose {key} could be set: write it in the file"
+        there = ", ".join(filter(None, (there, example_of(owner))))
     elif _is_several(part) and key in {type(each).__name__ for each in parts_of(part)}:
         there = f"{owner} has several {key}, which a name cannot tell apart: change the file"
     elif not settings:
         there = f"{owner} is {as_text(part)}, which has no settings"
     else:
-        there = f"{owner} has no {key}; it has {', '.join(settings)}"
-    raise ExpectedError(f"{name}: {there}")
+        there = f"{owner} has no {key}; it has {', '.join(sorted(settings))}"
+    guess = "" if part is None else guessed(name, _names(recipe))
+    raise ExpectedError(f"{name}: {guess}{there}")
+
+
+def _recorded(recipe: Recipe) -> set[str]:
+    """The names in the records, as they are set."""
+    return {
+        "optimizer.lr" if name == "learning_rate" else name.removeprefix("step.")
+        for name in recipe.hyperparameters()
+    } - {"step"}
+
+
+def _names(part: object, deep: int = 3) -> list[str]:
+    """The names of all that can be set of a part, and of its parts."""
+    names: list[str] = []
+    for name, found in _settings(part).items():
+        inside = _names(found.value, deep - 1) if deep > 1 else []
+        names += [name, *(f"{name}.{each}" for each in inside)]
+    return names
 
 
 def _settings(part: object) -> Mapping[str, Setting]:

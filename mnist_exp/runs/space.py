@@ -11,6 +11,7 @@ from mnist_exp.recipe import Recipe
 from mnist_exp.runs.fields import Value, value_of
 from mnist_exp.runs.overrides import overridden, read_lists, read_value, read_words, value_as_text
 
+NUMBER = r"([-+]?[\d.]+(?:e[-+]?\d+)?)"
 EXAMPLE = "as in optimizer.lr=0.01..0.3:log batch_size=32,64,128"
 
 
@@ -75,7 +76,7 @@ def read_space(text: str, recipe: Recipe, epochs: int | None) -> Space:
 def _dimension(recipe: Recipe, name: str, written: str) -> Range | Choices:
     matched = re.fullmatch(r"([^'\"(\[,]+?)\.\.([^:]+)(:.*)?", written)
     if not matched:
-        values = read_lists(f"{name}={written}")[name]
+        values = _listed(name, written)
         return Choices(tuple(_taken(recipe, name, value) for value in values))
     bounds = [_taken(recipe, name, read_value(name, matched[n])) for n in (1, 2)]
     low, high = (
@@ -92,6 +93,19 @@ def _dimension(recipe: Recipe, name: str, written: str) -> Range | Choices:
     if log and low <= 0:
         raise ExpectedError(f"{shown}: a logarithm is of numbers above 0, {EXAMPLE}")
     return Range(low, high, log)
+
+
+def _listed(name: str, written: str) -> list[Value]:
+    """The values of a list; for what is none, the error says how a range is written."""
+    try:
+        return read_lists(f"{name}={written}")[name]
+    except ExpectedError:
+        ends = re.fullmatch(rf"{NUMBER}(?:-|:|to){NUMBER}(:log)?", written, re.IGNORECASE)
+        guess = f"did you mean {ends[1]}..{ends[2]}{ends[3] or ''}? " if ends else ""
+        raise ExpectedError(
+            f"{name}={written[:60]}: {guess}a range is written 0.01..0.2, or 0.01..0.2:log, and a "
+            f"list with commas, {EXAMPLE}"
+        ) from None
 
 
 def _taken(recipe: Recipe, name: str, value: Value) -> Value:

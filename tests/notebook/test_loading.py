@@ -37,7 +37,7 @@ def test_the_docstring_is_read_by_section(tmp_path: Path) -> None:
         (VALID.replace("epochs=15", "epochs=0"), r"line \d+: ValueError: epochs must be"),
         (
             VALID.replace("epochs=15", "epoch=15"),
-            r"argument 'epoch'; a recipe has .*batch_size, epoch",
+            r"argument 'epoch'; did you mean epochs\? a recipe has .*batch_size, epoch",
         ),
         ("import not_there", "line 1: ModuleNotFoundError"),
         ("import sys\nsys.exit(0)", "line 2: SystemExit: 0"),

@@ -145,12 +145,16 @@ def test_what_the_recipe_has_anyway_is_no_override() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("colour=3", "a recipe has no colour; this one has batch_size, epochs"),
-        ("optimizer.lrr=1", "optimizer has no lrr; it has lr, momentum"),
+        ("colour=3", "colour: a recipe has no colour; this one has accumulate_batches, augment"),
+        ("lr=0.1", "lr: did you mean optimizer.lr? a recipe has no lr; this one has"),
+        ("optimiser.lr=0.1", "optimiser.lr: did you mean optimizer.lr? a recipe has no optimiser"),
+        ("optimizer.lrr=1", "did you mean optimizer.lr? optimizer has no lrr; it has dampening"),
+        ("degree=3", "did you mean augment.degrees? a recipe has no degree"),
         ("optimizer.params=1", "optimizer has no params"),
         ("optimizer.__init__=1", "optimizer has no __init__"),
         ("__class__=1", "a recipe has no __class__"),
         ("schedule.gamma=0.1", "schedule.gamma: the recipe has no schedule whose gamma"),
+        ("loss.label_smoothing=0.1", "file, as in loss=nn.CrossEntropyLoss(label_smoothing=0.1)"),
         ("augment=none augment.degrees=3", "the recipe has no augment whose degrees"),
         ("batch_size.x=1", "batch_size is 64, which has no settings"),
         ("optimizer.lr='x'", "optimizer.lr='x': a number is needed, as in optimizer.lr=0.1"),

@@ -53,6 +53,12 @@ def test_a_space_has_ranges_and_lists() -> None:
         ("optimizer.lr=0.1..0.2:exp", "behind a range stands :log or nothing"),
         ("optimizer.nesterov=False..True", "a range goes from a number to another"),
         ("batch_size=16.5..32", "batch_size=16.5: a whole number is needed"),
+        (
+            "optimizer.lr=0.01-0.2",
+            "=0.01-0.2: did you mean 0.01..0.2? a range is written 0.01..0.2",
+        ),
+        ("optimizer.lr=1e-4:1e-2:log", "did you mean 1e-4..1e-2:log? a range is written"),
+        ("optimizer.lr=uniform(0,1)", "optimizer.lr=uniform(0,1): a range is written 0.01..0.2"),
         ("optimizer.lrr=0.1..1", "optimizer has no lrr"),
         ("averaging.decay=0.5..2", "averaging.decay=2: decay must be in 0..1"),
         ("batch_size=32,0", "batch_size=0: batch_size must be a whole number"),

@@ -116,7 +116,7 @@ def refused(entry: Entry) -> str:
         ("", {"gradient_clip_norm": True}, "RECIPE", "a number above 0"),
         ("", {"teacher": 6}, "teacher=", "a loss is needed that takes (output, labels, teacher"),
         ("", {"teacher": NUMBER}, "teacher=", "teacher=30 is the iteration itself"),
-        ("", {"optimiser": "SGD"}, "RECIPE", "argument 'optimiser'; a recipe has network, optimi"),
+        ("", {"optimiser": "SGD"}, "RECIPE", "did you mean optimizer? a recipe has acc"),
         ("", {"network": "Base()"}, "RECIPE", "as in network=Network, not an object of class Base"),
         ("", {"epochs": 0}, "RECIPE", "at least 1, as in epochs=15, not 0"),
     ],
