@@ -10,13 +10,14 @@ from pathlib import Path
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.notebook import entries
 from mnist_exp.notebook.entries import Entry
+from mnist_exp.recipe import example_of
 
 PACKAGE = Path(__file__).parents[1]
 VOCABULARY = {PACKAGE / f"{name}.py" for name in ("augment", "preprocess", "views")}
 """What a recipe may name of this package, which is at fault only for what it is given."""
 FIELDS = re.compile(
-    r"\b(network|optimizer|batch_schedule|schedule|views|teacher|metrics|loss)\b[.()[]"
-    r"|\brecipe\.(batch_schedule|schedule),"
+    r"\b(network|optimizer|parameter_groups|batch_schedule|schedule|views|teacher|metrics|loss)"
+    r"\b[.()[]|\brecipe\.(?:(batch_schedule|schedule),|(step)\()|\b(loss)es\[-1\]\.backward"
 )
 """Where a line of this package calls what a recipe names."""
 FIELDS_BY_FUNCTION = {"augmented": "augment", "preprocessed": "preprocess"}
@@ -40,7 +41,7 @@ def blamed_on(entry: Entry) -> Iterator[None]:
         if field is None:
             raise
         what = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        raise refuse(entry, field, what, error) from error
+        raise refuse(entry, field, _told(entry, field, what, error), error) from error
 
 
 def refuse(entry: Entry, field: str, what: str, error: Exception | None = None) -> IterationError:
@@ -52,6 +53,15 @@ def refuse(entry: Entry, field: str, what: str, error: Exception | None = None) 
             file = entries.shown_path(Path(frame.filename))
             return IterationError(f"{file}, line {frame.lineno}: {what}")
     return IterationError(f"{entry.file}, line {_line_of(entry, field)}: {what}")
+
+
+def _told(entry: Entry, field: str, what: str, error: Exception) -> str:
+    """What went wrong, with its field; and with a right one, where no line of the file raised it.
+    For a network, no example would say more."""
+    what = f"{field}: {what}" if field else what
+    in_file = any(frame.filename in _files(entry) for frame in _frames(error))
+    example = "" if in_file or field == "network" else example_of(field)
+    return f"{what} ({example})" if example else what
 
 
 def _files(entry: Entry) -> set[str]:
@@ -84,15 +94,20 @@ def _called(error: Exception, entry: Entry) -> str | None:
 def _field(frame: traceback.FrameSummary) -> str | None:
     """The field of the recipe that a line of this package calls."""
     if match := FIELDS.search(frame.line or ""):
-        return match[1] or match[2]
+        return match[match.lastindex or 0]
     return FIELDS_BY_FUNCTION.get(frame.name)
 
 
 def _line_of(entry: Entry, field: str) -> int:
-    """The line of the file that gives the recipe its `field`, or that begins the recipe."""
-    for node in ast.parse(entry.source).body:
+    """The line of the file that gives the recipe its `field`, or says this method of its class; or
+    that begins the recipe."""
+    body = ast.parse(entry.source).body
+    kinds = {node.name: node.body for node in body if isinstance(node, ast.ClassDef)}
+    for node in body:
         named = isinstance(node, ast.Assign | ast.AnnAssign) and "RECIPE" in ast.unparse(node)
         if named and isinstance(call := getattr(node, "value", None), ast.Call):
+            own = kinds.get(ast.unparse(call.func), [])
+            said = {x.name: x.lineno for x in own if isinstance(x, ast.FunctionDef)}
             given = {keyword.arg: keyword.value.lineno for keyword in call.keywords}
-            return given.get(field, node.lineno)
+            return (said | given).get(field, node.lineno)
     return 1

@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torchvision.transforms import v2
 
-from mnist_exp.common.values import parts_of
+from mnist_exp.common.values import name_of, parts_of
+from mnist_exp.common.words import guessed
 from mnist_exp.data import Digits, Split
 from mnist_exp.notebook import loading
 from mnist_exp.notebook.entries import Entry
@@ -26,6 +28,7 @@ from mnist_exp.training.loop import Training, build
 
 NOT_NEEDED = {"Normalize", "ToTensor", "PILToTensor", "ToPILImage"}
 """Classes of torchvision.transforms that people write before a network elsewhere."""
+STEP = "step(self, network, images, labels, teacher_output)"
 UNREGISTERED = (
     "layers or weights in a plain list, a dictionary or a global variable are not trained, not "
     "counted and not switched to evaluation: nn.ModuleList and nn.ModuleDict are for that"
@@ -48,6 +51,8 @@ def check_recipe(
     """
     with blamed_on(entry):
         recipe = recipe_from(entry, seed, overrides)
+        _check_methods(entry, recipe)
+        _check_arguments(entry, recipe)
         if recipe.teacher == entry.number:
             what = f"teacher={recipe.teacher} is the iteration itself: another one is needed"
             raise refuse(entry, "teacher", what)
@@ -58,6 +63,48 @@ def check_recipe(
         _check_network(entry, recipe, network)
         _check_schedule(entry, recipe, network, split)
         _check_loss(entry, recipe, network, labels)
+
+
+def _check_methods(entry: Entry, recipe: Recipe) -> None:
+    """Check that a training calls what a subclass defines, which is its step."""
+    kind = type(recipe)
+    own = [
+        name
+        for base in kind.__mro__[: kind.__mro__.index(Recipe)]
+        for name, value in vars(base).items()
+        if isinstance(value, types.FunctionType) and not name.startswith("_")
+        and name not in ("hyperparameters", *inspect.get_annotations(base))
+    ]  # fmt: skip
+    if own and kind.step is Recipe.step:
+        raise refuse(
+            entry, own[0], f"{kind.__name__} defines {', '.join(own)}, and no step, which alone is "
+            f"called in training: def {STEP}",
+        )  # fmt: skip
+    try:
+        inspect.signature(recipe.step).bind(None, None, None, None)
+    except TypeError as error:
+        raise refuse(entry, "step", f"step takes {STEP[4:]}: {error}") from None
+
+
+def _check_arguments(entry: Entry, recipe: Recipe) -> None:
+    """Check that what is given its arguments in a partial takes those."""
+    for field in dataclasses.fields(recipe):
+        made = getattr(recipe, field.name)
+        if not isinstance(made, partial):
+            continue
+        try:
+            signature = inspect.signature(made.func, follow_wrapped=False)
+        except (TypeError, ValueError):  # of what is written in C
+            continue
+        try:
+            signature.bind_partial(*made.args, **made.keywords)
+        except TypeError as error:
+            unknown = (name for name in made.keywords if name not in signature.parameters)
+            guess = "".join(guessed(name, signature.parameters) for name in unknown)
+            raise refuse(
+                entry, field.name, f"{field.name}: {name_of(made)} {error}; {guess}it takes "
+                f"{', '.join(list(signature.parameters)[:30])}",
+            ) from None  # fmt: skip
 
 
 def _check_weights(entry: Entry, recipe: Recipe) -> None:
@@ -80,6 +127,10 @@ def _check_images(entry: Entry, recipe: Recipe) -> Tensor:
                 f"{type(part).__name__} is not needed: images are tensors, and are normalised "
                 "behind augment and preprocess",
             )  # fmt: skip
+        if isinstance(part, v2.MixUp | v2.CutMix) and part.num_classes is None:
+            name = type(part).__name__
+            what = f"augment: num_classes must be passed, as in v2.{name}(num_classes=10)"
+            raise refuse(entry, "augment", what)
     black, labels = torch.zeros(2, *PIXELS), torch.tensor([0, 1])
     images, labels = transforms.augmented(recipe.augment, black, labels, torch.Generator())
     _check_made(entry, "augment", images)

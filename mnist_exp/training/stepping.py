@@ -30,8 +30,9 @@ class Batch:
 
 def optimizer_of(recipe: Recipe, network: nn.Module) -> Optimizer:
     """The optimizer of a network. Nothing that steps it changes the recipe's own objects."""
-    groups = recipe.parameter_groups
-    optimizer = recipe.optimizer(groups(network) if groups else network.parameters())
+    parameter_groups = recipe.parameter_groups or nn.Module.parameters
+    weights = parameter_groups(network)  # in a line of its own, which is what an error names
+    optimizer = recipe.optimizer(weights)
     for group in getattr(optimizer, "param_groups", ()):
         if isinstance(group.get("lr"), Tensor):  # the recipe's own, which a schedule would change
             group["lr"] = group["lr"].clone()

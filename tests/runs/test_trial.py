@@ -4,6 +4,7 @@ import pytest
 from written import NUMBER, line, network, written
 
 from mnist_exp.common.errors import ExpectedError
+from mnist_exp.notebook import entries
 from mnist_exp.notebook.entries import Entry
 from mnist_exp.runs import trial
 from mnist_exp.runs.check import UNREGISTERED
@@ -74,11 +75,16 @@ def refused(entry: Entry) -> str:
         ("", {"schedule": "ReduceLROnPlateau"}, "schedule=", "would so choose on the test set"),
         ("", {"schedule": "lambda o: ReduceLROnPlateau(o, 'max')"}, "schedule=", "test set"),
         ("", {"batch_schedule": "ReduceLROnPlateau"}, "batch_schedule=", "'metrics'"),
-        ("", {"batch_schedule": "partial(CosineAnnealingLR, T=3)"}, "batch_schedule=",
-         "incorrect arguments"),
+        ("", {"batch_schedule": "partial(CosineAnnealingLR, Tmax=3)"}, "batch_schedule=",
+         "CosineAnnealingLR got an unexpected keyword argument 'Tmax'; did you mean T_max? it tak"),
+        ("", {"optimizer": "partial(SGD, learning_rate=1)"}, "optimizer=", "'learning_rate'; it t"),
+        ("", {"parameter_groups": "lambda: []"}, "parameter_groups=", "parameter_groups: TypeErr"),
+        ("", {"parameter_groups": "[].pop"}, "parameter_groups=",
+         "an integer (as in parameter_groups=lambda network: [{'params': ...}])"),
         ("", {"augment": "RandomRotation"}, "RECIPE", "augment must be an object, a function, or"),
         ("", {"augment": "RandomRotation(degrees='7')"}, "augment=", "TypeError"),
-        ("", {"augment": "v2.MixUp()"}, "augment=", "num_classes must be passed"),
+        ("", {"augment": "v2.MixUp()"}, "augment=",
+         "augment: num_classes must be passed, as in v2.MixUp(num_classes=10)"),
         ("", {"augment": "[ToTensor(), v2.Pad(2)]"}, "augment=", "ToTensor is not needed"),
         ("", {"augment": "lambda images, labels: images"}, "augment=", "gives images and"),
         ("", {"augment": "lambda images, labels: (images, labels[:1])"}, "augment=", "int64 (1,)"),
@@ -88,7 +94,8 @@ def refused(entry: Entry) -> str:
         ("", {"loss": "nn.CrossEntropyLoss"}, "RECIPE", "0.1), not the class CrossEntropyLoss"),
         ("", {"loss": "nn.CrossEntropyLoss(reduction='none')"}, "loss=",
          "the loss of a batch must be a tensor of one number, not float32 (2,)"),
-        ("", {"loss": "nn.CrossEntropyLoss(label_smoothing=2)"}, "loss=", "label_smoothing"),
+        ("", {"loss": "nn.CrossEntropyLoss(label_smoothing=2)"}, "loss=",
+         "label_smoothing must be between 0.0 and 1.0. Got: 2 (as in loss=nn.CrossEntropyLoss("),
         ("", {"loss": "lambda output: output.sum()"}, "loss=", "2 were given"),
         ("", {"loss": "lambda output, labels: 0.5"}, "loss=", "one number, not float"),
         ("", {"loss": "F.binary_cross_entropy"}, "loss=", "ValueError: Using a target"),
@@ -129,6 +136,27 @@ def test_what_would_fail_is_refused_with_its_line(
     assert says in said
     assert at == "=" or said.startswith(f"experiments/model_30.py, line {line(entry, at)}: ")
     assert capfd.readouterr().err == ""  # torch.export tells at length of what it raises
+
+
+@pytest.mark.parametrize(
+    ("methods", "at", "says"),
+    [
+        ("    def training_step(self, batch):\n        pass\n", "def training_step",
+         "My defines training_step, and no step, which alone is called in training: def step(s"),
+        ("    def loss(self, output, labels):\n        pass\n", "def loss", "My defines loss, and"),
+        ("    def step(self, network, images, labels):\n        pass\n", "def step",
+         "step takes (self, network, images, labels, teacher_output): too many positional"),
+        ("    def step(self, net, images, labels, t):\n        return images @ labels.T\n",
+         "images @ labels.T", "step: RuntimeError: "),
+    ],
+)  # fmt: skip
+def test_a_subclass_says_a_step_and_nothing_that_is_never_called(
+    methods: str, at: str, says: str
+) -> None:
+    source = written(f"class My(Recipe):\n{methods}\n\n").source
+    entry = entries.parse(source.replace("RECIPE = Recipe(", "RECIPE = My("), NUMBER)
+    said = refused(entry)
+    assert said.startswith(f"experiments/model_30.py, line {line(entry, at)}: {says}")
 
 
 def test_a_mistake_of_the_package_is_not_told_as_one_of_the_iteration(
