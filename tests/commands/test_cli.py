@@ -517,9 +517,9 @@ def checkout(tmp_path: Path) -> Path:
         ),
         (
             MODEL_6.replace("Conv2d(8, 16, 3", "Conv2d(9, 16, 3"),
-            f"model_6.py, line {CALLS_CONV2}: RuntimeError",
+            f"model_6.py, line {CALLS_CONV2}: network: RuntimeError",
         ),
-        (MODEL_6.replace("lr=0.01", "rate=0.01"), "TypeError: SGD.__init__() got"),
+        (MODEL_6.replace("lr=0.01", "rate=0.01"), "optimizer: SGD got an unexpected"),
         (MODEL_6.replace("16, 10, 1", "16, 12, 1"), "the network gives (2, 12), not (2, 10)"),
         (MODEL_6.replace("augment=", "augment=lambda x, _: x[..., 9:],  # "), "argument: '_'"),
         (MODEL_6.replace("augment=", "views=lambda _: [], augment="), "views makes nothing of 2"),

@@ -135,7 +135,7 @@ ROWS = NET.replace("self.last(x.flatten(1))", "self.last(x.view(len(x), 784 * (x
          "line 6: B needs width,"),
         (NET.replace("x.flatten(1)", "x"),
          "cannot be multiplied (56x28 and 784x10); it takes flattened images, (N, 784): let "),
-        (NET.replace("x.flatten(1)", "x"), "alice.py, line 11: RuntimeError: mat1 and mat2 "),
+        (NET.replace("x.flatten(1)", "x"), "alice.py, line 11: network: RuntimeError: mat1 and mat2 "),
         (ROWS, "it takes images without channels, (N, 28, 28): let its forward begin with x ="),
         (NET.replace("784, 10", "784, 20"),
          "alice.py, line 5: for 2 images the network gives (2, 20), not (2, 10)"),

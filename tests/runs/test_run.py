@@ -277,7 +277,7 @@ def test_a_mistake_that_a_later_step_makes_is_one_line_and_a_failed_run() -> Non
     with pytest.raises(ExpectedError) as refusal:
         carry_out(settle(NUMBER, entry=entry))
     at = line(entry, "[self.steps]")
-    said = f"experiments/model_30.py, line {at}: IndexError: list index out of range"
+    said = f"experiments/model_30.py, line {at}: network: IndexError: list index out of range"
     assert str(refusal.value) == said
     (run,) = tracking.runs().to_dict("records")
     assert run["status"] == "FAILED"
