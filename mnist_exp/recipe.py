@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import starmap
 from typing import TYPE_CHECKING, Any, Literal, dataclass_transform
 
 from mnist_exp.common.values import as_text, name_of, parts_of, settings_of
@@ -140,8 +141,7 @@ class Recipe:
         flat["learning_rate"] = flat.pop("optimizer.lr", "default")
         if self.loss is None:
             flat["loss"] = "cross_entropy"
-        metrics = [f"{name} {name_of(metric)}" for name, metric in self.metrics.items()]
-        flat["metrics"] = ", ".join(metrics) or "none"
+        flat["metrics"] = ", ".join(starmap(_named, self.metrics.items())) or "none"
         flat["step"] = "none" if type(self).step is Recipe.step else name_of(type(self).step)
         for name in (own.name for own in fields(self) if own.name not in _RULES):
             flat[f"step.{name}"] = getattr(self, name)
@@ -157,6 +157,12 @@ OWNERS = (
     "views",
 )  # fmt: skip
 """The fields whose parts have settings of their own."""
+
+
+def _named(name: str, part: object) -> str:
+    """A part by its name, which is said once where it has no other."""
+    called = name_of(part)
+    return called if called.partition(" ")[0] == name else f"{name} {called}"
 
 
 def _in_words(value: object) -> str:

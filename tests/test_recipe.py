@@ -99,7 +99,7 @@ def test_what_people_try_has_readable_names() -> None:
         accumulate_batches=2,
         autocast="bfloat16",
         teacher=14,
-        metrics={"smooth": smooth},
+        metrics={"smooth": smooth, "other": smooth},
         parameter_groups=nn.Module.parameters,
     )
     own = made.hyperparameters()
@@ -117,7 +117,7 @@ def test_what_people_try_has_readable_names() -> None:
         "teacher": 14,
     }
     assert {name: own[name] for name in expected} == expected
-    assert re.fullmatch("smooth smooth [0-9a-f]{8}", str(own["metrics"]))
+    assert re.fullmatch(r"(smooth [0-9a-f]{8}), other \1", str(own["metrics"]))
     assert re.fullmatch("step [0-9a-f]{8}", str(own["step"]))
     assert re.fullmatch("parameters [0-9a-f]{8}", str(own["parameter_groups"]))
 

@@ -6,6 +6,7 @@ import errno
 import math
 import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,13 @@ if TYPE_CHECKING:
     from mnist_exp.runs.sweep import Sweep
     from mnist_exp.runs.worker import JobResult
     from mnist_exp.training.loop import EpochResult, Progress
+
+
+LEAST_TEXT = len("not recorded")
+"""Characters that are left of any text in a table."""
+LEAST_ROOM, INDENT = 20, 4
+"""Characters in which the last column of a table is wrapped; where there is less room, it goes
+below the others, so far from the left."""
 
 
 class ProgressDisplay:
@@ -104,18 +112,46 @@ def _write(bar: tqdm, line: str) -> None:
 
 
 def print_table(table: pd.DataFrame, words: Collection[str]) -> None:
-    """Print a table of texts, of which the columns `words` begin at their left. Where a line is
-    longer than that of the terminal, or than 100 characters, its last column is cut off."""
-    columns = []
-    for name in map(str, table):
-        texts = [printable(text) for text in (name, *table[name])]
+    """Print a table of texts, of which the columns `words` begin at their left.
+
+    Where it is wider than the terminal, or than 100 characters, the longest of its texts are
+    shortened, but no numbers; a last column of words is wrapped instead, or goes below the others.
+    """
+    most = shutil.get_terminal_size((100, 24)).columns
+    columns = {name: [printable(text) for text in (name, *table[name])] for name in map(str, table)}
+    name = str(table.columns[-1])
+    last = columns.pop(name) if name in words else [""] * (len(table) + 1)
+    aligned = []
+    for name, texts in _shortened(columns, most).items():
         width = max(map(len, texts))
         adjust = str.ljust if name in words else str.rjust
-        columns.append([adjust(text, width) for text in texts])
-    most = shutil.get_terminal_size((100, 24)).columns
-    for line in map("  ".join, zip(*columns, strict=True)):
-        text = line.rstrip()
-        print(text if len(text) <= most else f"{text[: most - 1]}…")
+        aligned.append([adjust(text, width) for text in texts])
+    for line, text in zip(map("  ".join, zip(*aligned, strict=True)), last, strict=True):
+        indent = len(line) + 2 if len(line) + 2 + LEAST_ROOM <= most else INDENT
+        beside = len(line) + 2 + len(text) <= most
+        lines = textwrap.wrap(text, max(LEAST_ROOM, most - indent), break_on_hyphens=False)
+        if lines and (beside or indent > INDENT):
+            line = f"{line}  {lines.pop(0)}"
+        print("\n".join([line.rstrip(), *(" " * indent + piece for piece in lines)]))
+
+
+def _shortened(columns: Mapping[str, list[str]], most: int) -> Mapping[str, list[str]]:
+    """The columns with their longest texts cut, if need be, but for numbers, names of columns and
+    what the first column holds."""
+
+    def cut(text: str, longest: int) -> str:
+        is_number = text[:1].isdigit() or text[:1] in "+-"
+        return text if is_number or len(text) <= longest else f"{text[: longest - 1]}…"
+
+    first, *others = columns
+    for longest in range(most, LEAST_TEXT - 1, -1):
+        shortened = {first: columns[first]}
+        for name in others:
+            head, *texts = columns[name]
+            shortened[name] = [head, *(cut(text, longest) for text in texts)]
+        if sum(2 + max(map(len, texts)) for texts in shortened.values()) - 2 <= most:
+            break
+    return shortened
 
 
 def print_effects(

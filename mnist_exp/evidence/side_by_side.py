@@ -27,6 +27,8 @@ SURROUNDINGS = (
 )
 """What else decides the numbers of a run, beside its seed."""
 
+UNKNOWN = "not recorded"
+
 
 @dataclass(frozen=True)
 class SideBySide:
@@ -47,11 +49,16 @@ class SideBySide:
     @cached_property
     def differences(self) -> pd.DataFrame:
         """The settings in which the runs differ, but for the seed, as texts: one row each, named by
-        the index, and one column per group."""
-        recipe = _texts(self.runs.reindex(columns=[*_recipe(self.runs), *CODE]), "none")
-        surroundings = _texts(self.runs.reindex(columns=SURROUNDINGS), "not recorded")
-        texts = recipe.join(surroundings)
-        differing = texts.loc[:, texts.nunique() > 1]
+        the index, and one column per group. That nothing is known of it is no difference to
+        "none"."""
+        recipe = self.runs.reindex(columns=[*_recipe(self.runs), *CODE]).astype(object)
+        # What a script did not say of its training, it may have done.
+        unsaid = recipe.isna().mul(recipe[names.TRACKED].notna(), axis=0)
+        unsaid["model"] = False  # it has none
+        recipe = _texts(recipe.mask(unsaid, UNKNOWN), "none")
+        texts = recipe.join(_texts(self.runs.reindex(columns=SURROUNDINGS), UNKNOWN))
+        said = texts.isin(["none", UNKNOWN]).sum() < len(texts)
+        differing = texts.loc[:, said & (texts.nunique() > 1)]
         return differing.groupby(self.runs["group"]).agg(_each_once).T
 
     @cached_property

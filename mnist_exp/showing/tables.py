@@ -208,7 +208,7 @@ def shown_side_by_side(side: SideBySide) -> tuple[pd.DataFrame, pd.DataFrame]:
             seeds = ranges(own["seed"].astype(int))
             final = _spread(own["final_accuracy"].mean(), own["final_accuracy"].std())
         settings = {
-            name: short(text) if str(name).endswith("_sha256") else text
+            name: re.sub("[0-9a-f]{64}", lambda found: short(found[0]), text)
             for name, text in side.differences[number].items()
         }
         groups[group_name(number)] = {"seeds": seeds, f"final {side.split}": final} | settings
@@ -229,7 +229,9 @@ def _runs(runs: pd.DataFrame, target: Target) -> pd.DataFrame:
         f"worst of {target.last_epochs}": lambda run: percent(run["worst_accuracy"]),
         "final": lambda run: percent(run["final_accuracy"]),
     }
-    return pd.DataFrame({name: [show(run) for run in rows] for name, show in columns.items()})
+    shown = pd.DataFrame({name: [show(run) for run in rows] for name, show in columns.items()})
+    worst = f"worst of {target.last_epochs}"
+    return shown.drop(columns=worst) if (shown[worst] == "–").all() else shown
 
 
 def _of_what(run: pd.Series) -> str:
@@ -248,11 +250,15 @@ def _epochs(run: pd.Series) -> str:
 def _counts(run: pd.Series) -> str:
     if not run["judged"]:
         return "no iteration"
-    if run["exclusion"] is Exclusion.OVERRIDDEN:
-        return str(run["overrides"])
-    if run["exclusion"]:
-        return _briefly(run["exclusion"])
-    return "yes" if run["split"] == "test" else "to choose by"
+    if run["exclusion"] is None:
+        return "yes" if run["split"] == "test" else "to choose by"
+    words = [] if run["exclusion"] is Exclusion.OVERRIDDEN else [_briefly(run["exclusion"])]
+    if trial := plain(run.get(names.TRIAL)):
+        words.insert(0, f"trial {trial}")
+    if not pd.isna(run["overrides"]) and pd.isna(run[names.TRACKED]):
+        # How many epochs there were is what tells runs apart least.
+        words.append(re.sub(r"(^|.* )(epochs=\d+) (.+)", r"\1\3 \2", run["overrides"]))
+    return ", ".join(words)
 
 
 def _briefly(why: Exclusion | None) -> str:

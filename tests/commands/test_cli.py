@@ -9,12 +9,14 @@ import time
 import urllib.request
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from handmade import GOOD, record_run
 
 from mnist_exp import ROOT, tracking
 from mnist_exp.commands.arguments import bind
 from mnist_exp.commands.cli import COMMANDS, main
+from mnist_exp.commands.display import print_table
 from mnist_exp.common.words import ranges
 from mnist_exp.notebook import entries, new
 
@@ -403,7 +405,7 @@ def test_runs_are_listed_and_put_side_by_side(
     tracking.remove_run(other)
     other = record_run(6, [80] * 15, split="validation", tags={"overrides": "batch_size=32"})
     assert main(["runs", "COUNT=1"]) == 0
-    head, line, blank, more = capsys.readouterr().out.splitlines()
+    head, line, below, blank, more = capsys.readouterr().out.splitlines()
     assert head.split() == [
         "run",
         "model",
@@ -417,9 +419,8 @@ def test_runs_are_listed_and_put_side_by_side(
         "final",
         "counts",
     ]
-    assert line == (
-        f"{other[:8]}  6         1  validation  FINISHED      15     99.20 %  99.20 %  batch…"
-    )
+    assert line == f"{other[:8]}  6         1  validation  FINISHED      15     99.20 %  99.20 %"
+    assert below == "    batch_size=32"
     assert (blank, more) == ("", "The newest 1 of 2: COUNT=2 lists all")
     assert main(["compare", f"RUNS={first[:8].upper()},{other[:8]}"]) == 0
     out = capsys.readouterr().out
@@ -443,10 +444,38 @@ def test_runs_are_listed_and_put_side_by_side(
     ]
     tested = record_run(6, tags={"overrides": "\x1b[2J"})  # which would clear the screen
     assert main(["runs"]) == 0
-    assert capsys.readouterr().out.splitlines()[1].endswith("  \\x1b[…")
+    assert capsys.readouterr().out.splitlines()[2] == "    \\x1b[2J"
     assert main(["compare", f"RUNS={tested}"]) == 0
     assert "Choose on the validation split" in capsys.readouterr().out
     assert "say nothing of each other" in refused(["compare", f"RUNS={tested} {first}"], capsys)
+
+
+def test_a_table_loses_no_number_where_there_is_no_room(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    table = pd.DataFrame(
+        {"group": ["final", "metrics"], "A": ["97.65 ± 0.12 %", "-"], "B": ["98.04 %", "x" * 50]}
+    )
+    print_table(table, ["group"])
+    assert capsys.readouterr().out.splitlines() == [
+        "group                 A                B",
+        "final    97.65 ± 0.12 %          98.04 %",
+        f"metrics               -  {'x' * 14}…",
+    ]
+    texts = ["yes", "optimizer.lr=0.05 batch_size=32"]
+    print_table(pd.DataFrame({"run": ["3f2a", "9c1d"], "counts": texts}), ["counts"])
+    wide = pd.DataFrame({"run": ["3f2a", "9c1d"], "final": ["98.04 %" + " " * 12] * 2})
+    print_table(wide.assign(counts=texts), ["counts"])
+    assert capsys.readouterr().out.splitlines() == [
+        " run  counts",
+        "3f2a  yes",
+        "9c1d  optimizer.lr=0.05 batch_size=32",
+        " run                final  counts",
+        "3f2a  98.04 %              yes",
+        "9c1d  98.04 %",
+        "    optimizer.lr=0.05 batch_size=32",
+    ]
 
 
 @pytest.mark.usefixtures("store")

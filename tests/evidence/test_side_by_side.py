@@ -71,12 +71,28 @@ def test_another_code_is_another_group_and_another_machine_is_none() -> None:
     assert {effect.interval for effect in side.effects} == {None}
 
 
+def test_what_a_script_did_not_say_is_no_difference_to_none() -> None:
+    own = {"seed": 1, "split": "test", "test_images": 10_000, "parameters": 7_416}
+    with tracking.start_run("mine", own, {"tracked": "mine"}) as script:
+        script.log_metrics({"test/errors": 90, "train/accuracy": 0.9}, step=1)
+    iteration = record_run(6, autocast="none", optimizer="SGD")
+    side = side_by_side.compare_runs([iteration, script.run_id])
+    assert "autocast" not in side.differences.index
+    assert "overrides" not in side.differences.index
+    assert side.differences.loc["model"].tolist() == ["6", "none"]
+    assert side.differences.loc["optimizer"].tolist() == ["SGD", "not recorded"]
+    _, groups = tables.shown_side_by_side(side)
+    shown = groups.set_index("group")
+    assert shown.loc["code_sha256", "B"] == "not recorded"
+    assert len(shown.loc["code_sha256", "A"]) == 7
+
+
 def test_runs_of_which_none_is_finished_are_shown_all_the_same() -> None:
     runs = [record_run(6, [90] * 2, seed=seed, status="FAILED", epochs=15) for seed in (1, 2)]
     side = side_by_side.compare_runs(runs)
     shown, groups = tables.shown_side_by_side(side)
     assert shown["epochs"].tolist() == ["2/15", "2/15"]
-    assert shown["worst of 5"].tolist() == ["–", "–"]
+    assert "worst of 5" not in shown  # no run has so many epochs
     assert groups["A"].tolist() == ["none", "–"]
     assert side.effects == ()
 
