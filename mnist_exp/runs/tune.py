@@ -25,7 +25,7 @@ from mnist_exp.notebook import entries
 from mnist_exp.notebook.entries import Entry
 from mnist_exp.runs import check, checkpoint, grid, overrides, resume, run, space
 from mnist_exp.runs.plan import Plan, check_request, settle
-from mnist_exp.runs.space import Choices, Space
+from mnist_exp.runs.space import Choices, Range, Space
 from mnist_exp.showing import tables
 from mnist_exp.tracking import PrunedError, names
 from mnist_exp.training.loop import EpochResult, NonFiniteLossError, Progress
@@ -237,9 +237,15 @@ def _parameters(study: Study, settings: str) -> dict[str, object]:
     }
 
 
-def _settings(study: Study, parameters: dict[str, object]) -> str:
+def _settings(study: Study, parameters: dict[str, Any]) -> str:
     """The settings of a trial that Optuna chose, as text."""
-    return " ".join(f"{name}={parameters[name]}" for name in sorted(study.space))
+    shortened = {
+        name: dimension.short(parameters[name])
+        if isinstance(dimension, Range)
+        else parameters[name]
+        for name, dimension in study.space.items()
+    }
+    return " ".join(f"{name}={shortened[name]}" for name in sorted(shortened))
 
 
 def _optuna() -> Any:

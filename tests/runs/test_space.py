@@ -40,6 +40,25 @@ def test_a_space_has_ranges_and_lists() -> None:
 
 
 @pytest.mark.parametrize(
+    ("low", "high", "value", "short"),
+    [
+        (0.01, 0.3, 0.02515447463986303, 0.02515),
+        (0.99, 0.9999, 0.99123456, 0.991235),
+        (0.12341, 0.9, 0.123411, 0.12341),
+        (-5.0, 5.0, -1.23456, -1.235),
+        (1e-9, 1.0, 1.23456e-8, 1.235e-8),
+        (0.0, 1.0, 0.0, 0.0),
+        (1, 200_000, 123_456, 123_456),
+        (-1e308, 1e308, 1.23456e307, 1.235e307),
+    ],
+)
+def test_a_value_of_a_range_is_short_and_within(
+    low: float, high: float, value: float, short: float
+) -> None:
+    assert Range(low, high, log=False).short(value) == short
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [
         ("", "SPACE= is needed, as in optimizer.lr=0.01..0.3:log"),
