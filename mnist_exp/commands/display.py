@@ -111,11 +111,12 @@ def _write(bar: tqdm, line: str) -> None:
         raise
 
 
-def print_table(table: pd.DataFrame, words: Collection[str]) -> None:
+def print_table(table: pd.DataFrame, words: Collection[str], cut: Collection[int] = ()) -> None:
     """Print a table of texts, of which the columns `words` begin at their left.
 
     Where it is wider than the terminal, or than 100 characters, the longest of its texts are
-    shortened, but no numbers; a last column of words is wrapped instead, or goes below the others.
+    shortened, but no numbers; a last column of words is wrapped instead, or goes below the others,
+    but in the rows `cut`, in which it is cut off.
     """
     most = shutil.get_terminal_size((100, 24)).columns
     columns = {name: [printable(text) for text in (name, *table[name])] for name in map(str, table)}
@@ -126,7 +127,12 @@ def print_table(table: pd.DataFrame, words: Collection[str]) -> None:
         width = max(map(len, texts))
         adjust = str.ljust if name in words else str.rjust
         aligned.append([adjust(text, width) for text in texts])
-    for line, text in zip(map("  ".join, zip(*aligned, strict=True)), last, strict=True):
+    rows = zip(map("  ".join, zip(*aligned, strict=True)), last, strict=True)
+    for row, (line, text) in enumerate(rows, start=-1):
+        if row in cut:
+            whole = f"{line}  {text}"
+            print(whole if len(whole) <= most else f"{whole[: most - 1]}…")
+            continue
         indent = len(line) + 2 if len(line) + 2 + LEAST_ROOM <= most else INDENT
         beside = len(line) + 2 + len(text) <= most
         lines = textwrap.wrap(text, max(LEAST_ROOM, most - indent), break_on_hyphens=False)
@@ -170,7 +176,9 @@ def print_verdicts(verdicts: Sequence[Verdict]) -> None:
     from mnist_exp.notebook import loading
     from mnist_exp.showing import tables
 
-    print_table(tables.brief_verdicts(verdicts, loading.load_target()), ["idea"])
+    table = tables.brief_verdicts(verdicts, loading.load_target())
+    numbered = [row for row, verdict in enumerate(verdicts) if verdict.model is not None]
+    print_table(table, ["idea"], cut=numbered)  # the others have no other name
     judged = [verdict for verdict in verdicts if verdict.split == "test"]
     if judged:
         print()

@@ -257,8 +257,6 @@ def _uncounted(compared: Comparison, number: int | None = None) -> str:
         todo = ": SPLIT=validation compares the runs there"  # who chooses isn't sent to the test
     elif number in compared.iterations:
         todo = f": {comparison.to_run(number, compared.split)}"
-        if Exclusion.OVERRIDDEN in compared.uncounted[number]:
-            todo += (
-                '; make compare RUNS="3f2a 9c1d" compares any runs, and make runs lists their ids'
-            )
+    if Exclusion.OVERRIDDEN in compared.uncounted[number]:
+        todo += '; make compare RUNS="3f2a 9c1d" compares any runs, and make runs lists their ids'
     return f"model {number}: {compared.uncounted[number]}{todo}"

@@ -476,6 +476,8 @@ def test_a_table_loses_no_number_where_there_is_no_room(
         "9c1d  98.04 %",
         "    optimizer.lr=0.05 batch_size=32",
     ]
+    print_table(wide.assign(counts=texts), ["counts"], cut=[1])
+    assert capsys.readouterr().out.splitlines()[2] == "9c1d  98.04 %              optimizer.lr…"
 
 
 @pytest.mark.usefixtures("store")
