@@ -79,7 +79,7 @@ def accuracy_by_seed(
         if not (epochs[columns[2:]] > shown[0]).any(axis=None):
             axes.text(0.5, 0.5, f"below {percent(shown[0])}", transform=axes.transAxes, ha="center")
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1, symbol=" %"))
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, min_n_ticks=1))
     figure.supxlabel("epoch", fontsize=10)
     figure.supylabel("accuracy", fontsize=10)
     lines = [Line2D([], [], color=colour, label=part) for part, colour in parts]
@@ -90,6 +90,8 @@ def accuracy_by_seed(
 def _draw_seeds(axes: Axes, epochs: pd.DataFrame, accuracy: str, colour: str) -> None:
     """A line for each seed and one for their mean, or a band where there are many."""
     line: Any = {"data": epochs, "x": "epoch", "y": accuracy, "ax": axes, "color": colour}
+    if epochs["epoch"].nunique() == 1:  # of which a line is not to be seen
+        line["marker"] = "o"
     many = epochs["seed"].nunique() > MOST_LINES
     if not many:
         sns.lineplot(**line, units="seed", estimator=None, linewidth=0.6, alpha=0.5)

@@ -34,7 +34,7 @@ def curves(history: pd.DataFrame, split: str, target: Target) -> Figure:
             axes.plot("epoch", f"{part}_{quantity}", data=history, label=part, **line)
         axes.set(xlabel="epoch", ylabel=quantity)
         axes.legend()
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         style.despine(axes)
     accuracy = figure.axes[0]
     style.bar(accuracy, target, label=True)

@@ -37,6 +37,14 @@ def test_a_line_per_seed_and_their_mean_around_the_target() -> None:
     assert six.get_ylim() == (0.98, 1.0)
 
 
+def test_runs_of_one_epoch_are_points_above_a_whole_number() -> None:
+    runs, history = runs_and_history(1)
+    axes = iterations.accuracy_by_seed(runs, history[history["epoch"] == 1], TARGET).axes[-1]
+    test = [line for line in axes.get_lines() if list(line.get_ydata()) == [0.9801]]
+    assert [line.get_marker() for line in test] == ["o", "o"]  # of the seed and the mean
+    assert [tick for tick in axes.get_xticks() if 0.9 < tick < 1.1] == [1]
+
+
 def test_many_seeds_become_a_band() -> None:
     figure = iterations.accuracy_by_seed(*runs_and_history(11), TARGET)
     axes = figure.axes[0]
