@@ -99,11 +99,12 @@ def _check_arguments(entry: Entry, recipe: Recipe) -> None:
         try:
             signature.bind_partial(*made.args, **made.keywords)
         except TypeError as error:
-            unknown = (name for name in made.keywords if name not in signature.parameters)
-            guess = "".join(guessed(name, signature.parameters) for name in unknown)
+            name = getattr(made.func, "__name__", name_of(made.func))
+            unknown = (key for key in made.keywords if key not in signature.parameters)
+            guess = "".join(guessed(key, signature.parameters) for key in unknown)
             raise refuse(
-                entry, field.name, f"{field.name}: {name_of(made)} {error}; {guess}it takes "
-                f"{', '.join(list(signature.parameters)[:30])}",
+                entry, field.name, f"{field.name}: {name} {error}; {guess}it takes "
+                f"{', '.join(list(signature.parameters)[:30]) or 'no arguments'}",
             ) from None  # fmt: skip
 
 

@@ -129,7 +129,7 @@ def _find(recipe: Recipe, part: object, key: str, name: str, owner: str) -> Sett
         there = f"{owner} is {as_text(part)}, which has no settings"
     else:
         there = f"{owner} has no {key}; it has {', '.join(sorted(settings))}"
-    guess = "" if part is None else guessed(name, _names(recipe))
+    guess = "" if part is None else guessed(name, [*_names(recipe), "learning_rate"])
     raise ExpectedError(f"{name}: {guess}{there}")
 
 

@@ -85,7 +85,7 @@ def read_space(text: str, recipe: Recipe, epochs: int | None) -> Space:
 
 def _dimension(recipe: Recipe, name: str, written: str) -> Range | Choices:
     matched = re.fullmatch(r"([^'\"(\[,]+?)\.\.([^:]+)(:.*)?", written)
-    if not matched:
+    if not matched or "..." in written:  # 0.1...2 could end at 2 or at 0.2
         values = _listed(name, written)
         return Choices(tuple(_taken(recipe, name, value) for value in values))
     bounds = [_taken(recipe, name, read_value(name, matched[n])) for n in (1, 2)]

@@ -149,6 +149,7 @@ def test_what_the_recipe_has_anyway_is_no_override() -> None:
         ("lr=0.1", "lr: did you mean optimizer.lr? a recipe has no lr; this one has"),
         ("optimiser.lr=0.1", "optimiser.lr: did you mean optimizer.lr? a recipe has no optimiser"),
         ("optimizer.lrr=1", "did you mean optimizer.lr? optimizer has no lrr; it has dampening"),
+        ("learningrate=3", "did you mean learning_rate? a recipe has no learningrate"),
         ("degree=3", "did you mean augment.degrees? a recipe has no degree"),
         ("optimizer.params=1", "optimizer has no params"),
         ("optimizer.__init__=1", "optimizer has no __init__"),

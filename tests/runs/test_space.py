@@ -77,6 +77,7 @@ def test_a_value_of_a_range_is_short_and_within(
             "=0.01-0.2: did you mean 0.01..0.2? a range is written 0.01..0.2",
         ),
         ("optimizer.lr=1e-4:1e-2:log", "did you mean 1e-4..1e-2:log? a range is written"),
+        ("optimizer.lr=0.1...2", "optimizer.lr=0.1...2: a range is written 0.01..0.2"),
         ("optimizer.lr=uniform(0,1)", "optimizer.lr=uniform(0,1): a range is written 0.01..0.2"),
         ("optimizer.lrr=0.1..1", "optimizer has no lrr"),
         ("averaging.decay=0.5..2", "averaging.decay=2: decay must be in 0..1"),
