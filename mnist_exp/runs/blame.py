@@ -17,9 +17,9 @@ VOCABULARY = {PACKAGE / f"{name}.py" for name in ("augment", "preprocess", "view
 """What a recipe may name of this package, which is at fault only for what it is given."""
 FIELDS = re.compile(
     r"\b(network|optimizer|parameter_groups|batch_schedule|schedule|views|teacher|metrics|loss)"
-    r"\b[.()[]|\brecipe\.(?:(batch_schedule|schedule),|(step)\()|\b(loss)es\[-1\]\.backward"
+    r"\b[.()[]|\brecipe\.(?:(batch_schedule|schedule),|(step)\()|\blosses\[-1\]\.(backward)\("
 )
-"""Where a line of this package calls what a recipe names."""
+"""Where a line of this package calls what a recipe names, or follows its gradient."""
 FIELDS_BY_FUNCTION = {"augmented": "augment", "preprocessed": "preprocess"}
 """Functions of this package that call the parts of a field."""
 
