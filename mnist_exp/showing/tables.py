@@ -2,7 +2,6 @@
 
 import math
 import re
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +18,8 @@ from mnist_exp.recipe import Target
 from mnist_exp.tracking import names
 
 LONGEST_LABEL = 28
+SHORT_NAME = 12
+"""Characters of the name of a script's idea among the numbers of iterations."""
 
 
 def label(model: int | None, title: str) -> str:
@@ -236,9 +237,13 @@ def _runs(runs: pd.DataFrame, target: Target) -> pd.DataFrame:
 
 def _of_what(run: pd.Series) -> str:
     """The number of a run's iteration, the name of its idea, or else its own."""
+    name = _whole_name(run)
+    return name if len(name) <= SHORT_NAME else f"{name[: SHORT_NAME - 1].rstrip()}…"
+
+
+def _whole_name(run: pd.Series) -> str:
     number = plain(run["model"])
-    name = plain(run[names.TRACKED]) or run["run_name"]
-    return number if number.isdigit() else textwrap.shorten(name, 20, placeholder="…")
+    return number if number.isdigit() else plain(run[names.TRACKED]) or str(run["run_name"])
 
 
 def _epochs(run: pd.Series) -> str:
@@ -248,11 +253,15 @@ def _epochs(run: pd.Series) -> str:
 
 
 def _counts(run: pd.Series) -> str:
+    """Whether a run counts, and what tells it apart that stands nowhere else."""
+    whole = _whole_name(run)
+    name = [whole] if len(whole) > SHORT_NAME else []
     if not run["judged"]:
-        return "no iteration"
+        return ", ".join(["no iteration", *name])
     if run["exclusion"] is None:
-        return "yes" if run["split"] == "test" else "to choose by"
+        return ", ".join(["yes" if run["split"] == "test" else "to choose by", *name])
     words = [] if run["exclusion"] is Exclusion.OVERRIDDEN else [_briefly(run["exclusion"])]
+    words += name
     if trial := plain(run.get(names.TRIAL)):
         words.insert(0, f"trial {trial}")
     if not pd.isna(run["overrides"]) and pd.isna(run[names.TRACKED]):

@@ -30,12 +30,18 @@ def test_the_newest_runs_come_first_and_say_why_they_do_not_count() -> None:
     assert listed.total == 11
     assert shown.drop(columns="run").to_dict("split")["data"] == [
         ["another idea", "1", "test", "FINISHED", "1", "–", "99.10 %", "yes"],
-        ["my own idea, at…", "1", "test", "FINISHED", "1", "–", "99.10 %", "yes"],
         [
-            "my own idea, at…", "1", "test", "FINISHED", "1", "–", "99.10 %",
-            "superseded by a newer run of its seed",
+            "my own idea…", "1", "test", "FINISHED", "1", "–", "99.10 %",
+            "yes, my own idea, at length",
         ],
-        ["of another program", "7", "", "FINISHED", "0", "–", "–", "no iteration"],
+        [
+            "my own idea…", "1", "test", "FINISHED", "1", "–", "99.10 %",
+            "superseded by a newer run of its seed, my own idea, at length",
+        ],
+        [
+            "of another…", "7", "", "FINISHED", "0", "–", "–",
+            "no iteration, of another program",
+        ],
         ["6", "5", "test", "FINISHED", "15", "99.40 %", "99.40 %", "stale"],
         ["6", "4", "test", "KILLED", "15", "99.40 %", "99.40 %", "not finished, epochs=2"],
         [
