@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from mnist_exp import augment, preprocess, recipe, views
+from mnist_exp.common import values
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.data import digits
 from mnist_exp.notebook import code_hash
@@ -26,8 +27,8 @@ from mnist_exp.training import (
 )
 
 TRAINING_CODE = (
-    recipe, augment, preprocess, views, digits, transforms, classifier, torch_internals, faster,
-    seeding, beside, averaging, stepping, loop,
+    values, recipe, augment, preprocess, views, digits, transforms, classifier, torch_internals,
+    faster, seeding, beside, averaging, stepping, loop,
 )  # fmt: skip
 """The modules that take part in a training."""
 

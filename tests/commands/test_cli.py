@@ -294,8 +294,9 @@ def test_check_exits_2_when_nothing_speaks_for_the_iteration(
 
 @pytest.mark.usefixtures("store")
 def test_compare_prints_a_row_per_iteration_and_the_reasons(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "100")  # a worker of pytest has 80
     record_run(3, errors=[*[80] * 14, 50])
     record_run(6, seed=1)
     record_run(6, seed=2)

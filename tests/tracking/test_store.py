@@ -106,7 +106,7 @@ def test_a_store_that_was_moved_works_where_it_is(
     old.rename(folder)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address(folder))
     check_everything_is_read(run_id, folder)
-    page = write_page(comparison.compare(), tmp_path / "reports")
+    page = write_page(comparison.compare(), tmp_path / "reports" / "comparison.html")
     assert "data:image/png" in page.read_text()
     tracking.keep_page("comparison report", page)
     assert len(list((folder / "artifacts").rglob("comparison.html"))) == 1
