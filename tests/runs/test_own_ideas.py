@@ -121,11 +121,6 @@ def test_every_idea_is_tried() -> None:
     assert {file.stem for file in FOLDER.glob("*.py")} == IDEAS.keys()
 
 
-@pytest.mark.parametrize("idea", sorted(IDEAS.keys() - {*RESUMED, "distillation"}), indirect=True)
-def test_an_idea_can_be_run(idea: str) -> None:
-    settled(idea)
-
-
 @pytest.mark.parametrize("idea", RESUMED, indirect=True)
 def test_an_idea_is_resumed_and_reproduced_bit_for_bit(idea: str) -> None:
     run_id = interrupted(settled(idea))
@@ -159,6 +154,7 @@ def test_an_idea_learns_and_a_resumed_run_is_the_same_as_a_whole_one(
     assert one["train_loss"].is_monotonic_decreasing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("idea", ["own_metric"], indirect=True)
 @pytest.mark.usefixtures("idea")
 def test_own_metrics_are_what_the_kept_network_gives() -> None:

@@ -75,6 +75,7 @@ def finished() -> list[tuple[int, int]]:
     return sorted(zip(own["model"].astype(int), own["seed"].astype(int), strict=True))
 
 
+@pytest.mark.slow
 def test_a_sweep_trains_what_is_missing_and_gathers_all_below_one_run() -> None:
     first = settle([2, 3], [1])
     assert (len(first.held), len(first.missing)) == (0, 2)

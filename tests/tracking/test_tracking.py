@@ -244,6 +244,7 @@ with tracking.start_run(sys.argv[1], {"model": 5}, {}) as run:
 """
 
 
+@pytest.mark.slow
 def test_processes_that_open_a_fresh_store_at_once_all_succeed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
