@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
-from torchvision.transforms import v2
 
 from mnist_exp.common.values import name_of, parts_of
 from mnist_exp.common.words import guessed
@@ -128,8 +127,8 @@ def _check_images(entry: Entry, recipe: Recipe) -> Tensor:
                 f"{type(part).__name__} is not needed: images are tensors, and are normalised "
                 "behind augment and preprocess",
             )  # fmt: skip
-        if isinstance(part, v2.MixUp | v2.CutMix) and part.num_classes is None:
-            name = type(part).__name__
+        name = type(part).__name__
+        if name in transforms.MIXING and getattr(part, "num_classes", 10) is None:
             what = f"augment: num_classes must be passed, as in v2.{name}(num_classes=10)"
             raise refuse(entry, "augment", what)
     black, labels = torch.zeros(2, *PIXELS), torch.tensor([0, 1])

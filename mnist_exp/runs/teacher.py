@@ -57,8 +57,10 @@ def find_teacher(wanted: int | str | None, split: Split) -> Teacher | None:
             )
     else:
         runs = _runs_of(wanted, split)
+    from mnist_exp.tracking import networks  # with MLflow's part for torch, which takes seconds
+
     for run_id in reversed(runs["run_id"].tolist()):
-        network = tracking.kept_network(run_id)
+        network = networks.kept_network(run_id)
         if network is not None:
             return Teacher(run_id, network)
     if isinstance(wanted, str):

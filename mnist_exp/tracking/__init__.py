@@ -27,7 +27,6 @@ from mnist_exp.tracking.backup import back_up, restore
 from mnist_exp.tracking.deleting import delete_run, remove_run, to_restore
 from mnist_exp.tracking.finding import find_run, find_runs, short_ids
 from mnist_exp.tracking.names import EPOCH_METRICS, RUN_COLUMNS
-from mnist_exp.tracking.networks import kept_network
 from mnist_exp.tracking.reading import (
     grey_values,
     history,
@@ -64,7 +63,7 @@ __all__ = [
     "ADDRESS", "EPOCH_METRICS", "RUN_COLUMNS", "ExportError", "PrunedError", "RunWriter",
     "UnreachableError", "adopt", "archive", "archived_run", "back_up", "check_answers",
     "continue_run", "delete_run", "end_run", "enter_run", "find_run", "find_runs", "grey_values",
-    "history", "image", "is_served", "keep_page", "kept_network", "local_folder", "make_tables",
-    "only_one", "open_store", "remove_run", "restore", "resume_run", "runs", "short_ids", "source",
+    "history", "image", "is_served", "keep_page", "local_folder", "make_tables", "only_one",
+    "open_store", "remove_run", "restore", "resume_run", "runs", "short_ids", "source",
     "start_run", "table", "to_restore", "tracking_uri", "use_store",
 ]  # fmt: skip

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.transforms.v2.functional import to_dtype
 
 from mnist_exp.augment import Augment
 from mnist_exp.common.values import parts_of
@@ -59,8 +58,8 @@ def is_torchvision(part: object) -> bool:
 def mixes(part: Any) -> bool:
     """Whether it takes labels besides images."""
     if is_torchvision(part):  # RandomChoice([v2.MixUp(...), v2.CutMix(...)]) holds others
-        held = [part, *vars(part).get("transforms", [])]
-        return any(kind.__name__ in MIXING for each in held for kind in type(each).__mro__)
+        own = any(kind.__name__ in MIXING for kind in type(part).__mro__)
+        return own or any(map(mixes, vars(part).get("transforms", [])))
     return _takes(part, "labels")
 
 
@@ -82,4 +81,9 @@ def _floats(images: Tensor) -> Tensor:
     # Nothing is done to what is right, since torch.export cannot trace it.
     if type(images).__module__.startswith("torchvision."):
         images = images.as_subclass(Tensor)
-    return images if images.is_floating_point() else to_dtype(images, torch.float32, scale=True)
+    if images.is_floating_point():
+        return images
+    from torchvision.transforms.v2.functional import to_dtype  # takes a second
+
+    scaled: Tensor = to_dtype(images, torch.float32, scale=True)
+    return scaled

@@ -40,6 +40,19 @@ print(sorted({"torch", "mlflow", "matplotlib", "distributed"} & set(sys.modules)
     assert says(code, GOMP_SPINCOUNT="1000") == "[]"
 
 
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("mnist_exp.reporting.page", {"torch", "mlflow.pytorch"}),
+        ("mnist_exp.runs.plan", {"torchvision", "mlflow.pytorch"}),
+    ],
+)
+def test_a_command_loads_only_what_it_needs(module: str, absent: set[str]) -> None:
+    """Reading needs no torch, and a run whose recipe names nothing of torchvision no torchvision:
+    each takes a second or more."""
+    assert says(f"import sys, {module}; print(sorted({absent} & set(sys.modules)))") == "[]"
+
+
 @pytest.mark.parametrize("screen", ["", ":99"])  # none, and one that is not there
 def test_figures_are_drawn_and_logged_without_a_screen(
     screen: str, store: Path, tmp_path: Path

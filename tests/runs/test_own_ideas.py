@@ -21,7 +21,7 @@ from mnist_exp.notebook.entries import Entry
 from mnist_exp.runs import reproduce, resume, run
 from mnist_exp.runs.fields import Value
 from mnist_exp.runs.plan import Plan, settle
-from mnist_exp.tracking import EPOCH_METRICS
+from mnist_exp.tracking import EPOCH_METRICS, networks
 from mnist_exp.training.loop import TrainDigits
 
 pytestmark = pytest.mark.usefixtures("store", "few_digits")
@@ -142,7 +142,7 @@ def test_an_idea_learns_and_a_resumed_run_is_the_same_as_a_whole_one(
     recorded = reproduced(stopped)
     check_recorded(expected, recorded)
     assert recorded["status"] == "FINISHED"
-    assert tracking.kept_network(stopped) is not None
+    assert networks.kept_network(stopped) is not None
     metrics = [*EPOCH_METRICS, *expected.metrics]
     one, other = (
         tracking.history([run_id], metrics).drop(columns=["run_id", "time", "epoch_seconds"])
@@ -160,7 +160,7 @@ def test_an_idea_learns_and_a_resumed_run_is_the_same_as_a_whole_one(
 def test_own_metrics_are_what_the_kept_network_gives() -> None:
     _, test = data.load("test")
     run_id = carry_out(settle(NUMBER, epochs=1)).run_id
-    guesses = tracking.kept_network(run_id)(test.images).argsort(dim=1, descending=True)
+    guesses = networks.kept_network(run_id)(test.images).argsort(dim=1, descending=True)
     pairs = list(zip(guesses.tolist(), test.labels.tolist(), strict=True))
     of_digit = [[guess[0] == label for guess, label in pairs if label == n] for n in range(10)]
     last = tracking.history([run_id], IDEAS["own_metric"].metrics).iloc[-1]
@@ -231,7 +231,7 @@ def test_preprocessing_may_change_the_size_and_the_channels() -> None:
     first = tracking.table(run_id, "receptive_field").iloc[0]
     assert first["n_out"] == 32
     _, test = data.load("test")
-    wrong = tracking.kept_network(run_id)(test.images).argmax(dim=1) != test.labels
+    wrong = networks.kept_network(run_id)(test.images).argmax(dim=1) != test.labels
     assert tracking.history([run_id])["test_errors"].tolist() == [int(wrong.sum())]
 
 

@@ -77,7 +77,12 @@ def test_the_parts_follow_each_other() -> None:
 
 
 @pytest.mark.parametrize(
-    "mixing", [v2.MixUp(num_classes=10), v2.RandomChoice([v2.MixUp(num_classes=10)])]
+    "mixing",
+    [
+        v2.MixUp(num_classes=10),
+        v2.RandomChoice([v2.MixUp(num_classes=10)]),
+        v2.RandomApply([v2.RandomChoice([v2.MixUp(num_classes=10)])], p=1.0),
+    ],
 )
 def test_a_mixture_has_the_label_of_its_shares(mixing: Any) -> None:
     # Pixels of 100 are a 3 and pixels of 200 a 7, so a pixel says how much of each is in it.
