@@ -294,7 +294,9 @@ def test_a_training_that_is_killed_ends_one_run_and_not_the_sweep() -> None:
     killed = []
 
     def kill() -> None:
-        victim = when(lambda: tracking.runs().query("status == 'RUNNING'")["run_id"].tolist())[0]
+        # One that has recorded its seed, by which it is known below.
+        begun = "status == 'RUNNING' and seed.notna()"
+        victim = when(lambda: tracking.runs().query(begun)["run_id"].tolist())[0]
         killed.append(victim)
         os.kill(json.loads(MlflowClient().get_run(victim).data.tags["process"])["id"], 9)
 
