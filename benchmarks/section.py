@@ -11,7 +11,8 @@ import pandas as pd
 import psutil
 
 from mnist_exp.common import markdown
-from mnist_exp.runs import checkout, environment
+from mnist_exp.common.processor import processor
+from mnist_exp.runs import checkout
 
 FILE = Path(__file__).with_name("RESULTS.md")
 HEAD = """# What is fast, and how fast
@@ -63,7 +64,7 @@ def _circumstances() -> str:
     commit += "-dirty" if set(changed) - {"benchmarks/RESULTS.md"} else ""
     versions = [f"{name} {version(name)}" for name in ("torch", "torchvision", "mlflow", "numpy")]
     return (
-        f"{datetime.now(UTC):%Y-%m-%d}, commit {commit}, {environment.processor()}, "
+        f"{datetime.now(UTC):%Y-%m-%d}, commit {commit}, {processor()}, "
         f"{psutil.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GB, "
         f"Python {platform.python_version()}, {', '.join(versions)}."
     )

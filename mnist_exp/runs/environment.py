@@ -5,13 +5,13 @@ import inspect
 import platform
 from functools import cache
 from importlib.metadata import version
-from pathlib import Path
 
 import torch
 
 from mnist_exp import augment, preprocess, recipe, views
 from mnist_exp.common import values
 from mnist_exp.common.errors import ExpectedError
+from mnist_exp.common.processor import processor
 from mnist_exp.data import digits
 from mnist_exp.notebook import code_hash
 from mnist_exp.training import (
@@ -32,8 +32,6 @@ TRAINING_CODE = (
 )  # fmt: skip
 """The modules that take part in a training."""
 
-CPUINFO = Path("/proc/cpuinfo")
-
 
 def surroundings(device: torch.device) -> dict[str, object]:
     """What decides the numbers of a run beside its recipe and seed, as parameters of the run."""
@@ -47,25 +45,6 @@ def surroundings(device: torch.device) -> dict[str, object]:
         "python": platform.python_version(),
         **{name: version(name) for name in ("torch", "torchvision", "mlflow", "mnist-exp")},
     }
-
-
-@cache
-def processor() -> str:
-    """The name and kind of this machine's processor, or "unknown" where the system does not tell.
-
-    Both, because the libraries that torch computes with choose their code by the kind, and not by
-    the instruction set alone.
-    """
-    try:
-        lines = CPUINFO.read_text().splitlines()
-    except OSError:  # no Linux
-        return platform.processor() or "unknown"
-    parts = [line.partition(":") for line in lines]
-    fields = {key.strip(): value.strip() for key, _, value in parts}  # of the last core
-    labels = {"model name": "", "cpu family": "family ", "model": "model "}
-    labels |= {"CPU implementer": "implementer ", "CPU part": "part "}  # ARM
-    known = [f"{label}{fields[key]}" for key, label in labels.items() if fields.get(key)]
-    return ", ".join(known) or "unknown"
 
 
 @cache
