@@ -6,6 +6,7 @@ ExpectedError                                  one line, exit code 2
 ├── tracking.PrunedError                       a run ends early, since its study asks for that
 ├── tracking.ExportError                       a network is not kept; its run goes on
 ├── training.loop.NonFiniteLossError           a run ends, and resuming it would not help
+├── engine.library.UnavailableError            there is no compiled engine: torch alone trains
 ├── runs.blame.IterationError                  a mistake in the file of an iteration
 └── training.axes.ReceptiveFieldError          a run has no table, and says why
 """
