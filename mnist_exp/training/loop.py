@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from mnist_exp.recipe import Recipe
 from mnist_exp.training import averaging, beside, classifier, faster, seeding, stepping, transforms
 from mnist_exp.training.classifier import Classifier
 from mnist_exp.training.stepping import Batch
+
+Engine = Literal["compiled", "torch"]
+"""What computes the steps of a training: the kernels of `mnist_exp.engine`, or torch alone."""
 
 
 @dataclass(frozen=True)
@@ -107,14 +110,17 @@ class Training:
     its number alone, whatever else draws between epochs; the global random states of torch, numpy
     and Python are seeded for that, since a network may draw from them. `results` are those of the
     finished epochs. `teacher` takes uint8 images (N, 1, 28, 28) and gives float32 (N, 10), on the
-    CPU; it is not changed. With `batches`, an epoch ends after so many.
+    CPU; it is not changed. With `batches`, an epoch ends after so many. `engine` computes the steps;
+    what it leaves to torch is named by `through_torch`.
     """
 
     def __init__(
         self, recipe: Recipe, train: Digits, evaluation: Digits, *, seed: int, device: torch.device,
         network: nn.Module | None = None, teacher: nn.Module | None = None,
-        batches: int | None = None,
+        batches: int | None = None, engine: Engine = "torch",
     ) -> None:  # fmt: skip
+        self.engine = engine
+        self.through_torch: tuple[str, ...] = ()
         faster.keep_memory()
         torch.backends.cudnn.deterministic = True  # on a GPU: the same seed, the same results
         self.recipe = _with_own_loss(recipe, device)
