@@ -24,10 +24,14 @@ CONDA_NAMES = {
     "pytorch": "torch", "playwright-python": "playwright", "psycopg2": "psycopg2-binary",
 }  # fmt: skip
 
+COMPILE = "-m mnist_exp.engine.library"
+BRING = "-m pip install --constraint constraints.txt ziglang"
+
 
 def test_conda_and_pip_list_the_same_dependencies_with_the_same_bounds() -> None:
     extras = PROJECT["optional-dependencies"]
     assert "mnist-exp[cluster,tune]" in extras["dev"]
+    # Conda has a compiler of its own, `cxx-compiler`.
     pip = [*PROJECT["dependencies"], *extras["cluster"], *extras["tune"], *extras["dev"]]
     pip.remove("mnist-exp[cluster,tune]")
     pip.append(f"python{PROJECT['requires-python']}")
@@ -37,10 +41,10 @@ def test_conda_and_pip_list_the_same_dependencies_with_the_same_bounds() -> None
 
 
 def bounds(lines: list[str]) -> dict[str, str]:
-    """Name to bounds; pip itself is conda's business."""
+    """Name to bounds; pip itself and a compiler are conda's business."""
     requirements = [Requirement(line) for line in lines]
     return {CONDA_NAMES.get(r.name, r.name): str(r.specifier) for r in requirements
-            if r.name != "pip"}  # fmt: skip
+            if r.name not in ("pip", "cxx-compiler")}  # fmt: skip
 
 
 def pinned() -> dict[str, str]:
@@ -250,8 +254,32 @@ def test_the_environment_that_a_user_brings_is_completed_not_remade(tmp_path: Pa
     )  # fmt: skip
     assert done.returncode == 0
     called = (tmp_path / "called").read_text().splitlines()
-    assert called[-1] == "-m pip install --editable .[dev]"
+    assert called[-2:] == ["-m pip install --editable .[dev]", "-m mnist_exp.engine.library"]
     assert "constraints" not in "".join(called)
+
+
+@pytest.mark.parametrize(("code", "then"), [(0, []), (2, []), (3, [BRING, COMPILE])])
+def test_setup_brings_a_compiler_where_there_is_none(
+    code: int, then: list[str], tmp_path: Path
+) -> None:
+    venv = tmp_path / "conda"
+    (venv / "bin").mkdir(parents=True)
+    python = venv / "bin" / "python"
+    fails = f'[ "$2" = mnist_exp.engine.library ] && exit {code}'
+    python.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/called\n{fails}\nexit 0\n')
+    python.chmod(0o755)
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy2(ROOT / name, tmp_path)
+    command = ["make", f"VENV={venv}", "PYTHON=false", "setup"]
+    subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
+    called = (tmp_path / "called").read_text().splitlines()
+    assert called[called.index(COMPILE) + 1 :] == then
+    assert (venv / ".mnist-exp-installed").exists()
+
+
+def test_the_compiler_that_setup_brings_is_pinned() -> None:
+    (line,) = PROJECT["optional-dependencies"]["compiler"]
+    assert Requirement(line).specifier.contains(pinned()["ziglang"])
 
 
 def test_continuous_integration_runs_the_readmes_commands() -> None:

@@ -70,7 +70,7 @@ class NoCompilerError(UnavailableError):
     """There is no compiler."""
 
     def __init__(self) -> None:
-        super().__init__("no C++ compiler is here", "install one, such as g++")
+        super().__init__("no C++ compiler is here", "install g++, or ziglang by pip")
 
 
 def loaded() -> ctypes.CDLL:

@@ -110,8 +110,8 @@ class Training:
     its number alone, whatever else draws between epochs; the global random states of torch, numpy
     and Python are seeded for that, since a network may draw from them. `results` are those of the
     finished epochs. `teacher` takes uint8 images (N, 1, 28, 28) and gives float32 (N, 10), on the
-    CPU; it is not changed. With `batches`, an epoch ends after so many. `engine` computes the steps;
-    what it leaves to torch is named by `through_torch`.
+    CPU; it is not changed. With `batches`, an epoch ends after so many. `engine` computes the
+    steps; what it leaves to torch is named by `through_torch`.
     """
 
     def __init__(

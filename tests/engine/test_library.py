@@ -159,7 +159,9 @@ def test_without_a_compiler_the_one_that_pip_brings_is_taken(
     path = f"PATH={os.environ['PATH']}"
     monkeypatch.setenv("PATH", str(Path(stub).parent))
     monkeypatch.setattr(library, "_brought", list)
-    with pytest.raises(NoCompilerError, match=r"no C.. compiler is here; install one, such as g"):
+    with pytest.raises(
+        NoCompilerError, match=r"no C.. compiler is here; install g.., or ziglang by pip, or"
+    ):
         library.compiled(sources, [kept])
     monkeypatch.setattr(library, "_brought", lambda: [("/usr/bin/env", path, *REAL.split())])
     monkeypatch.setattr(library, "version", lambda _: "1.0")
