@@ -54,8 +54,8 @@ class Digits:
             order = torch.arange(len(self), device=self.labels.device)
         else:
             order = torch.randperm(len(self), generator=generator).to(self.labels.device)
-        for index in order.split(size):
-            yield self[index]
+        for index in order.split(size):  # index_select takes a tenth of the time of self[index]
+            yield Digits(*(each.index_select(0, index) for each in (self.images, self.labels)))
 
 
 def load(split: Split = "test", folder: Path | None = None) -> tuple[Digits, Digits]:
