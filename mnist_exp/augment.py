@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mnist_exp.engine import images as compiled
+
 Augment = Callable[..., Any]
 """What a recipe's `augment` may name, alone or as one of several:
 
@@ -67,6 +69,8 @@ def transform(images: Tensor, radians: Tensor, scales: Tensor, shifts: Tensor) -
     # For a point of the result, where it comes from: shifted back, then turned and shrunk back.
     back = [cos, -sin, sin * y - cos * x, sin, cos, -sin * x - cos * y]
     matrices = torch.stack(back, dim=1).view(-1, 2, 3).to(images.device)
+    if compiled.takes(images, matrices):
+        return compiled.warp(images, matrices)
     grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, align_corners=False)
 
@@ -78,15 +82,18 @@ def rotate(images: Tensor, angles: Tensor) -> Tensor:
     `torchvision.transforms.functional.rotate(images[i], angles[i])`.
     """
     height, width = images.shape[-2:]
-    x = torch.arange(width) - (width - 1) / 2
-    y = torch.arange(height) - (height - 1) / 2
-    points = torch.cartesian_prod(y, x).flip(1)  # (H*W, 2) as (x, y), in pixels from the centre
     radians = angles.double() * (math.pi / 180)
     cos, sin = radians.cos(), radians.sin()
     # For a pixel of the result, as a row vector, this matrix gives where it comes from.
     turn = torch.stack([cos, sin, -sin, cos], dim=1).view(-1, 2, 2).float()
-    half = torch.tensor([width / 2, height / 2])
-    grid = points.to(images.device) @ (turn / half).to(images.device)
+    half = torch.tensor([width / 2, height / 2])  # the grid goes from -1 to 1
+    turn = (turn / half).to(images.device)
+    if compiled.takes(images, turn):
+        return compiled.turn(images, turn)
+    x = torch.arange(width) - (width - 1) / 2
+    y = torch.arange(height) - (height - 1) / 2
+    points = torch.cartesian_prod(y, x).flip(1)  # (H*W, 2) as (x, y), in pixels from the centre
+    grid = points.to(images.device) @ turn
     return F.grid_sample(
         images, grid.view(-1, height, width, 2), mode="nearest", align_corners=False
     )

@@ -13,6 +13,7 @@ from mnist_exp.common import values
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.common.processor import processor
 from mnist_exp.data import digits
+from mnist_exp.engine import images
 from mnist_exp.notebook import code_hash
 from mnist_exp.training import (
     averaging,
@@ -27,8 +28,8 @@ from mnist_exp.training import (
 )
 
 TRAINING_CODE = (
-    values, recipe, augment, preprocess, views, digits, transforms, classifier, torch_internals,
-    faster, seeding, beside, averaging, stepping, loop,
+    values, recipe, augment, preprocess, views, digits, images, transforms, classifier,
+    torch_internals, faster, seeding, beside, averaging, stepping, loop,
 )  # fmt: skip
 """The modules that take part in a training."""
 
