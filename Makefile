@@ -69,7 +69,7 @@ setup: $(installed) ## make the environment, as the others do by themselves
 
 # The marker tells an environment made here from one that the user brought, and names the checkout
 # that made it. What the user brought is completed where something is missing, but its versions are
-# its owner's.
+# its owner's. At the end the engine is compiled; where that fails, a line says so, and torch trains.
 $(installed): pyproject.toml constraints.txt
 	@owner=$$(cat "$$VENV/.mnist-exp" 2> /dev/null); \
 	if [ -n "$$owner" ] && [ "$$owner" != "$$PWD" ] && [ -e "$$owner/pyproject.toml" ]; then \

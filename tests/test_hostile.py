@@ -43,13 +43,15 @@ texts = st.one_of(
 )  # fmt: skip
 
 COMMANDS = {
-    "run": ["<>", "MODEL=98", "SEED=<>", "EPOCHS=<>", "SPLIT=<>", "DEVICE=<>", "RESUME=<>"],
+    "run": [
+        "<>", "MODEL=98", "SEED=<>", "EPOCHS=<>", "SPLIT=<>", "DEVICE=<>", "ENGINE=<>", "RESUME=<>",
+    ],
     "resume": ["RUN=<>", "<>"],
     "reproduce": ["RUN=<>", "<>"],
     "delete": ["RUN=<>", "<>"],
     "sweep": [
         "MODELS=<>", "MODELS=98", "SEEDS=<>", "EPOCHS=<>", "SPLIT=<>", "WORKERS=<>",
-        "THREADS=<>", "SCHEDULER=<>",
+        "THREADS=<>", "SCHEDULER=<>", "ENGINE=<>",
     ],
     "check": ["MODEL=<>", "<>", "SEEDS=<>", "BASELINE=<>", "JSON=1"],
     "compare": ["MODELS=<>", "RUNS=<>", "SPLIT=<>", "<>"],

@@ -184,7 +184,7 @@ def test_a_misspelt_setting_is_refused(setting: str) -> None:
         ("check", "MODELS=6", "MODEL SEEDS BASELINE SPLIT JSON"),
         ("report", "SEEDS=3", "MODELS BASELINE SPLIT NAME OUT"),
         ("import", "BACKUP=x", ""), ("lint", "MODEL=2", ""),
-        ("run", "SEEDS=7", "MODEL SEED EPOCHS SET DEVICE SPLIT RESUME"),
+        ("run", "SEEDS=7", "MODEL SEED EPOCHS SET DEVICE ENGINE SPLIT RESUME"),
     ],
 )  # fmt: skip
 def test_a_setting_that_a_command_does_not_take_is_refused(

@@ -12,6 +12,7 @@ from mnist_exp.commands.settings import (
     ClassName,
     Count,
     Device,
+    Engine,
     Epochs,
     Grid,
     Like,
@@ -47,13 +48,15 @@ def _run(
     epochs: Epochs | None = None,
     set_: Overrides = "",
     device: Device = "auto",
+    engine: Engine = "auto",
     split: Split = "test",
     resume: Switch = False,
 ) -> int:
     """Train an iteration and record it.
 
     SET gives fields of its recipe other values; the run is then overridden, and does not count.
-    DEVICE is auto, cpu, cuda or mps; SPLIT is test or validation. RESUME goes on with the newest
+    DEVICE is auto, cpu, cuda or mps; ENGINE is auto, compiled or torch, and auto takes the compiled
+    one on a processor if it can be had. SPLIT is test or validation. RESUME goes on with the newest
     unfinished run of these settings.
     """
     from mnist_exp import tracking
@@ -64,13 +67,13 @@ def _run(
     from mnist_exp.runs.plan import settle
 
     wanted = overrides.read(set_, epochs)
-    plan = settle(model, seed=seed, overrides=wanted, device=device, split=split)
+    plan = settle(model, seed=seed, overrides=wanted, device=device, engine=engine, split=split)
     if resume:
         unfinished = resuming.unfinished(plan)
         if unfinished is None:
             raise ExpectedError(
                 f"there is no unfinished run of model {model} to resume with this code, seed, "
-                "split, overrides, versions and threads: leave RESUME out"
+                "split, overrides, versions, engine and threads: leave RESUME out"
             )
         plan = unfinished
     return _carry_out(plan)
@@ -140,7 +143,8 @@ def _print_plan(plan: Plan) -> None:
     print(f"Model {plan.entry.number}: {plan.entry.title}")
     print(f"  {plan.parameters:,} parameters, receptive field {plan.receptive_field}")
     epochs = f"{plan.recipe.epochs} epoch{'s' if plan.recipe.epochs > 1 else ''}"
-    how = f"seed {plan.seed}, device {plan.device.type}, {epochs}, {plan.split} split"
+    where = f"device {plan.device.type}, engine {plan.engine.name}"
+    how = f"seed {plan.seed}, {where}, {epochs}, {plan.split} split"
     print(f"  {how}", flush=True)
     if plan.overrides:
         print(f"  overridden by {plan.overridden}", flush=True)
@@ -148,6 +152,8 @@ def _print_plan(plan: Plan) -> None:
         print(f"  learns from run {plan.teacher.run_id}", flush=True)
     if plan.findings.train_accuracy_of == TrainDigits.MIXED:
         print(f"  train accuracy is of {plan.findings.train_accuracy_of}", flush=True)
+    if plan.findings.through_torch:
+        print(f"  through torch: {', '.join(plan.findings.through_torch)}", flush=True)
     for caution in filter(None, (plan.findings.not_exact, *plan.findings.cautions)):
         print(f"  take care: {caution}", flush=True)
     if plan.run_id:
@@ -160,6 +166,7 @@ def _sweep(
     seeds: Seeds,
     epochs: Epochs | None = None,
     set_: Grid = "",
+    engine: Engine = "auto",
     split: Split = "test",
     workers: Count | None = None,
     threads: Count = 1,
@@ -174,7 +181,7 @@ def _sweep(
     from mnist_exp.evidence import comparison
     from mnist_exp.runs import sweep
 
-    asked = sweep.settle_sweep(models, seeds, split=split, epochs=epochs, grid=set_)
+    asked = sweep.settle_sweep(models, seeds, split=split, epochs=epochs, grid=set_, engine=engine)
     print(f"A {asked.name}: {len(asked.points)} runs, {len(asked.held)} in the store")
     results = _train_missing(asked, workers, threads, scheduler)
     trained = [result.run_id for result in results if not result.failure]

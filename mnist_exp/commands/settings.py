@@ -39,6 +39,7 @@ Epochs = Annotated[int, WholeNumber(1, 10_000, "2")]
 Trials = Annotated[int, WholeNumber(1, 10_000, "30")]
 SearchSpace = Annotated[str, Text('"optimizer.lr=0.01..0.3:log batch_size=32,64"')]
 Device = Annotated[str, Text("cuda")]
+Engine = Annotated[str, Text("torch")]
 Split = Annotated[Literal["test", "validation"], Text("validation")]  # data refuses other words
 RunId = Annotated[str, RunIdOrBeginning()]
 RunIds = Annotated[list[str], RunIdsOrBeginnings(RunIdOrBeginning('"3f2a 9c1d"'))]

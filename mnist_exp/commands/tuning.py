@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mnist_exp.commands.arguments import command
-from mnist_exp.commands.settings import Device, Epochs, Model, SearchSpace, Seed, Trials
+from mnist_exp.commands.settings import Device, Engine, Epochs, Model, SearchSpace, Seed, Trials
 from mnist_exp.common.words import counted, duration, percent
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def _tune(
     seed: Seed = 1,
     epochs: Epochs | None = None,
     device: Device = "auto",
+    engine: Engine = "auto",
 ) -> int:
     """Look for better values of a recipe's fields, with Optuna, on the validation split.
 
@@ -42,7 +43,7 @@ def _tune(
     tracking.check_answers()  # before torch takes its seconds
     from mnist_exp.runs import tune
 
-    study = tune.settle_study(model, space, seed=seed, epochs=epochs, device=device)
+    study = tune.settle_study(model, space, seed=seed, epochs=epochs, device=device, engine=engine)
     print(f"A {study.name}: {counted(trials, 'trial')} on the validation split", flush=True)
     with TuneDisplay(trials) as display:
         done = tune.tune(

@@ -63,7 +63,7 @@ class UnavailableError(ExpectedError):
     """The engine cannot be had on this machine; the text says why, and what to do."""
 
     def __init__(self, why: str, what_to_do: str) -> None:
-        super().__init__(f"the engine cannot be compiled: {why}; {what_to_do}, or set ENGINE=torch")
+        super().__init__(f"the engine cannot be compiled: {why}; {what_to_do}")
 
 
 class NoCompilerError(UnavailableError):

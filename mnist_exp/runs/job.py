@@ -73,6 +73,8 @@ class Order:
     """The hash of the package's code that takes part in a training, where the sweep is."""
     teacher: str | None = None
     """The run whose network it learns from, if it has a teacher."""
+    engine: str = "torch"
+    """What computes its steps, on whatever machine."""
 
 
 def main() -> int:
@@ -117,7 +119,7 @@ def _train(order: Order, pipe: TextIO) -> None:
         )
     plan = settle(
         job.model, seed=job.seed, overrides=overrides.read(job.overrides, job.epochs),
-        split=job.split, entry=entry, teacher=order.teacher,
+        split=job.split, entry=entry, teacher=order.teacher, engine=order.engine,
     )  # fmt: skip
     plan = dataclasses.replace(plan, target=order.target)
     # What an earlier sweep left half done, if it comes to the same: otherwise it would not count.

@@ -12,9 +12,10 @@ from mnist_exp.data import Digits
 from mnist_exp.notebook import entries, loading
 from mnist_exp.notebook.entries import Entry
 from mnist_exp.recipe import Recipe, Target
-from mnist_exp.runs import check, environment, provenance, trial
+from mnist_exp.runs import check, engines, environment, provenance, trial
 from mnist_exp.runs import overrides as overriding
 from mnist_exp.runs.blame import blamed_on
+from mnist_exp.runs.engines import ChosenEngine
 from mnist_exp.runs.overrides import NONE, Overrides
 from mnist_exp.runs.teacher import Teacher, find_teacher
 from mnist_exp.runs.trial import Findings
@@ -36,6 +37,7 @@ class Plan:
     seed: int
     split: data.Split
     device: torch.device
+    engine: ChosenEngine
     train: Digits = field(repr=False)
     held_out: Digits = field(repr=False)
     """The digits to train on and those to evaluate on."""
@@ -75,6 +77,7 @@ class Plan:
             "input_shape": "x".join(map(str, classifier.example_input(self.recipe).shape[1:])),
             "receptive_field": str(self.receptive_field),
             **environment.surroundings(self.device),
+            **self.engine.settings(),
         }
 
     def tags(self) -> dict[str, str]:
@@ -106,11 +109,12 @@ class Plan:
 def settle(
     number: int, *, seed: int = 1, epochs: int | None = None, overrides: Overrides = NONE,
     device: str = "auto", split: data.Split = "test", entry: Entry | None = None,
-    teacher: str | None = None,
+    teacher: str | None = None, engine: str = "auto",
 ) -> Plan:  # fmt: skip
     """Settle a run of iteration `number`, as its file is now or as `entry` has it, with the
     `overrides` of its recipe; that of its `epochs` may be given by itself. `teacher` is the run
-    whose network a recipe with a teacher learns from, if that is settled.
+    whose network a recipe with a teacher learns from, if that is settled. `engine` is auto,
+    compiled or torch.
 
     Raises ExpectedError for anything that cannot be run.
     """
@@ -118,18 +122,20 @@ def settle(
     entry = entry or entries.read_entry(number)
     wanted = {**overrides} if epochs is None else {**overrides, "epochs": epochs}
     overrides = overriding.differing(check.recipe_from(entry, seed), wanted)
-    on = environment.choose_device(device)
+    computed_by, on = engines.choose_engine(engine, device)
     recipe, taught_by = check_request(entry, seed, overrides, split, teacher)
     train, held_out = data.load(split)
     with overriding.named(overrides):
         findings = trial.try_out(
-            entry, train, held_out, seed=seed, device=on, teacher=taught_by, overrides=overrides
-        )
+            entry, train, held_out, seed=seed, device=on, teacher=taught_by, overrides=overrides,
+            engine=computed_by.name,
+        )  # fmt: skip
     network, example, layers = _built(entry, recipe, seed)
     return Plan(
         entry=entry, recipe=recipe, overrides=overrides, target=loading.load_target(), seed=seed,
-        split=split, device=on, train=train, held_out=held_out, network=network, teacher=taught_by,
-        findings=findings, parameters=classifier.count_parameters(network), layers=layers,
+        split=split, device=on, engine=computed_by, train=train, held_out=held_out,
+        network=network, teacher=taught_by, findings=findings,
+        parameters=classifier.count_parameters(network), layers=layers,
         receptive_field=receptive_field.of_network(network, example.shape[1:]),
     )  # fmt: skip
 

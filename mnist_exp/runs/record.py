@@ -83,8 +83,11 @@ def write_layers(run: tracking.RunWriter, receptive_field: ReceptiveField, liste
 def _certainty(plan: Plan) -> dict[str, str]:
     """What the trial of the recipe says of the numbers of the run, as tags."""
     tags = {"resumes": plan.findings.not_exact or scores.EXACTLY}
-    cautions = "; ".join(plan.findings.cautions)
-    return tags | ({"cautions": cautions} if cautions else {})
+    others = {
+        "cautions": "; ".join(plan.findings.cautions),
+        names.THROUGH_TORCH: ", ".join(plan.findings.through_torch),
+    }
+    return tags | {name: text for name, text in others.items() if text}
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,7 @@ def end(run: tracking.RunWriter, plan: Plan, training: Training) -> RunVerdict |
             plan.entry, split=plan.split, accuracy=final, verdict=judged,
             receptive_field=str(plan.receptive_field) if followed else "",
             table=table if followed else "", metrics=training.results[-1].metrics,
-            overridden=plan.overridden, why_not_kept=why_not_kept,
+            overridden=plan.overridden, engine=plan.engine.words, why_not_kept=why_not_kept,
         )
     )  # fmt: skip
     return judged

@@ -16,13 +16,14 @@ from mnist_exp.common.words import counted
 from mnist_exp.evidence import scores
 from mnist_exp.notebook import code_hash, entries, loading
 from mnist_exp.recipe import Recipe
-from mnist_exp.runs import environment, overrides, provenance, record
+from mnist_exp.runs import engines, environment, overrides, provenance, record
+from mnist_exp.runs.engines import ChosenEngine
 from mnist_exp.runs.overrides import overridden
 from mnist_exp.runs.teacher import Teacher, find_teacher
 from mnist_exp.tracking import EPOCH_METRICS, names
 from mnist_exp.tracking.names import column_name
 from mnist_exp.training import seeding
-from mnist_exp.training.loop import Training
+from mnist_exp.training.loop import Engine, Training
 
 NOT_RECORDED = "not recorded"
 TOLERANCE = 0.005
@@ -43,6 +44,7 @@ class Reproduction:
     seed: int
     split: data.Split
     device: torch.device
+    engine: Engine
     teacher: Teacher | None
     history: pd.DataFrame
     differences: list[tuple[str, object, object]]
@@ -103,11 +105,9 @@ def prepare(run_id: str) -> Reproduction:
         if run.get(f"sha256.{name}") != expected:
             raise ExpectedError(f"run {run_id} was trained on another {name}")
     torch.set_num_threads(int(run["threads"]))
-    try:
-        device = environment.choose_device(run["device"])
-    except ExpectedError:  # another machine: a difference like others
-        device = environment.choose_device("auto")
+    engine, device = _engine_and_device(run)
     here = environment.surroundings(device) | {"training_sha256": environment.training_sha256()}
+    here |= engine.settings() if run.get("engine", NOT_RECORDED) != NOT_RECORDED else {}
     teacher = find_teacher(recipe.teacher and run["teacher_run"], run["split"])
     here |= {"teacher_sha256": teacher.sha256} if teacher else {}
     recorded = {name: run.get(name, NOT_RECORDED) for name in here}
@@ -117,7 +117,7 @@ def prepare(run_id: str) -> Reproduction:
         # As many as were planned, which a schedule may depend on, though a run may have had fewer.
         recipe=dataclasses.replace(recipe, epochs=int(run["epochs"])),
         seed=int(run["seed"]),
-        split=run["split"], device=device, teacher=teacher, history=history,
+        split=run["split"], device=device, engine=engine.name, teacher=teacher, history=history,
         differences=[
             (name, recorded[name], value)
             for name, value in here.items()
@@ -125,6 +125,17 @@ def prepare(run_id: str) -> Reproduction:
         ],
         cautions=_cautions(run),
     )  # fmt: skip
+
+
+def _engine_and_device(run: Any) -> tuple[ChosenEngine, torch.device]:
+    """Those of a run; what cannot be had on this machine is a difference like others. Runs that do
+    not name their engine are older than the compiled one."""
+    try:
+        device = environment.choose_device(run["device"])
+    except ExpectedError:
+        device = environment.choose_device("auto")
+    asked = "auto" if run.get("engine") == "compiled" else "torch"
+    return engines.choose_engine(asked, device.type)
 
 
 def _history(run_id: str, metrics: list[str]) -> pd.DataFrame:
@@ -169,6 +180,7 @@ def repeat(reproduction: Reproduction) -> Iterator[EpochPair]:
     training = Training(
         reproduction.recipe, train, held_out, seed=reproduction.seed, device=reproduction.device,
         teacher=reproduction.teacher.network if reproduction.teacher else None,
+        engine=reproduction.engine,
     )  # fmt: skip
     # The recorded ones first: no epoch is trained that has nothing to be compared with.
     epochs = reproduction.history.to_dict("records")

@@ -16,19 +16,23 @@ from mnist_exp.training.loop import Training
 
 log = logging.getLogger(__name__)
 
+OLDER = {"engine": "torch"}
+"""What checkpoints do not say that are older than the compiled engine."""
+
 
 def resume(run_id: str) -> Plan:
     """Plan to carry a run on that ended early.
 
     Raises ExpectedError when the run is finished or is not there, when it has no checkpoint here,
-    and when what decides its numbers has changed since: its code, versions, machine or threads.
+    and when what decides its numbers has changed since: its code, versions, machine, engine or
+    threads.
     """
     run_id = tracking.find_run(run_id)["run_id"].item()  # of its beginning
     run_checkpoint = checkpoint.checkpoint_of(run_id, checkpoints())
     refuse_finished(run_checkpoint)
     content = run_checkpoint.load()
     torch.set_num_threads(int(content["identity"]["threads"]))
-    plan = dataclasses.replace(settle(**content["request"]), run_id=run_id)
+    plan = dataclasses.replace(settle(**OLDER | content["request"]), run_id=run_id)
     changed = _changes(content, plan)
     if changed:
         raise ExpectedError(
@@ -74,7 +78,7 @@ def checkpoints() -> Path:
 def _changes(content: dict[str, Any], plan: Plan) -> list[str]:
     """What decides the numbers of a run and is not as it was when its checkpoint was made, each in
     words."""
-    before, now = content["identity"], plan.identity()
+    before, now = OLDER | content["identity"], plan.identity()
     changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     absent = "not recorded"
     words = {"training_sha256": "the package's training code"}
@@ -92,7 +96,7 @@ def save(run_checkpoint: Checkpoint, plan: Plan, training: Training) -> None:
     request = {
         "number": plan.entry.number, "seed": plan.seed, "overrides": dict(plan.overrides),
         "device": plan.device.type, "split": plan.split,
-        "teacher": plan.teacher.run_id if plan.teacher else None,
+        "teacher": plan.teacher.run_id if plan.teacher else None, "engine": plan.engine.name,
     }  # fmt: skip
     content = {"run_id": run_checkpoint.run_id, "request": request, "identity": plan.identity()}
     run_checkpoint.save(content | {"state": training.state()})

@@ -52,6 +52,7 @@ def carry_out(
     training = Training(
         plan.recipe, plan.train, plan.held_out, seed=plan.seed, device=plan.device,
         network=copy.deepcopy(plan.network), teacher=plan.teacher.network if plan.teacher else None,
+        engine=plan.engine.name,
     )  # fmt: skip
     under_way = _begun if plan.run_id is None else _resumed
     run_id = ""
@@ -65,10 +66,8 @@ def carry_out(
             _train(run, run_checkpoint, plan, training, on_batch, on_epoch)
             judged = record.end(run, plan, training)
     except (ExpectedError, KeyboardInterrupt) as error:
-        goes_on = plan.findings.resumable and not isinstance(
-            error, NonFiniteLossError | IterationError | PrunedError
-        )
-        if run_id and goes_on:
+        over = NonFiniteLossError | IterationError | PrunedError
+        if run_id and plan.findings.resumable and not isinstance(error, over):
             error.add_note(f"make resume RUN={run_id} goes on with it")
         raise
     run_checkpoint.remove()  # not before the store says that the run is finished

@@ -24,7 +24,7 @@ from mnist_exp.evidence import comparison, scores
 from mnist_exp.evidence.tried import TriedRecipe, tried_recipes
 from mnist_exp.notebook import entries, loading
 from mnist_exp.notebook.entries import Entry
-from mnist_exp.runs import cluster, environment, worker
+from mnist_exp.runs import cluster, engines, environment, worker
 from mnist_exp.runs import grid as grids
 from mnist_exp.runs import overrides as overriding
 from mnist_exp.runs.grid import Point
@@ -32,6 +32,7 @@ from mnist_exp.runs.job import Job, Order
 from mnist_exp.runs.plan import check_request
 from mnist_exp.runs.worker import PATIENCE, JobResult
 from mnist_exp.showing import tables
+from mnist_exp.training.loop import Engine
 
 JOB = "mnist_exp.runs.job"
 
@@ -57,6 +58,8 @@ class Sweep:
     teachers: Mapping[tuple[int, int | None, str], str] = field(default_factory=dict)
     """By model, epochs and overrides of a job, the run whose network all its seeds learn from,
     whatever is trained meanwhile."""
+    engine: Engine = "torch"
+    """What computes the steps of all that is trained."""
 
     @property
     def name(self) -> str:
@@ -88,11 +91,12 @@ def cautions(run_ids: Iterable[str]) -> list[str]:
 
 def settle_sweep(
     models: Iterable[int], seeds: Iterable[int], *, split: data.Split = "test",
-    epochs: int | None = None, grid: str = "",
+    epochs: int | None = None, grid: str = "", engine: str = "auto",
 ) -> Sweep:  # fmt: skip
     """Settle which trainings the store lacks: those without a finished run of the same code, data,
     seed, split, epochs and overrides. `grid` is the text of lists of overrides, of which every
-    product is tried. Raises ExpectedError for what cannot be run."""
+    product is tried. `engine` is auto, compiled or torch, for what is trained: a run that the store
+    has counts whichever it had. Raises ExpectedError for what cannot be run."""
     data.check_split(split)
     lists = grids.read_grid(grid, split, epochs)
     read = {number: entries.read_entry(number) for number in models}
@@ -114,7 +118,11 @@ def settle_sweep(
         _, teacher = check_request(read[job.model], job.seed, overrides, split)
         if teacher:
             teachers[job.model, job.epochs, job.overrides] = teacher.run_id
-    return Sweep(tuple(read), chosen, split, epochs, points, held, missing, read, grid, teachers)
+    settled, _ = engines.choose_engine(engine if missing else "torch", "auto")
+    return Sweep(
+        tuple(read), chosen, split, epochs, points, held, missing, read, grid, teachers,
+        settled.name,
+    )  # fmt: skip
 
 
 def _held(jobs: Iterable[Job], runs: pd.DataFrame) -> dict[Job, str]:
@@ -200,7 +208,7 @@ def _orders(sweep: Sweep, parent: str) -> list[Order]:
     return [
         Order(
             job, parent, read.source, dict(read.helpers), target, training,
-            sweep.teachers.get((job.model, job.epochs, job.overrides)),
+            sweep.teachers.get((job.model, job.epochs, job.overrides)), sweep.engine,
         )
         for job in sweep.missing
         if (read := sweep.entries[job.model])

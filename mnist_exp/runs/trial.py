@@ -29,7 +29,7 @@ from mnist_exp.runs.overrides import NONE, Overrides
 from mnist_exp.runs.teacher import Teacher
 from mnist_exp.training import classifier
 from mnist_exp.training.classifier import Classifier
-from mnist_exp.training.loop import NonFiniteLossError, TrainDigits, Training
+from mnist_exp.training.loop import Engine, NonFiniteLossError, TrainDigits, Training
 from mnist_exp.views import Views
 
 STEPS = 2
@@ -70,21 +70,23 @@ FIXED = (
 @dataclass(frozen=True)
 class Findings:
     """What a trial found out: the `learning_rate` that the optimizer begins with; why the run
-    cannot be resumed exactly, or "", and whether it can be resumed at all; and what else makes its
-    numbers less certain, a sentence each."""
+    cannot be resumed exactly, or "", and whether it can be resumed at all; what else makes its
+    numbers less certain, a sentence each; and what its engine leaves to torch, by name."""
 
     learning_rate: str
     not_exact: str
     resumable: bool
     cautions: tuple[str, ...]
     train_accuracy_of: TrainDigits
+    through_torch: tuple[str, ...] = ()
 
 
 def try_out(
     entry: Entry, train: Digits, held_out: Digits, *, seed: int, device: torch.device,
-    teacher: Teacher | None = None, overrides: Overrides = NONE,
+    teacher: Teacher | None = None, overrides: Overrides = NONE, engine: Engine = "torch",
 ) -> Findings:  # fmt: skip
-    """Train an iteration for two steps on the digits, the device and from the seed of a run.
+    """Train an iteration for two steps on the digits, the device and from the seed of a run, with
+    its engine.
 
     Raises ExpectedError for what would fail in the run; it names the line of the file.
     """
@@ -96,6 +98,7 @@ def try_out(
             longer, train, held_out[:EVALUATED], seed=seed, device=device,
             teacher=teacher.network if teacher else None,
             batches=min(recipe.accumulate_batches, 2),  # of one step, which may take all digits
+            engine=engine,
         )  # fmt: skip
 
     with blamed_on(entry):
@@ -111,8 +114,9 @@ def try_out(
         cautions += _without_effect(overrides, fresh)
         cautions += _evaluation(entry, training.classifier, training.evaluation.images[:SOME])
     return Findings(
-        training.learning_rate, not_exact, resumable, tuple(cautions), training.train_accuracy_of
-    )
+        training.learning_rate, not_exact, resumable, tuple(cautions), training.train_accuracy_of,
+        training.through_torch,
+    )  # fmt: skip
 
 
 def _resumption(

@@ -23,12 +23,12 @@ from mnist_exp.common.words import counted
 from mnist_exp.evidence.trials import Trial, trials_of
 from mnist_exp.notebook import entries
 from mnist_exp.notebook.entries import Entry
-from mnist_exp.runs import check, checkpoint, grid, overrides, resume, run, space
+from mnist_exp.runs import check, checkpoint, engines, grid, overrides, resume, run, space
 from mnist_exp.runs.plan import Plan, check_request, settle
 from mnist_exp.runs.space import Choices, Range, Space
 from mnist_exp.showing import tables
 from mnist_exp.tracking import PrunedError, names
-from mnist_exp.training.loop import EpochResult, NonFiniteLossError, Progress
+from mnist_exp.training.loop import Engine, EpochResult, NonFiniteLossError, Progress
 
 if TYPE_CHECKING:
     import optuna
@@ -50,6 +50,7 @@ class Study:
     seed: int
     epochs: int | None
     device: str
+    engine: Engine
 
     @property
     def name(self) -> str:
@@ -65,8 +66,9 @@ class Study:
 
 
 def settle_study(
-    number: int, text: str, *, seed: int = 1, epochs: int | None = None, device: str = "auto"
-) -> Study:
+    number: int, text: str, *, seed: int = 1, epochs: int | None = None, device: str = "auto",
+    engine: str = "auto",
+) -> Study:  # fmt: skip
     """Settle a study of the space that a text describes.
 
     Raises ExpectedError for a space that the recipe does not have, and without Optuna.
@@ -77,7 +79,8 @@ def settle_study(
     for name, dimension in dimensions.items():
         for value in dimension.ends:  # what is between is as right or wrong, nearly always
             check_request(entry, seed, {name: value}, SPLIT)
-    return Study(entry, dimensions, seed, epochs, device)
+    chosen, on = engines.choose_engine(engine, device)
+    return Study(entry, dimensions, seed, epochs, on.type, chosen.name)
 
 
 def tune(
@@ -140,7 +143,7 @@ def _carry_out(
     """Train and record a trial, until its end or until it is pruned."""
     plan = settle(
         study.entry.number, seed=study.seed, overrides=overrides.read(settings, study.epochs),
-        device=study.device, split=SPLIT, entry=study.entry,
+        device=study.device, split=SPLIT, entry=study.entry, engine=study.engine,
     )  # fmt: skip
     plan = (None if plan.findings.not_exact else resume.unfinished(plan)) or plan
     on_begin(number, plan)

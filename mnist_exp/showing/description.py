@@ -32,14 +32,14 @@ def run_description(about: Entry | str, summary: str, details: str = "") -> str:
 def of_ended_run(
     about: Entry | str, *, split: str, accuracy: float, verdict: RunVerdict | None,
     receptive_field: str, table: str, metrics: Mapping[str, float] = NO_METRICS,
-    overridden: str = "", why_not_kept: str = "",
+    overridden: str = "", engine: str = "", why_not_kept: str = "",
 ) -> str:  # fmt: skip
     """The description of a run that has ended with an `accuracy` (a fraction) on its split.
 
     `metrics` are the recipe's own, after the last epoch. `receptive_field` is what the network
     sees, in pixels, and `table` the address of the run's table of it. `overridden` says what was
-    changed in the recipe, `why_not_kept` why the network is not kept. Each is empty where there is
-    nothing to say.
+    changed in the recipe, `engine` what computed its steps, `why_not_kept` why the network is not
+    kept. Each is empty where there is nothing to say.
     """
     summary = [f"Final {split} accuracy {percent(accuracy)}."]
     if verdict:
@@ -50,6 +50,8 @@ def of_ended_run(
         summary.append(f"Receptive field {receptive_field}{link}.")
     if overridden:
         summary.append(f"Overridden: {overridden}.")
+    if engine:
+        summary.append(f"Engine: {engine}.")
     if why_not_kept:
         summary.append(f"The network could not be exported: {markdown.escape(why_not_kept)}")
     return run_description(about, " ".join(summary), verdict_table(verdict) if verdict else "")

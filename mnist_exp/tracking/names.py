@@ -64,6 +64,12 @@ SURROUNDINGS = {
     "machine": Meaning("operating system and kind of processor"),
     "processor": Meaning("name and kind of the processor"),
     "instructions": Meaning("instruction set that torch's kernels use"),
+    "engine": Meaning(
+        "what computed the steps: `compiled` or `torch`; missing in older runs: torch"
+    ),
+    "engine_sha256": Meaning(
+        "of the compiled engine: SHA-256 of its source, flags, compiler and processor"
+    ),
     "python": Meaning("version of Python"),
     **{
         package: Meaning(f"version of {package}")
@@ -108,6 +114,7 @@ PARAMETERS = {
 
 PROCESS, HEARTBEAT, FAILURE = "process", "heartbeat", "failure"
 STUDY, TRIAL, SETTINGS, PRUNED = "study", "trial", "trial_settings", "pruned"
+THROUGH_TORCH = "engine.through_torch"
 GROUP, IMPORTED, TRACKED = "group", "imported_from", "tracked"
 DESCRIPTION, SOURCE, PARENT = "mlflow.note.content", "mlflow.source.name", "mlflow.parentRunId"
 USER, SOURCE_TYPE, COMMIT = "mlflow.user", "mlflow.source.type", "mlflow.source.git.commit"
@@ -127,6 +134,7 @@ TAGS = {
     ),
     "cautions": Meaning("what else makes the numbers of the run less certain; mostly missing"),
     "train_accuracy_of": Meaning("which digits the train accuracy is of"),
+    THROUGH_TORCH: Meaning("layers and functions that the compiled engine leaves to torch"),
     "teacher_run": Meaning("the run that kept the network of `teacher`"),
     "teacher_sha256": Meaning("SHA-256 of that network's weights"),
     "resumed": Meaning("after which epoch the run was resumed last"),

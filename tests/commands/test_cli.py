@@ -48,6 +48,7 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["run", "MODEL=5", "SEED=-1"], "SEED=-1: a whole number from 0"),
         (["run", "MODEL=5", "SEED=4294967296"], "SEED=4294967296"),
         (["run", "MODEL=5", "DEVICE=gpu"], "DEVICE=gpu: this machine has"),
+        (["run", "MODEL=5", "ENGINE=fast"], "ENGINE=fast: auto, compiled or torch is needed"),
         (["run", "MODEL=5", "SPLIT=all"], "SPLIT=all: choose one of test, validation"),
         (["check", "MODEL=99"], "there is no experiments/model_99.py"),
         (["check", "MODEL=6"], "the store holds no run of model 6: make run MODEL=6"),
@@ -593,7 +594,7 @@ def test_a_run_prints_what_it_is_how_it_goes_and_how_it_ended(
     assert lines[:3] == [
         "Model 3: add batch normalisation",
         "  7,448 parameters, receptive field 28",
-        "  seed 4, device cpu, 2 epochs, test split",
+        "  seed 4, device cpu, engine compiled, 2 epochs, test split",
     ]
     assert lines[3] == "  overridden by epochs=2"
     assert lines[4].startswith("epoch  1/2  loss ")

@@ -160,7 +160,7 @@ def test_without_a_compiler_the_one_that_pip_brings_is_taken(
     monkeypatch.setenv("PATH", str(Path(stub).parent))
     monkeypatch.setattr(library, "_brought", list)
     with pytest.raises(
-        NoCompilerError, match=r"no C.. compiler is here; install g.., or ziglang by pip, or"
+        NoCompilerError, match=r"no C.. compiler is here; install g.., or ziglang by pip$"
     ):
         library.compiled(sources, [kept])
     monkeypatch.setattr(library, "_brought", lambda: [("/usr/bin/env", path, *REAL.split())])
@@ -189,7 +189,6 @@ def test_a_broken_compiler(
     with pytest.raises(UnavailableError, match=said) as raised:
         library.compiled(sources, [kept], patience=1)
     assert str(raised.value).startswith("the engine cannot be compiled: ")
-    assert str(raised.value).endswith(", or set ENGINE=torch")
     assert len(str(raised.value).splitlines()) == 1
     assert libraries(kept) == []
     assert not list(kept.glob("part-*"))

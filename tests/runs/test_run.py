@@ -78,8 +78,8 @@ def test_the_recipe_is_recorded_as_parameters(recorded: SimpleNamespace) -> None
         "test_images": "1000",
     }
     assert expected.items() <= recorded.data.params.items()
-    environment = {"device", "machine", "processor", "instructions", "python", "torchvision"}
-    assert environment | {"mlflow"} <= recorded.data.params.keys()
+    environment = {"device", "machine", "processor", "instructions", "engine", "python"}
+    assert environment | {"mlflow", "torchvision"} <= recorded.data.params.keys()
     assert recorded.data.metrics["parameters"] == 7_416
     assert recorded.data.metrics["model"] == 6  # what the run table is sorted by
 
