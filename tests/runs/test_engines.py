@@ -106,19 +106,6 @@ def test_what_is_asked_for_and_cannot_be_had_is_refused_before_a_run(
     assert tracking.runs().empty
 
 
-@pytest.mark.usefixtures("store", "few_digits")
-def test_a_run_records_its_engine() -> None:
-    for engine in ("auto", "torch"):
-        carry_out(planned(engine))
-    runs = tracking.runs().sort_values("start_time")
-    assert runs["engine"].tolist() == ["compiled", "torch"]
-    assert runs["engine_sha256"].dropna().tolist() == [library.sha256()]
-    client, _ = tracking.open_store()
-    described = [client.get_run(each).data.tags[names.DESCRIPTION] for each in runs["run_id"]]
-    for words, text in zip((engines._compiled()[0].words, "torch"), described, strict=True):
-        assert f"Engine: {words}." in text
-
-
 def test_a_plan_says_which_layers_go_through_torch(capsys: pytest.CaptureFixture[str]) -> None:
     plan = planned("auto")
     partly = dataclasses.replace(plan.findings, through_torch=("fold", "F.unfold"))
@@ -126,6 +113,11 @@ def test_a_plan_says_which_layers_go_through_torch(capsys: pytest.CaptureFixture
     printed = capsys.readouterr().out
     assert "engine compiled, 1 epoch" in printed
     assert "  through torch: fold, F.unfold\n" in printed
+
+
+def described(run_id: str) -> str:
+    client, _ = tracking.open_store()
+    return str(client.get_run(run_id).data.tags[names.DESCRIPTION])
 
 
 def interrupted(plan: Plan) -> str:
@@ -173,7 +165,10 @@ def test_the_trainings_of_a_sweep_have_its_engine() -> None:
     asked = sweep.settle_sweep([3], [1], epochs=1, engine="torch")
     (order,) = sweep._orders(asked, "")
     job._train(order, io.StringIO())
-    assert tracking.runs()["engine"].tolist() == ["torch"]
+    (trained,) = tracking.runs().to_dict("records")
+    assert trained["engine"] == "torch"
+    assert "engine_sha256" not in trained
+    assert "Engine: torch." in described(trained["run_id"])
     # A run counts whichever it had.
     assert sweep.settle_sweep([3], [1], epochs=1, engine="compiled").missing == ()
     (order,) = sweep._orders(sweep.settle_sweep([3], [2], epochs=1), "")
@@ -181,10 +176,13 @@ def test_the_trainings_of_a_sweep_have_its_engine() -> None:
 
 
 @pytest.mark.usefixtures("few_digits")
-def test_a_run_is_reproduced_with_its_own_engine(
+def test_a_run_records_its_engine_and_is_reproduced_with_it(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_id = carry_out(planned("compiled")).run_id
+    run_id = carry_out(planned("auto")).run_id
+    (trained,) = tracking.runs().to_dict("records")
+    assert (trained["engine"], trained["engine_sha256"]) == ("compiled", library.sha256())
+    assert f"Engine: compiled ({library.sha256()[:7]})." in described(run_id)
     reproduction = reproduce.prepare(run_id)
     assert (reproduction.engine, reproduction.differences) == ("compiled", [])
     (pair,) = reproduce.repeat(reproduction)
