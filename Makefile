@@ -85,6 +85,6 @@ $(installed): pyproject.toml constraints.txt
 		"$$VENV/bin/python" -m pip install --constraint constraints.txt --editable '.[dev]'; \
 	fi
 	@compile() { "$$VENV/bin/python" -m mnist_exp.engine.library; }; compile; \
-	if [ $$? = 3 ]; then echo "make: ziglang is installed, a compiler that pip brings, about 100 MB"; \
+	if [ $$? = 3 ]; then echo "make: so ziglang is installed, a compiler that pip brings, about 100 MB"; \
 		"$$VENV/bin/python" -m pip install --constraint constraints.txt ziglang && compile; fi; true
 	@touch "$$VENV/.mnist-exp-installed"

@@ -23,10 +23,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -66,11 +65,8 @@ class UnavailableError(ExpectedError):
         super().__init__(f"the engine cannot be compiled: {why}; {what_to_do}")
 
 
-class NoCompilerError(UnavailableError):
-    """There is no compiler."""
-
-    def __init__(self) -> None:
-        super().__init__("no C++ compiler is here", "install g++, or ziglang by pip")
+class CompilerError(UnavailableError):
+    """There is no compiler, or none that works."""
 
 
 def loaded() -> ctypes.CDLL:
@@ -111,9 +107,13 @@ def compiled(sources: Path, folders: Sequence[Path], patience: float = PATIENCE)
         raise UnavailableError("it was not made for Windows", "use WSL")
     folder = _writable(folders)
     try:
-        command, identity = _compiler(folder)
-        key = _hash(*FLAGS, identity, *(text for file in _files(sources) for text in file))
-        return _kept(folder, key) or _made(command, sources, folder, key, patience)
+        compilers = []
+        for command, identity in _compilers(folder):
+            key = _hash(*FLAGS, identity, *(text for file in _files(sources) for text in file))
+            if file := _kept(folder, key):
+                return file
+            compilers.append((key, command))
+        return _made(compilers, sources, folder, patience)
     except OSError as error:
         what = f"{error.filename or folder}: {error.strerror or error}"
         raise UnavailableError(what, "make room, or let it be written") from None
@@ -144,18 +144,23 @@ def _hash(*texts: str) -> str:
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 
-def _compiler(folder: Path) -> tuple[Command, str]:
-    """The compiler to take: $CXX, one on the PATH, or the one that pip brings; and a hash of what
-    it says of itself and of the processor. The first that answers: some only ask to be installed.
+def _compilers(folder: Path) -> Iterator[tuple[Command, str]]:
+    """The compilers of this machine, the one to take first: $CXX alone, or those on the PATH, and
+    the one that pip brings; each with a hash of what it says of itself and of the processor. Some
+    only ask to be installed: they are left out. Raises CompilerError where none is left.
     """
     asked = tuple(shlex.split(os.environ.get("CXX", "")))
     on_path = [(path,) for name in ("c++", "g++", "clang++") if (path := shutil.which(name))]
+    answer = False
     for command in [asked] if asked else [*on_path, *_brought()]:
         with suppress(subprocess.SubprocessError):
-            return command, _identity(command, folder)
-    if asked:
-        raise UnavailableError(f"CXX={shlex.join(asked)} does not work", "unset CXX")
-    raise NoCompilerError
+            identity = _identity(command, folder)
+            answer = True
+            yield command, identity
+    if asked and not answer:
+        raise CompilerError(f"CXX={shlex.join(asked)} does not work", "unset CXX")
+    if not answer:
+        raise CompilerError("no C++ compiler is here", "install g++, or ziglang by pip")
 
 
 def _brought() -> list[Command]:
@@ -178,8 +183,7 @@ def _identity(command: Command, folder: Path) -> str:
             note.touch()
             return text
     macros = _run([*command, *FLAGS, "-dM", "-E", "-x", "c++", os.devnull], folder, 60)
-    own_library = version("ziglang") if command in _brought() else ""  # of C++, linked in
-    identity = _hash(macros, own_library, *command[1:])
+    identity = _hash(macros, *command[1:])
     with tempfile.TemporaryDirectory(dir=folder, prefix="part-") as part:
         written = Path(part) / "identity"
         written.write_text(identity, encoding="ascii")
@@ -199,13 +203,22 @@ def _kept(folder: Path, key: str) -> Path | None:
     return None
 
 
-def _made(command: Command, sources: Path, folder: Path, key: str, patience: float) -> Path:
-    """Compile, unless another process has done so meanwhile."""
+def _made(
+    compilers: Sequence[tuple[str, Command]], sources: Path, folder: Path, patience: float
+) -> Path:
+    """Compile with the first compiler that can, unless another process has done so meanwhile;
+    `compilers` are each with the hash that its library will have."""
+    failures = []
     try:
         with FileLock(folder / "lock", timeout=2 * patience):
-            return _kept(folder, key) or _compile(command, sources, folder, key, patience)
+            for key, command in compilers:
+                try:
+                    return _kept(folder, key) or _compile(command, sources, folder, key, patience)
+                except CompilerError as error:
+                    failures.append(error)
     except Timeout:
         raise UnavailableError(f"another process holds {folder / 'lock'}", "end it") from None
+    raise failures[0]
 
 
 def _compile(command: Command, sources: Path, folder: Path, key: str, patience: float) -> Path:
@@ -218,19 +231,17 @@ def _compile(command: Command, sources: Path, folder: Path, key: str, patience: 
         made = Path(part) / "library.so"
         files = sorted(map(str, sources.glob("*.cpp")))
         try:
+            did = f"{command[0]} says"
             _run([*command, *FLAGS, "-o", str(made), *files], folder, patience)
-        except subprocess.TimeoutExpired:
-            raise UnavailableError(
-                f"{command[0]} takes more than {patience:.0f} s", "set CXX to another"
-            ) from None
-        except subprocess.CalledProcessError as error:
-            why = f"{command[0]} says: {_complaint(error)}"
-            raise UnavailableError(why, "set CXX to another, such as g++") from None
-        try:  # in a process of its own: the wrong instructions would end this one
+            did = f"what {command[0]} made does not work"
+            # In a process of its own: instructions that the processor lacks would end this one.
             _run([sys.executable, "-I", "-c", CHECK, str(made)], folder, 60)
+        except subprocess.TimeoutExpired as error:
+            why = f"{command[0]} takes more than {error.timeout:.0f} s"
+            raise CompilerError(why, "set CXX to another compiler") from None
         except subprocess.SubprocessError as error:
-            why = f"what {command[0]} made does not work: {_complaint(error)}"
-            raise UnavailableError(why, "set CXX to another, such as g++") from None
+            why = f"{did}: {_complaint(error)}"
+            raise CompilerError(why, "set CXX to another compiler, such as g++") from None
         content = hashlib.sha256(made.read_bytes()).hexdigest()
         return made.replace(folder / f"{key}-{content}.so")
 
@@ -267,13 +278,14 @@ def _remove_unused(folder: Path) -> None:
 
 
 def main() -> int:
-    """Compile ahead; returns 0, 2 where that failed, or 3 where there is no compiler."""
+    """Compile ahead; returns 0, 2 where that failed, or 3 where ziglang may do it."""
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     try:
         loaded()
     except UnavailableError as error:
         print(f"mnist-exp: {error}", file=sys.stderr)
-        return 3 if isinstance(error, NoCompilerError) else 2
+        other = isinstance(error, CompilerError) and not _brought() and not os.environ.get("CXX")
+        return 3 if other else 2
     return 0
 
 
