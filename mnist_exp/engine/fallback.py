@@ -8,22 +8,21 @@ from torch import Tensor, fx, nn
 
 
 def compute(
-    node: fx.Node, network: nn.Module, values: Mapping[str, Any], sizes: Mapping[str, tuple[int, ...]],
-    images: int,
+    node: fx.Node, network: nn.Module, values: Mapping[str, Any],
+    sizes: Mapping[str, tuple[int, ...]], images: int,
 ) -> Any:  # fmt: skip
     """What a node gives, from the `values` of others by name, for a batch of so many images.
 
     `sizes` are those of values that need not be there, without that of the batch.
     """
-    if is_size(node) and node.args[0].name in sizes:  # type: ignore[union-attr]
-        size = torch.Size((images, *sizes[node.args[0].name]))  # type: ignore[union-attr]
-        dims = node.args[1:] if node.op == "call_method" else ()
-        return size[dims[0]] if dims else size  # type: ignore[index]
+    if is_size(node) and _first(node) in sizes:
+        size = torch.Size((images, *sizes[_first(node)]))
+        dims: Any = node.args[1:] if node.op == "call_method" else ()
+        return size[dims[0]] if dims else size
     if node.op == "get_attr":
         return _attribute(network, str(node.target))
-    args, kwargs = (
-        fx.node.map_arg(part, lambda used: values[used.name]) for part in (node.args, node.kwargs)
-    )
+    args: Any = fx.node.map_arg(node.args, lambda used: values[used.name])
+    kwargs: Any = fx.node.map_arg(node.kwargs, lambda used: values[used.name])
     if node.op == "call_module":
         return network.get_submodule(str(node.target))(*args, **kwargs)
     if node.op == "call_method":
@@ -35,8 +34,12 @@ def compute(
 def is_size(node: fx.Node) -> bool:
     """Whether it is x.shape, x.size() or x.size(dim)."""
     if node.op == "call_function":
-        return node.target is getattr and node.args[1] == "shape"
+        return node.target is getattr and node.args[1:] == ("shape",)
     return node.op == "call_method" and node.target == "size"
+
+
+def _first(node: fx.Node) -> str:
+    return str(node.all_input_nodes[0].name)
 
 
 def _attribute(network: nn.Module, name: str) -> Tensor:

@@ -79,7 +79,7 @@ class Nodes:
         given = dict(zip(names, node.args, strict=False))
         if len(node.args) > len(names) or set(node.kwargs) - set(names):
             return None
-        return make(self, node, given | node.kwargs)
+        return make(self, node, {**given, **node.kwargs})
 
 
 # ---- Layers with weights ------------------------------------------------------------------------
@@ -93,14 +93,11 @@ def _conv(
     node: fx.Node, weight: str, bias: str | None, kernel: tuple[int, int], rest: Arguments
 ) -> Operation:
     stride, dilation = _pair(rest["stride"]), _pair(rest["dilation"])
-    if rest["padding"] == "valid":
-        padding = (0, 0, 0, 0)
-    elif rest["padding"] == "same":  # torch puts the odd pixel behind
-        whole = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
-        before = [total // 2 for total in whole]
-        after = [total - half for total, half in zip(whole, before, strict=True)]
-        padding = (*before, *after)
-    else:
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    if rest["padding"] == "same":  # torch puts the odd pixel behind
+        down, across = (d * (k - 1) for d, k in zip(dilation, kernel, strict=True))
+        padding = (down // 2, across // 2, down - down // 2, across - across // 2)
+    elif rest["padding"] != "valid":
         padding = _pair(rest["padding"]) * 2
     return Conv(
         (node.all_input_nodes[0].name,), node.name, weight=weight, bias=bias, kernel=kernel,
@@ -117,7 +114,7 @@ def _conv_module(_: Nodes, node: fx.Node, module: nn.Conv2d) -> Made:
 
 def _conv_function(nodes: Nodes, node: fx.Node, given: Arguments) -> Made:
     defaults = {"bias": None, "stride": 1, "padding": 0, "dilation": 1, "groups": 1}
-    rest = defaults | given
+    rest = {**defaults, **given}
     weight, bias = nodes.tensor(rest["weight"]), nodes.tensor(rest["bias"])
     if weight is None or (rest["bias"] is not None and bias is None) or _sizes_within(rest):
         return None
@@ -194,7 +191,11 @@ def _dropout_function(_: Nodes, node: fx.Node, given: Arguments) -> Made:
     x, p = (_name(given["input"]),), given.get("p", 0.5)
     if isinstance(p, fx.Node) or isinstance(given.get("training"), fx.Node):
         return None
-    return Dropout(x, node.name, module=None, p=p) if given.get("training", True) else Same(x, node.name)
+    return (
+        Dropout(x, node.name, module=None, p=p)
+        if given.get("training", True)
+        else Same(x, node.name)
+    )
 
 
 def _combine(sign: int) -> Callable[[Nodes, fx.Node, Arguments], Made]:
@@ -285,7 +286,9 @@ def _windows(size: int, count: int, kernel: int, stride: int, padding: int) -> l
     """Along one axis, the windows of a pooling as it slides, and their lengths with the border."""
     starts = [i * stride - padding for i in range(count)]
     return [
-        Window(max(start, 0), min(start + kernel, size), min(start + kernel, size + padding) - start)
+        Window(
+            max(start, 0), min(start + kernel, size), min(start + kernel, size + padding) - start
+        )
         for start in starts
     ]
 
@@ -300,7 +303,9 @@ def _pool(
         for down in axes[0] for across in axes[1]
     ]  # fmt: skip
     rows, columns = (tuple((window.start, window.end) for window in axis) for axis in axes)
-    return Pool((_name(x),), node.name, mean=mean, rows=rows, columns=columns, divisors=tuple(divisors))
+    return Pool(
+        (_name(x),), node.name, mean=mean, rows=rows, columns=columns, divisors=tuple(divisors)
+    )
 
 
 def _sliding(mean: bool) -> Callable[[Nodes, fx.Node, Any], Made]:
@@ -334,7 +339,11 @@ def _adaptive(mean: bool) -> Callable[[Nodes, fx.Node, Any], Made]:
         is_module = isinstance(given, nn.Module)
         x = node.args[0] if is_module else given["input"]
         before, after = nodes.shape(x), nodes.shape(node)
-        if (given.return_indices if is_module and not mean else None) or before is None or after is None:
+        if (
+            (given.return_indices if is_module and not mean else None)
+            or before is None
+            or after is None
+        ):
             return None
         axes = [
             [Window(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
@@ -371,7 +380,9 @@ def _is_number(value: Any) -> bool:
 
 def _sizes_within(given: Arguments) -> bool:
     """Whether settings are calculated in the network."""
-    settings = {key: value for key, value in given.items() if key not in ("input", "weight", "bias")}
+    settings = {
+        key: value for key, value in given.items() if key not in ("input", "weight", "bias")
+    }
     return any(isinstance(value, fx.Node) for value in settings.values())
 
 
@@ -430,14 +441,15 @@ FUNCTIONS: dict[Any, tuple[tuple[str, ...], Callable[[Nodes, fx.Node, Any], Made
     F.adaptive_avg_pool2d: (("input", "output_size"), _adaptive(mean=True)),
     F.adaptive_max_pool2d: (("input", "output_size"), _adaptive(mean=False)),
     torch.mean: (("input", "dim", "keepdim"), _mean), "mean": (("input", "dim", "keepdim"), _mean),
-    torch.cat: (("tensors", "dim"), _concatenated), torch.concat: (("tensors", "dim"), _concatenated),
-    **{
-        function: (SHAPES, _reshaped)
-        for function in (
+    torch.cat: (("tensors", "dim"), _concatenated),
+    torch.concat: (("tensors", "dim"), _concatenated),
+    **dict.fromkeys(
+        (
             torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze, "flatten", "reshape",
             "view", "squeeze", "unsqueeze",
-        )
-    },
+        ),
+        (SHAPES, _reshaped),
+    ),
     operator.getitem: (("input", "index"), _indexed),
     "contiguous": (X, _same), "float": (X, _same),
 }  # fmt: skip

@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import singledispatchmethod
+from functools import cache, singledispatchmethod
 from typing import Any
 
 from mnist_exp.engine import library
@@ -242,8 +242,8 @@ class Plan:
         return dx
 
     def _past(self, name: str) -> Buffer:
-        """In the backward program, a value of the forward one. What a Map made is made once more: to
-        read it from memory would take longer."""
+        """In the backward program, a value of the forward one. What a Map made is made again:
+        to read it from memory would take longer."""
         if name not in self._again:
             return self._where[name]
         stages = self.programs[-1]
@@ -283,7 +283,10 @@ class Plan:
             sums = own and (own.weight in self.wanted or own.bias in self.wanted or not own.fixed)
             if not sums and operation.x not in self._needs_gradient:
                 return
-            d, partial = self._value(operation.x), NONE if own is None else self._partial(2 * shape[0])
+            d, partial = (
+                self._value(operation.x),
+                NONE if own is None else self._partial(2 * shape[0]),
+            )
             x = self._past(operation.x)
             self._tiles("map_back", dy, x, d, norm, activation, drop, partial, *shape)
             if own:
@@ -329,7 +332,10 @@ class Plan:
         self._tiles("pool", x, y, mean, *size, before.width, before.channels, *windows)
 
         def undo(dy: Buffer) -> None:
-            sizes, dx = (*size, before.height, before.width, before.channels), self._value(operation.x)
+            sizes, dx = (
+                (*size, before.height, before.width, before.channels),
+                self._value(operation.x),
+            )
             x, y = self._past(operation.x), self._past(operation.y)
             self._tiles("pool_back", x, y, dy, dx, mean, *sizes, *windows)
             self._give(operation.x, dx)
@@ -442,7 +448,7 @@ class Plan:
 
     def _values(self, numbers: int) -> Buffer:
         """A buffer for so many numbers of each image of a tile."""
-        return self._buffer(numbers * library.load().lanes(), OF_THREAD)
+        return self._buffer(numbers * functions().lanes(), OF_THREAD)
 
     def _partial(self, floats: int) -> Buffer:
         """A buffer for sums over a tile."""
@@ -571,11 +577,20 @@ def _floats(numbers: Collection[float]) -> ctypes.Array[ctypes.c_float]:
     return (ctypes.c_float * len(numbers))(*numbers)
 
 
-def carried_out_by(plan: Plan, functions: ctypes.CDLL) -> int:
+@cache
+def functions() -> ctypes.CDLL:
+    """The library of kernels. Raises library.UnavailableError."""
+    loaded = library.loaded()
+    loaded.plan_new.restype = loaded.memory_new.restype = ctypes.c_void_p
+    loaded.peak_gflops.restype = ctypes.c_double
+    return loaded
+
+
+def carried_out_by(plan: Plan) -> ctypes.c_void_p:
     """Hand a plan over to the library; returns its address there."""
-    handle = ctypes.c_void_p(functions.plan_new())
+    handle = ctypes.c_void_p(functions().plan_new())
     for place in plan.places:
-        functions.plan_buffer(handle, place.kind, ctypes.c_int64(place.floats))
+        functions().plan_buffer(handle, place.kind, ctypes.c_int64(place.floats))
     numbers = {tensor: number for number, tensor in enumerate(plan.tensors)}
 
     def converted(argument: Any) -> Any:
@@ -588,11 +603,10 @@ def carried_out_by(plan: Plan, functions: ctypes.CDLL) -> int:
         return ctypes.c_double(argument) if isinstance(argument, float) else argument
 
     for stages in plan.programs:
-        functions.plan_program(handle)
+        functions().plan_program(handle)
         for stage in stages:
-            functions.plan_stage(handle, int(stage.of_tiles))
+            functions().plan_stage(handle, int(stage.of_tiles))
             for call in stage.calls:
-                getattr(functions, f"add_{call.kernel}")(handle, *map(converted, call.arguments))
+                getattr(functions(), f"add_{call.kernel}")(handle, *map(converted, call.arguments))
     plan.tensors[:] = numbers
-    assert handle.value
-    return handle.value
+    return handle

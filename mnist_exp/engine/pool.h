@@ -11,84 +11,76 @@
 #include <thread>
 #include <vector>
 
-// A few microseconds of waiting cost less than going to sleep; more would keep a core from others.
-constexpr int SPINS = 2000;
+// A number that threads wait for to change: at first awake, since it takes them longer to wake up
+// than most waits last, and then asleep, since another process may want the core.
+class Gate {
+    static constexpr int SPINS = 1000;  // some 20 microseconds
+    std::atomic<int> number{0};
+    std::mutex mutex;
+    std::condition_variable changed;
 
-static inline void pause_briefly(int& spins) {
-    if (++spins < SPINS) {
-#if defined(__x86_64__)
-        __builtin_ia32_pause();
-#endif
-    } else {
-        std::this_thread::yield();
+   public:
+    int get() const { return number.load(); }
+    void set(int value) {
+        { std::lock_guard<std::mutex> lock(mutex); number.store(value); }
+        changed.notify_all();
     }
-}
+    void wait_while(int seen) {
+        for (int spins = 0; spins < SPINS; spins++) {
+            if (number.load() != seen) return;
+#if defined(__x86_64__)
+            __builtin_ia32_pause();
+#elif defined(__aarch64__)
+            asm volatile("yield");
+#endif
+        }
+        std::unique_lock<std::mutex> lock(mutex);
+        changed.wait(lock, [&] { return number.load() != seen; });
+    }
+};
 
 // All threads of a team wait here for each other.
 class Barrier {
-    std::atomic<int> arrived{0}, round{0};
+    std::atomic<int> arrived{0};
+    Gate round;
 
    public:
     void wait(int threads) {
-        const int mine = round.load();
-        if (arrived.fetch_add(1) + 1 == threads) {
-            arrived.store(0);
-            round.store(mine + 1);
-            return;
-        }
-        for (int spins = 0; round.load() == mine;) pause_briefly(spins);
+        const int mine = round.get();
+        if (arrived.fetch_add(1) + 1 < threads) return round.wait_while(mine);
+        arrived.store(0);
+        round.set(mine + 1);
     }
 };
 
 // Runs work(thread) for each thread of 0..threads-1, the caller being thread 0.
 class Team {
     std::vector<std::thread> helpers;
-    std::mutex mutex;
-    std::condition_variable wake;
-    std::atomic<int> order{0}, busy{0};
-    std::atomic<bool> closing{false};
-    int wanted = 0;  // threads of the present order
+    Gate order;    // counts what was asked for
+    Barrier done;  // of all threads, also those that have nothing to do
+    int wanted = 0;
     const std::function<void(int)>* work = nullptr;
 
-    void help(int thread) {
-        for (int seen = 0;;) {
-            for (int spins = 0; spins < 20 * SPINS && order.load() == seen; spins++)
-#if defined(__x86_64__)
-                __builtin_ia32_pause();
-#else
-                ;
-#endif
-            if (order.load() == seen) {
-                std::unique_lock<std::mutex> lock(mutex);
-                wake.wait(lock, [&] { return order.load() != seen; });
-            }
-            seen = order.load();
-            if (closing.load()) return;
+    void help(int thread, int seen) {
+        for (;; seen++) {
+            order.wait_while(seen);
             if (thread < wanted) (*work)(thread);
-            busy.fetch_sub(1);
+            done.wait(int(helpers.size()) + 1);
         }
     }
 
    public:
-    ~Team() {
-        closing.store(true);
-        announce();
-        for (auto& helper : helpers) helper.join();
-    }
-    void announce() {
-        { std::lock_guard<std::mutex> lock(mutex); order.fetch_add(1); }
-        wake.notify_all();
-    }
     void run(int threads, const std::function<void(int)>& all_work) {
         if (threads <= 1) return all_work(0);
-        for (int i = int(helpers.size()) + 1; i < threads; i++)
-            helpers.emplace_back([this, i] { help(i); });
         wanted = threads;
         work = &all_work;
-        busy.store(int(helpers.size()));
-        announce();
+        while (int(helpers.size()) + 1 < threads) {
+            const int thread = int(helpers.size()) + 1, seen = order.get();
+            helpers.emplace_back([this, thread, seen] { help(thread, seen); });
+        }
+        order.set(order.get() + 1);
         all_work(0);
-        for (int spins = 0; busy.load() > 0;) pause_briefly(spins);
+        done.wait(int(helpers.size()) + 1);
     }
 };
 

@@ -81,7 +81,9 @@ def trace(network: nn.Module, example: Tensor) -> Traced:
         run = _Run(own, graph, example)
     nodes = Nodes(network, run.gave, run.images)
     items = _items(graph, nodes, run.changing)
-    by_torch = [item for item in items if isinstance(item, fx.Node) and nodes.size(item) is not None]
+    by_torch = [
+        item for item in items if isinstance(item, fx.Node) and nodes.size(item) is not None
+    ]
     sizes = {node.name: size for node in graph.nodes if (size := nodes.size(node)) is not None}
     names = tuple(dict.fromkeys(map(_name, by_torch)))
     return Traced(graph, tuple(_parts(items, graph, nodes)), sizes, tuple(reads), names)
@@ -120,7 +122,7 @@ def _follow(network: nn.Module, opaque: set[str]) -> tuple[fx.Graph, list[Read]]
 
 
 def _untraceable_within(network: nn.Module) -> set[str]:
-    """The names of modules that cannot be followed, the outermost that are no network as a whole."""
+    """The names of the outermost modules of a network that cannot be followed."""
     found: set[str] = set()
     for name, module in network.named_modules():
         inside = any(name.startswith(f"{outer}.") for outer in found)

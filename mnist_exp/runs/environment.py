@@ -13,6 +13,16 @@ from mnist_exp.common import values
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.common.processor import processor
 from mnist_exp.data import digits
+from mnist_exp.engine import (
+    compiled,
+    execution,
+    fallback,
+    images,
+    layers,
+    operations,
+    plan,
+    trace,
+)
 from mnist_exp.engine import images
 from mnist_exp.notebook import code_hash
 from mnist_exp.training import (

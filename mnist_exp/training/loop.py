@@ -1,5 +1,6 @@
 """Train a recipe: epoch after epoch, with no input or output of its own."""
 
+import contextlib
 import copy
 import dataclasses
 import itertools
@@ -20,6 +21,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.common.values import parts_of
 from mnist_exp.data import Digits
+from mnist_exp.engine.compiled import CompiledNetwork
+from mnist_exp.engine.images import compiled_loops
 from mnist_exp.recipe import Recipe
 from mnist_exp.training import averaging, beside, classifier, faster, seeding, stepping, transforms
 from mnist_exp.training.classifier import Classifier
@@ -119,8 +122,6 @@ class Training:
         network: nn.Module | None = None, teacher: nn.Module | None = None,
         batches: int | None = None, engine: Engine = "torch",
     ) -> None:  # fmt: skip
-        self.engine = engine
-        self.through_torch: tuple[str, ...] = ()
         faster.keep_memory()
         torch.backends.cudnn.deterministic = True  # on a GPU: the same seed, the same results
         self.recipe = _with_own_loss(recipe, device)
@@ -132,7 +133,13 @@ class Training:
         total_steps = recipe.epochs * math.ceil(self.batches / recipe.accumulate_batches)
         self.batches = min(self.batches, batches or self.batches)
         network = build(recipe, seed) if network is None else network
-        self.network = faster.speed_up(network, device, classifier.example_input(recipe))
+        self.engine = engine
+        self._unsuited = self._compiled = None
+        if engine == "compiled":
+            self._compiled, self._unsuited = _compiled(recipe, network)
+        if not self._compiled:
+            network = faster.speed_up(network, device, classifier.example_input(recipe))
+        self.network = network
         self.optimizer = stepping.optimizer_of(recipe, self.network)
         self.learning_rate = stepping.learning_rate_of(self.optimizer)
         self.schedule = self.batch_schedule = None
@@ -146,6 +153,9 @@ class Training:
         if recipe.averaging:
             self.average = averaging.average_of(self.network, recipe.averaging)
         self.results: list[EpochResult] = []
+        self._evaluated = self._compiled
+        if self._compiled and self.average:
+            self._evaluated = CompiledNetwork(self.average.module)
         self._output: Tensor | None = None
         # What RandomApply holds may mix no digit for many batches; a function shows it by doing so.
         self._mixes = any(
@@ -167,12 +177,33 @@ class Training:
         return TrainDigits.AUGMENTED if parts_of(self.recipe.augment) else TrainDigits.PLAIN
 
     @property
+    def through_torch(self) -> tuple[str, ...]:
+        """What the compiled engine leaves to torch, as far as batches have shown it."""
+        if self._compiled is None:
+            return (self._unsuited,) if self._unsuited else ()
+        return self._compiled.through_torch
+
+    @property
     def output(self) -> Tensor:
         """The classifier's output for the evaluation digits after the last epoch, float32
         (N, 10)."""
         if self._output is None:  # that epoch was trained before an interrupt
-            self._output = classifier.predict(self.classifier, self.evaluation.images)
+            self._output = self._predict()
         return self._output
+
+    def _predict(self) -> Tensor:
+        with self._in_engine(self._evaluated):
+            return classifier.predict(self.classifier, self.evaluation.images)
+
+    @contextlib.contextmanager
+    def _in_engine(self, compiled: CompiledNetwork | None) -> Iterator[None]:
+        """In the block, the engine prepares images, and computes the network of `compiled`."""
+        with contextlib.ExitStack() as stack:
+            if self.engine == "compiled":
+                stack.enter_context(compiled_loops())
+            if compiled:
+                stack.enter_context(compiled.standing_in())
+            yield
 
     def state(self) -> dict[str, Any]:
         """All that the coming epochs depend on, and the results so far: tensors, numbers, texts,
@@ -219,7 +250,7 @@ class Training:
             start = time.perf_counter()
             learning_rate = float(self.optimizer.param_groups[0]["lr"])
             train = self._train_epoch(epoch, watch)
-            self._output = classifier.predict(self.classifier, self.evaluation.images)
+            self._output = self._predict()
             evaluation = score(self._output, self.evaluation)
             if not math.isfinite(evaluation.loss):
                 raise NonFiniteLossError(f"the evaluation of epoch {epoch} gave {evaluation.loss}")
@@ -249,11 +280,10 @@ class Training:
         shuffled = itertools.islice(shuffled, self.batches)
         steps = range(0, self.batches, self.recipe.accumulate_batches)
         for number, first in enumerate(steps, start=1 + (epoch - 1) * len(steps)):
-            batches = [
-                self._batch(digits, generator)
-                for digits in itertools.islice(shuffled, self.recipe.accumulate_batches)
-            ]
-            loss, right = stepping.take_step(self.recipe, self.network, self.optimizer, batches)
+            digits_of_step = itertools.islice(shuffled, self.recipe.accumulate_batches)
+            with self._in_engine(self._compiled):
+                batches = [self._batch(digits, generator) for digits in digits_of_step]
+                loss, right = stepping.take_step(self.recipe, self.network, self.optimizer, batches)
             if self.batch_schedule:
                 self.batch_schedule.step()
             if self.average and self.recipe.averaging and number % self.recipe.averaging.every == 0:
@@ -287,6 +317,15 @@ class Training:
                 seen = images.round().clamp(0, 255).to(torch.uint8).cpu()
                 taught = self.teacher(seen).to(images.device)
         return Batch(classifier.prepared(images, recipe.preprocess), labels, taught)
+
+
+def _compiled(recipe: Recipe, network: nn.Module) -> tuple[CompiledNetwork | None, str | None]:
+    """A network in compiled kernels; or why that cannot be, as what torch computes instead."""
+    compiled = CompiledNetwork(network.train())
+    unsuited = compiled.unsuited(classifier.example_input(recipe))
+    if recipe.autocast:
+        unsuited = f"autocast={recipe.autocast}"
+    return (None, f"the whole network ({unsuited})") if unsuited else (compiled, None)
 
 
 def _with_own_loss(recipe: Recipe, device: torch.device) -> Recipe:

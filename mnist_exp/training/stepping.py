@@ -4,7 +4,7 @@ import contextlib
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -100,8 +100,13 @@ def take_step(
 
 def takes_closure(optimizer: Optimizer) -> bool:
     """Whether its step may evaluate the loss itself, as all of torch's own may."""
+    return _binds_closure(type(optimizer).step)
+
+
+@cache  # it is asked for each step
+def _binds_closure(step: Callable[..., Any]) -> bool:
     try:
-        inspect.signature(type(optimizer).step).bind(optimizer, None)
+        inspect.signature(step).bind("self", None)
     except TypeError:
         return False
     return True

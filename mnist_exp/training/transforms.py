@@ -1,7 +1,8 @@
 """How the parts of a recipe change images: the package's own, torchvision's, and functions."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -69,11 +70,18 @@ def _asked(part: Any, generator: torch.Generator) -> dict[str, torch.Generator]:
 
 
 def _takes(part: Any, name: str) -> bool:
-    called = part.forward if isinstance(part, nn.Module) else part
+    if isinstance(part, nn.Module):
+        return name in _parameters(type(part).forward)
+    is_object = not inspect.isroutine(part) and not isinstance(part, partial)
+    return name in _parameters(type(part).__call__ if is_object else part)
+
+
+@cache  # it is asked for each batch
+def _parameters(function: Callable[..., Any]) -> frozenset[str]:
     try:
-        return name in inspect.signature(called).parameters
+        return frozenset(inspect.signature(function).parameters)
     except ValueError:  # of a function of torch's that is not written in Python
-        return False
+        return frozenset()
 
 
 def _floats(images: Tensor) -> Tensor:
