@@ -23,7 +23,6 @@ from mnist_exp.engine import (
     plan,
     trace,
 )
-from mnist_exp.engine import images
 from mnist_exp.notebook import code_hash
 from mnist_exp.training import (
     averaging,
@@ -38,8 +37,9 @@ from mnist_exp.training import (
 )
 
 TRAINING_CODE = (
-    values, recipe, augment, preprocess, views, digits, images, transforms, classifier,
-    torch_internals, faster, seeding, beside, averaging, stepping, loop,
+    values, recipe, augment, preprocess, views, digits, transforms, classifier, torch_internals,
+    faster, seeding, beside, averaging, stepping, loop, images, operations, layers, trace, fallback,
+    plan, execution, compiled,
 )  # fmt: skip
 """The modules that take part in a training."""
 
