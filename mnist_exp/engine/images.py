@@ -42,7 +42,7 @@ def compiled_loops() -> Iterator[None]:
 def takes(*tensors: Tensor) -> bool:
     """Whether a compiled loop is to be used, and can do with these tensors what torch would do.
 
-    It has no gradient, and what follows torch's operations, as torch.export does, does not see it.
+    It has no gradient, and torch.export, torch.compile and torch.vmap could not follow it.
     """
     import torch
 
