@@ -258,6 +258,37 @@ def test_the_environment_that_a_user_brings_is_completed_not_remade(tmp_path: Pa
     assert "constraints" not in "".join(called)
 
 
+MAKES_ENVIRONMENTS = """#!/bin/sh
+echo "$@, from $UV_DEFAULT_INDEX" >> {calls}
+case "$*" in
+    "-m venv"*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python";;
+    "-m pip config get"*) echo {index};;
+    "-m uv"*) exit {code};;
+esac
+"""
+BY_UV = "-m uv pip install --python venv/bin/python --constraint constraints.txt --editable .[dev]"
+BY_PIP = "-m pip install --constraint constraints.txt --editable .[dev]"
+
+
+@pytest.mark.parametrize(("code", "by_pip"), [(0, 0), (2, 1)])
+def test_setup_installs_by_uv_from_where_pip_would_and_else_by_pip(
+    code: int, by_pip: int, tmp_path: Path
+) -> None:
+    python = tmp_path / "python"
+    filled = {"calls": tmp_path / "called", "index": "pip.example/simple", "code": code}
+    python.write_text(MAKES_ENVIRONMENTS.format(**filled))
+    python.chmod(0o755)
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy2(ROOT / name, tmp_path)
+    command = ["make", "VENV=venv", f"PYTHON={python}", "setup"]
+    environment = {key: value for key, value in os.environ.items() if key != "PIP_INDEX_URL"}
+    subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=True)
+    called = (tmp_path / "called").read_text().splitlines()
+    assert called.count(f"{BY_UV}, from pip.example/simple") == 1
+    assert len([call for call in called if call.startswith(BY_PIP)]) == by_pip
+    assert (tmp_path / "venv" / ".mnist-exp-installed").exists()
+
+
 @pytest.mark.parametrize(("code", "then"), [(0, []), (2, []), (3, [BRING, COMPILE])])
 def test_setup_brings_a_compiler_where_there_is_none(
     code: int, then: list[str], tmp_path: Path
