@@ -77,6 +77,8 @@ def _log(client: MlflowClient, run: Run, network: nn.Module, images: Tensor, out
         input_example=images.numpy(),
         pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}"],
         serialization_format="pt2",
+        # MLflow would load the network again and log what fails then, which nobody reads.
+        validate_serving_input=False,
     )
     return str(model.model_id)
 
