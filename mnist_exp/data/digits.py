@@ -43,8 +43,10 @@ class Digits:
 
     def sha256(self) -> str:
         """The SHA-256 of the images' bytes followed by the labels' (int64), hexadecimal."""
-        content = self.images.cpu().numpy().tobytes() + self.labels.cpu().numpy().tobytes()
-        return hashlib.sha256(content).hexdigest()
+        content = hashlib.sha256()
+        for part in (self.images, self.labels):
+            content.update(part.cpu().contiguous().numpy().data)
+        return content.hexdigest()
 
     def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Digits]:
         """All digits in batches of `size`, of which the last holds the rest: in their order, or
