@@ -30,6 +30,7 @@ from mnist_exp.commands.settings import (
     Split,
     Switch,
 )
+from mnist_exp.common import startup
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.common.words import counted, printable
 
@@ -59,12 +60,13 @@ def _run(
     one on a processor if it can be had. SPLIT is test or validation. RESUME goes on with the newest
     unfinished run of these settings.
     """
-    from mnist_exp import tracking
+    with startup.loading():
+        from mnist_exp import tracking
 
-    tracking.check_answers()  # before torch takes its seconds
-    from mnist_exp.runs import overrides
-    from mnist_exp.runs import resume as resuming
-    from mnist_exp.runs.plan import settle
+        tracking.check_answers()  # before torch takes its seconds
+        from mnist_exp.runs import overrides, run  # noqa: F401 (which _carry_out needs)
+        from mnist_exp.runs import resume as resuming
+        from mnist_exp.runs.plan import settle
 
     wanted = overrides.read(set_, epochs)
     plan = settle(model, seed=seed, overrides=wanted, device=device, engine=engine, split=split)

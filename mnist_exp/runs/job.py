@@ -105,8 +105,9 @@ def _stop_with_stdin() -> None:
 
 
 def _train(order: Order, pipe: TextIO) -> None:
-    from mnist_exp.runs import environment, overrides, resume, run
-    from mnist_exp.runs.plan import settle
+    with startup.loading():
+        from mnist_exp.runs import environment, overrides, resume, run
+        from mnist_exp.runs.plan import settle
 
     job = order.job
     entry = entries.parse(order.source, job.model, helpers=order.helpers)
