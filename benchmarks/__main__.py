@@ -6,11 +6,13 @@ Exits with 1 when a goal was missed. Leave the machine alone meanwhile.
 import argparse
 import sys
 
-from benchmarks import agreement, epoch, floor, overhead, section, store, sweep
+from benchmarks import agreement, before, epoch, overhead, section, step, store, sweep, tried
 
 BENCHMARKS = {
     "epoch": epoch,
-    "floor": floor,
+    "before": before,
+    "step": step,
+    "tried": tried,
     "sweep": sweep,
     "overhead": overhead,
     "store": store,

@@ -51,6 +51,11 @@ def in_process(
         yield process
 
 
+def median_seconds(seconds: Sequence[float]) -> str:
+    """Their median, in words."""
+    return f"{statistics.median(seconds):.1f} s"
+
+
 def ratio(longer: Sequence[float], shorter: Sequence[float]) -> str:
     """The median of the ratios round by round, and their range."""
     each = ratios(longer, shorter)

@@ -30,7 +30,8 @@ from mnist_exp.notebook import loading
 from mnist_exp.training.loop import Training
 startup.of_command()
 own = dataclasses.replace(loading.load_iteration({MODEL}).recipe, epochs=1)
-for result in Training(own, *data.load(), seed=1, device=torch.device("cpu")).epochs():
+kind = dict(device=torch.device("cpu"), engine="compiled")
+for result in Training(own, *data.load(), seed=1, **kind).epochs():
     print(result.ended - result.seconds, result.ended)
 """
 

@@ -7,14 +7,15 @@ import pandas as pd
 import pytest
 import torch
 from scipy import stats
+from torch import nn
 
-from benchmarks import agreement, measure, section
+from benchmarks import agreement, before, measure, section, step
 from benchmarks.section import Section
 from benchmarks.stock import Stock
 from mnist_exp import data
 from mnist_exp.data import Digits
 from mnist_exp.notebook import loading
-from mnist_exp.training.classifier import network_input
+from mnist_exp.training.classifier import example_input, network_input
 
 slept = 0.0
 
@@ -84,9 +85,59 @@ def test_stock_augments_as_we_do(mnist: tuple[Digits, Digits]) -> None:
     assert stock.var(0).max() > 0.1
 
 
+def test_a_step_needs_the_operations_of_its_convolutions_and_linear_layers() -> None:
+    own = loading.load_iteration(6).recipe
+    images = example_input(own)[:1].repeat(128, 1, 1, 1)
+    assert step.operations(own.network(), images) == 796_532_736
+    by_hand = nn.Sequential(
+        nn.Conv2d(4, 4, 3, padding=1, groups=4),  # 25 pixels, 9 weights, no gradient of its input
+        nn.Flatten(),
+        nn.Linear(100, 10),
+    )
+    expected = 2 * 2 * (2 * 4 * 25 * 9 + 3 * 100 * 10)
+    assert step.operations(by_hand, torch.randn(2, 4, 5, 5)) == expected
+
+
+def test_the_engines_are_compared_seed_by_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agreement, "FILE", tmp_path / "runs.csv")
+    monkeypatch.setattr(agreement, "MODELS", {6: range(1, 4)})
+    rows = [
+        {"model": 6, "seed": seed, "engine": engine, "final": 0.99 + (seed + shift) / 10_000}
+        for seed in (1, 2) for engine, shift in (("torch", 0), ("compiled", seed))
+    ]  # fmt: skip
+    pd.DataFrame(rows, columns=list(agreement.COLUMNS)).to_csv(agreement.FILE, index=False)
+    assert agreement.missing() == [(6, 3, "compiled"), (6, 3, "torch")]
+    found = agreement.measure()
+    assert found.tables[0]["difference"].item().startswith("+0.015 (-0.049 to +0.079)")
+    assert found.missed == ["of model 6, 2 seeds of 3 ran", "model 6 may differ by 0.079 points"]
+
+
+@pytest.mark.usefixtures("mnist")
+def test_a_run_of_an_engine_is_a_row() -> None:
+    row = agreement.train((3, 1, "torch"), epochs=1, digits=256)
+    assert {*row, "commit"} == {*agreement.COLUMNS}
+    assert 0.05 < row["final"] == row["worst_of_last_5"] < 1
+
+
+@pytest.mark.slow
+def test_the_code_of_before_trains(tmp_path: Path) -> None:
+    before.check_out(tmp_path)
+    contender = measure.Contender(
+        before.prepare_before, (14, str(tmp_path), 300), before.turn_before
+    )  # fmt: skip
+    (seconds,) = measure.in_turns({"before": contender}, rounds=1)["before"]
+    assert 0 < seconds < 60
+
+
 @pytest.mark.slow
 def test_here_and_stock_are_as_accurate() -> None:
-    """The benchmark's comparison, on a tenth of an epoch."""
-    own = [agreement.here(seed, digits=47 * 128, epochs=1) for seed in range(1, 6)]
-    stock = [agreement.in_stock(seed, batches=47, epochs=1) for seed in range(1, 6)]
+    """Of some steps, by how well they classify."""
+    own = [agreement.train((6, seed, "compiled"), 1, 47 * 128)["final"] for seed in range(1, 6)]
+    stock = []
+    for seed in range(1, 6):
+        pipeline = Stock(loading.load_iteration(6).recipe, workers=0, seed=seed)
+        pipeline.epoch(47)
+        stock.append(pipeline.evaluate() / 10_000)
     assert stats.mannwhitneyu(own, stock).pvalue > 0.01

@@ -253,7 +253,7 @@ UNREAD = {
     "as text": "from pathlib import Path\neval(Path(__file__).with_name('a.py').read_text())",
     "by sys.path": "import sys, pathlib; sys.path.insert(0, str(pathlib.Path(__file__).parent))\n"
     "import a",
-    "of the benchmarks": "import benchmarks.floor",
+    "of the benchmarks": "import benchmarks.tried",
     "of the tests": "from tests.support import waiting",
 }
 
