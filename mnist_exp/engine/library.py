@@ -149,7 +149,10 @@ def _compilers(folder: Path) -> Iterator[tuple[Command, str]]:
     the one that pip brings; each with a hash of what it says of itself and of the processor. Some
     only ask to be installed: they are left out. Raises CompilerError where none is left.
     """
-    asked = tuple(shlex.split(os.environ.get("CXX", "")))
+    try:
+        asked = tuple(shlex.split(os.environ.get("CXX", "")))
+    except ValueError as error:  # an open quotation
+        raise CompilerError(f"CXX={os.environ['CXX']}: {error}", "unset CXX") from None
     on_path = [(path,) for name in ("c++", "g++", "clang++") if (path := shutil.which(name))]
     answer = False
     for command in [asked] if asked else [*on_path, *_brought()]:

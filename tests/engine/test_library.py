@@ -205,6 +205,14 @@ def test_a_broken_compiler(
     assert not list(kept.glob("part-*"))
 
 
+def test_a_compiler_that_cannot_be_read(
+    sources: Path, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "'c++")
+    with pytest.raises(CompilerError, match=r"CXX='c.*: No closing quotation; unset CXX"):
+        library.compiled(sources, [kept])
+
+
 def test_instructions_that_the_processor_lacks_end_another_process(
     sources: Path, kept: Path
 ) -> None:
