@@ -59,7 +59,7 @@ def choose_engine(asked: str, device: str) -> tuple[ChosenEngine, torch.device]:
         return compiled, on
     if asked == "compiled":
         raise ExpectedError(f"ENGINE=compiled: {why_not}")
-    _warn(f"{why_not}; until then torch trains, more slowly, as ENGINE=torch asks for")
+    _warn(f"{why_not}, or set ENGINE=torch; training goes on with torch, more slowly")
     return TORCH, on
 
 

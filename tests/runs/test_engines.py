@@ -76,8 +76,8 @@ def test_where_it_cannot_be_had_torch_trains_and_one_line_says_so(
         assert choose_engine("auto", "auto") == (TORCH, CPU)
     (line,) = caplog.messages
     assert line == (
-        "the engine cannot be compiled: CXX=no-compiler does not work; unset CXX; until then torch "
-        "trains, more slowly, as ENGINE=torch asks for"
+        "the engine cannot be compiled: CXX=no-compiler does not work; unset CXX, or set "
+        "ENGINE=torch; training goes on with torch, more slowly"
     )
     caplog.clear()
     assert choose_engine("torch", "auto") == (TORCH, CPU)
