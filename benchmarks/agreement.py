@@ -1,13 +1,16 @@
 """Whether the engines are as accurate as each other, over whole runs of the same seeds.
 
 `python -m benchmarks.agreement` trains what the table of runs lacks, which takes hours, and can be
-interrupted: the same command goes on. `make bench` compares what is there.
+interrupted: the same command goes on. With `published` it first enters the published runs by torch
+of the same code and seeds: they speak for torch as well, though on another processor the same seed
+gives other numbers. `make bench` compares what is there.
 """
 
 import csv
 import dataclasses
 import multiprocessing
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,12 +21,13 @@ import torch
 from scipy import stats
 
 from benchmarks.section import Section
-from mnist_exp import data
+from mnist_exp import ROOT, data
 from mnist_exp.common.words import counted
 from mnist_exp.notebook import loading
 from mnist_exp.runs import checkout
 
 FILE = Path(__file__).with_name("agreement_of_engines.csv")
+RESULTS = ROOT / "experiments" / "results"
 COLUMNS = ("model", "seed", "engine", "final", "worst_of_last_5", "seconds", "commit")
 """Accuracies are fractions of the test digits; `commit` is that of the code."""
 MODELS = {6: range(1, 11), 14: range(101, 111), 21: range(101, 111)}
@@ -93,19 +97,45 @@ def missing() -> list[Run]:
 
 
 def train_missing(runs: Iterable[Run], workers: int = 2) -> None:
-    """Train runs, on a thread each, and add each to the table at its end."""
+    """Train runs, on a thread each, and enter each at its end."""
     commit = (checkout.commit() or "unknown")[:10]
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, torch.set_num_threads, (1,)) as processes:
         for found in processes.map(train, runs):
-            row = found | {"commit": commit}
-            is_new = not FILE.exists()
-            with FILE.open("a", newline="") as file:
-                table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-                if is_new:
-                    table.writeheader()
-                table.writerow(row)
-            print(row, flush=True)
+            enter(found | {"commit": commit})
+
+
+def enter(row: dict[str, Any]) -> None:
+    """Add a run to the table."""
+    is_new = not FILE.exists()
+    with FILE.open("a", newline="") as file:
+        table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        if is_new:
+            table.writeheader()
+        table.writerow(row)
+    print(row, flush=True)
+
+
+def published(wanted: Iterable[Run]) -> Iterator[dict[str, Any]]:
+    """The rows of those of the runs that were published, computed by torch."""
+    runs = pd.read_csv(RESULTS / "runs.csv", low_memory=False)
+    epochs = pd.read_csv(RESULTS / "history.csv").groupby("run_id")
+    runs = runs[(runs["params.split"] == "test") & (runs["tags.overrides"] == "none")]
+    if "params.engine" in runs:
+        runs = runs[runs["params.engine"].fillna("torch") == "torch"]
+    for model, seed, engine in wanted:
+        code = loading.load_iteration(model).code_sha256
+        own = runs[(runs["tags.code_sha256"] == code) & (runs["params.seed"] == seed)]
+        if engine == "torch" and len(own):
+            newest = own.sort_values("start_time").iloc[-1]
+            history = epochs.get_group(newest["run_id"]).sort_values("epoch")
+            yield {
+                "model": model, "seed": seed, "engine": engine,
+                "final": history["test_accuracy"].iloc[-1],
+                "worst_of_last_5": history["test_accuracy"].iloc[-LAST:].min(),
+                "seconds": round(history["epoch_seconds"].sum(), 1),
+                "commit": newest["tags.git_commit"][:10],
+            }  # fmt: skip
 
 
 def train(run: Run, epochs: int | None = None, digits: int = 60_000) -> dict[str, Any]:
@@ -127,4 +157,7 @@ def train(run: Run, epochs: int | None = None, digits: int = 60_000) -> dict[str
 
 
 if __name__ == "__main__":
+    if "published" in sys.argv[1:]:
+        for row in published(missing()):
+            enter(row)
     train_missing(missing())

@@ -114,6 +114,14 @@ def test_the_engines_are_compared_seed_by_seed(
     assert found.missed == ["of model 6, 2 seeds of 3 ran", "model 6 may differ by 0.079 points"]
 
 
+def test_published_runs_speak_for_torch() -> None:
+    wanted = [(14, 101, "compiled"), (14, 101, "torch"), (14, 999, "torch")]
+    (row,) = agreement.published(wanted)
+    assert (row["model"], row["seed"], row["engine"]) == (14, 101, "torch")
+    assert 0.994 < row["worst_of_last_5"] <= row["final"] < 0.997
+    assert {*row} == {*agreement.COLUMNS}
+
+
 @pytest.mark.usefixtures("mnist")
 def test_a_run_of_an_engine_is_a_row() -> None:
     row = agreement.train((3, 1, "torch"), epochs=1, digits=256)
