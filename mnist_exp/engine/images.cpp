@@ -8,7 +8,10 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <vector>
+
+#include "pool.h"
 
 namespace {
 
@@ -22,7 +25,7 @@ public:
 
     Padded(int height, int width, int above, int beside)
         : height(height), width(width), stride(width + 2 * beside), first(above * stride + beside),
-          pixels(static_cast<size_t>(height + 2 * above) * stride) {}
+          pixels(size_t(height + 2 * above) * stride) {}
 
     void copy(const float* plane) {
         for (int row = 0; row < height; ++row)
@@ -45,18 +48,13 @@ inline float within(float place, float low, float high) {
 // The whole pixel at or before a place on an axis of `size` pixels, in -BORDER..size. A float is
 // cut off towards zero when it becomes an int, so that it has to be positive.
 inline int at_or_before(float place, int size) {
-    return static_cast<int>(within(place, -BORDER, size) + BORDER) - BORDER;
+    return int(within(place, -BORDER, size) + BORDER) - BORDER;
 }
 
 // The pixel nearest to a place, the even one of two, in -BORDER..size.
 inline int nearest(float place, int size) {
     constexpr float whole = 3 << 22;  // floats of this size have no fraction: a sum is rounded
-    return static_cast<int>(within(place, -BORDER, size) + whole - whole);
-}
-
-// Calls `prepare` with parts of a batch of `count` images, as first and last + 1.
-template <typename Prepare> void in_parts(int64_t count, const Prepare& prepare) {
-    prepare(0, count);
+    return int(within(place, -BORDER, size) + whole - whole);
 }
 
 // So many numbers are whole vectors of any processor: a loop over them has no rest, which would be
@@ -70,7 +68,7 @@ inline float middle(int size) { return (size - 1) / 2.0f; }
 double slant(const float* image, int channels, int height, int width) {
     // Of each column: its ink, and that times the row and its square. Loops over columns are
     // vectors, and doubles leave nothing of the digits' whole numbers out.
-    std::vector<double> moments(3 * static_cast<size_t>(width));
+    std::vector<double> moments(3 * size_t(width));
     double* __restrict ink = moments.data();
     double* __restrict ink_row = ink + width;
     double* __restrict ink_row_row = ink_row + width;
@@ -101,125 +99,152 @@ double slant(const float* image, int channels, int height, int width) {
     return covariance / (variance < 1 ? 1 : variance);
 }
 
-}  // namespace
-
-extern "C" {
+// These are functions and no lambdas: what a lambda holds is read from memory again after each
+// store, and its loops are not vectors.
 
 // matrices: float32 (N, 2, 3), as F.affine_grid takes them.
-void warp_images(const float* images, const float* matrices, float* out, int64_t count,
-                 int channels, int height, int width) {
+void warp(const float* images, const float* matrices, float* out, int64_t count, int channels,
+          int height, int width) {
     // A matrix is of axes that go from -1 to 1, whatever their lengths; this is of pixels.
-    const float ratio = static_cast<float>(width) / height;
-    in_parts(count, [=](int64_t begin, int64_t end) {
-        Padded padded(height, width, BORDER, BORDER);
-        const float* origin = padded.origin();
-        const int stride = padded.stride;
-        const int columns = in_vectors(width);
-        std::vector<int> places(columns);
-        std::vector<float> rights(columns), downs(columns);
-        int* __restrict place = places.data();
-        float* __restrict right = rights.data();
-        float* __restrict down = downs.data();
-        const int64_t size = height * width;
-        for (int64_t plane = begin * channels; plane < end * channels; ++plane) {
-            padded.copy(images + plane * size);
-            const float* matrix = matrices + plane / channels * 6;
-            const float xx = matrix[0], xy = matrix[1], yx = matrix[3], yy = matrix[4];
-            const float x0 = matrix[2] * width / 2 + middle(width),
-                        y0 = matrix[5] * height / 2 + middle(height);
-            for (int row = 0; row < height; ++row) {
-                const float y = row - middle(height), row_x = xy * (y * ratio) + x0,
-                            row_y = yy * y + y0;
-                // Two loops: the first in vectors, the second, which looks up, is not.
-                for (int column = 0; column < columns; ++column) {
-                    const float x = column - middle(width);
-                    const float from_x = xx * x + row_x, from_y = yx * (x / ratio) + row_y;
-                    const int left = at_or_before(from_x, width), top = at_or_before(from_y, height);
-                    right[column] = from_x - left;  // NaN stays NaN
-                    down[column] = from_y - top;
-                    place[column] = top * stride + left;
-                }
-                float* __restrict to = out + plane * size + row * width;
-                for (int column = 0; column < width; ++column) {
-                    const float* at = origin + place[column];
-                    const float* under = at + stride;
-                    const float above = at[0] * (1 - right[column]) + at[1] * right[column];
-                    const float below = under[0] * (1 - right[column]) + under[1] * right[column];
-                    to[column] = above * (1 - down[column]) + below * down[column];
-                }
+    const float ratio = float(width) / height;
+    Padded padded(height, width, BORDER, BORDER);
+    const float* origin = padded.origin();
+    const int stride = padded.stride;
+    const int columns = in_vectors(width);
+    std::vector<int> places(columns);
+    std::vector<float> rights(columns), downs(columns);
+    int* __restrict place = places.data();
+    float* __restrict right = rights.data();
+    float* __restrict down = downs.data();
+    const int64_t size = height * width;
+    for (int64_t plane = 0; plane < count * channels; ++plane) {
+        padded.copy(images + plane * size);
+        const float* matrix = matrices + plane / channels * 6;
+        const float xx = matrix[0], xy = matrix[1], yx = matrix[3], yy = matrix[4];
+        const float x0 = matrix[2] * width / 2 + middle(width),
+                    y0 = matrix[5] * height / 2 + middle(height);
+        for (int row = 0; row < height; ++row) {
+            const float y = row - middle(height), row_x = xy * (y * ratio) + x0,
+                        row_y = yy * y + y0;
+            // Two loops: the first in vectors, the second, which looks up, is not.
+            for (int column = 0; column < columns; ++column) {
+                const float x = column - middle(width);
+                const float from_x = xx * x + row_x, from_y = yx * (x / ratio) + row_y;
+                const int left = at_or_before(from_x, width), top = at_or_before(from_y, height);
+                right[column] = from_x - left;  // NaN stays NaN
+                down[column] = from_y - top;
+                place[column] = top * stride + left;
+            }
+            float* __restrict to = out + plane * size + row * width;
+            for (int column = 0; column < width; ++column) {
+                const float* at = origin + place[column];
+                const float* under = at + stride;
+                const float above = at[0] * (1 - right[column]) + at[1] * right[column];
+                const float below = under[0] * (1 - right[column]) + under[1] * right[column];
+                to[column] = above * (1 - down[column]) + below * down[column];
             }
         }
-    });
+    }
 }
 
 // matrices: float32 (N, 2, 2), from (x, y) in pixels from the centre, a row vector, to the place
 // that a pixel comes from, on axes from -1 to 1. Computed as torch does, in the same order.
-void turn_images(const float* images, const float* matrices, float* out, int64_t count,
-                 int channels, int height, int width) {
-    in_parts(count, [=](int64_t begin, int64_t end) {
-        Padded padded(height, width, BORDER, BORDER);
-        const float* origin = padded.origin();
-        const int stride = padded.stride;
-        const int columns = in_vectors(width);
-        std::vector<float> across(2 * static_cast<size_t>(columns));
-        float* __restrict xx = across.data();
-        float* __restrict xy = xx + columns;
-        std::vector<int> places(columns);
-        int* __restrict place = places.data();
-        const int64_t size = height * width;
-        for (int64_t plane = begin * channels; plane < end * channels; ++plane) {
-            padded.copy(images + plane * size);
-            const float* matrix = matrices + plane / channels * 4;
-            // Products that are kept are rounded, as torch's are; within a sum they need not be.
-            for (int column = 0; column < width; ++column) {
-                xx[column] = (column - middle(width)) * matrix[0];
-                xy[column] = (column - middle(width)) * matrix[1];
+void turn(const float* images, const float* matrices, float* out, int64_t count, int channels,
+          int height, int width) {
+    Padded padded(height, width, BORDER, BORDER);
+    const float* origin = padded.origin();
+    const int stride = padded.stride;
+    const int columns = in_vectors(width);
+    std::vector<float> across(2 * size_t(columns));
+    float* __restrict xx = across.data();
+    float* __restrict xy = xx + columns;
+    std::vector<int> places(columns);
+    int* __restrict place = places.data();
+    const int64_t size = height * width;
+    for (int64_t plane = 0; plane < count * channels; ++plane) {
+        padded.copy(images + plane * size);
+        const float* matrix = matrices + plane / channels * 4;
+        // Products that are kept are rounded, as torch's are; within a sum they need not be.
+        for (int column = 0; column < width; ++column) {
+            xx[column] = (column - middle(width)) * matrix[0];
+            xy[column] = (column - middle(width)) * matrix[1];
+        }
+        for (int row = 0; row < height; ++row) {
+            const float y = row - middle(height), yx = y * matrix[2], yy = y * matrix[3];
+            for (int column = 0; column < columns; ++column) {
+                const float x = (xx[column] + yx + 1) * (width / 2.0f) - 0.5f;
+                const float y = (xy[column] + yy + 1) * (height / 2.0f) - 0.5f;
+                place[column] = nearest(y, height) * stride + nearest(x, width);
             }
+            float* to = out + plane * size + row * width;
+            for (int column = 0; column < width; ++column) to[column] = origin[place[column]];
+        }
+    }
+}
+
+void deslant(const float* images, float* out, int64_t count, int channels, int height, int width) {
+    // A row moves sideways as a whole, until it is gone with both neighbours of each place.
+    const int farthest = width + 1;
+    Padded padded(height, width, 0, farthest + 1);
+    const int64_t size = height * width;
+    for (int64_t image = 0; image < count; ++image) {
+        const float lean = slant(images + image * channels * size, channels, height, width);
+        for (int64_t plane = image * channels; plane < (image + 1) * channels; ++plane) {
+            padded.copy(images + plane * size);
             for (int row = 0; row < height; ++row) {
-                const float y = row - middle(height), yx = y * matrix[2], yy = y * matrix[3];
-                for (int column = 0; column < columns; ++column) {
-                    const float x = (xx[column] + yx + 1) * (width / 2.0f) - 0.5f;
-                    const float y = (xy[column] + yy + 1) * (height / 2.0f) - 0.5f;
-                    place[column] = nearest(y, height) * stride + nearest(x, width);
-                }
-                float* to = out + plane * size + row * width;
+                const float shift = lean * (row - middle(height));
+                const float whole = std::floor(within(shift, -farthest, farthest));
+                const float part = shift - whole;  // NaN stays NaN
+                const float* from = padded.origin() + row * padded.stride + int(whole);
+                float* __restrict to = out + plane * size + row * width;
                 for (int column = 0; column < width; ++column)
-                    to[column] = origin[place[column]];
+                    to[column] = from[column] * (1 - part) + from[column + 1] * part;
             }
         }
+    }
+}
+
+// Calls prepare(first, count) for parts of a batch of `count` images, on all threads.
+void in_parts(int64_t count, const std::function<void(int64_t, int64_t)>& prepare) {
+    constexpr int64_t SIZE = 16;
+    parallel(int((count + SIZE - 1) / SIZE), [&](int part) {
+        const int64_t first = part * SIZE;
+        prepare(first, std::min(SIZE, count - first));
+    });
+}
+
+}  // namespace
+
+extern "C" {
+
+void warp_images(const float* images, const float* matrices, float* out, int64_t count,
+                 int channels, int height, int width) {
+    const int64_t size = int64_t(channels) * height * width;
+    in_parts(count, [=](int64_t first, int64_t part) {
+        warp(images + first * size, matrices + first * 6, out + first * size, part, channels,
+             height, width);
+    });
+}
+
+void turn_images(const float* images, const float* matrices, float* out, int64_t count,
+                 int channels, int height, int width) {
+    const int64_t size = int64_t(channels) * height * width;
+    in_parts(count, [=](int64_t first, int64_t part) {
+        turn(images + first * size, matrices + first * 4, out + first * size, part, channels,
+             height, width);
     });
 }
 
 void deslant_images(const float* images, float* out, int64_t count, int channels, int height,
                     int width) {
-    in_parts(count, [=](int64_t begin, int64_t end) {
-        // A row moves sideways as a whole, until it is gone with both neighbours of each place.
-        const int farthest = width + 1;
-        Padded padded(height, width, 0, farthest + 1);
-        const int64_t size = height * width;
-        for (int64_t image = begin; image < end; ++image) {
-            const float lean = slant(images + image * channels * size, channels, height, width);
-            for (int64_t plane = image * channels; plane < (image + 1) * channels; ++plane) {
-                padded.copy(images + plane * size);
-                for (int row = 0; row < height; ++row) {
-                    const float shift = lean * (row - middle(height));
-                    const float whole = std::floor(within(shift, -farthest, farthest));
-                    const float part = shift - whole;  // NaN stays NaN
-                    const float* from = padded.origin() + row * padded.stride
-                                        + static_cast<int>(whole);
-                    float* __restrict to = out + plane * size + row * width;
-                    for (int column = 0; column < width; ++column)
-                        to[column] = from[column] * (1 - part) + from[column + 1] * part;
-                }
-            }
-        }
+    const int64_t size = int64_t(channels) * height * width;
+    in_parts(count, [=](int64_t first, int64_t part) {
+        deslant(images + first * size, out + first * size, part, channels, height, width);
     });
 }
 
 void rescale_pixels(const float* pixels, float* out, int64_t count, float factor, float offset) {
-    in_parts(count, [=](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) out[i] = pixels[i] * factor + offset;
-    });
+    for (int64_t i = 0; i < count; ++i) out[i] = pixels[i] * factor + offset;
 }
 
 }  // extern "C"

@@ -15,6 +15,7 @@ from torch import Tensor
 from mnist_exp.augment import RandomAffine, RandomRotation, rotate, transform
 from mnist_exp.data import Digits, normalise
 from mnist_exp.engine import images as compiled
+from mnist_exp.engine import library
 from mnist_exp.preprocess import Deslant
 from mnist_exp.views import Rotations
 
@@ -176,6 +177,23 @@ def test_pixels_that_are_not_finite_are_not_hidden(value: float) -> None:
     if not math.isfinite(value):
         assert upright[1].isnan().all()
         assert expected[1].isnan().all()
+
+
+def test_any_number_of_threads_gives_the_same_bits(mnist: tuple[Digits, Digits]) -> None:
+    digits = mnist[0].images[:100].float()  # no multiple of what a thread takes at once
+
+    def prepared(threads: int) -> Tensor:
+        library.loaded().set_threads(threads)
+        generator = torch.Generator().manual_seed(1)
+        varied = RandomAffine(8, 0.1, 0.04)(RandomRotation(7)(digits, generator), generator)
+        return Deslant()(varied)
+
+    try:
+        first, *others = (in_loops(partial(prepared, threads)) for threads in (1, 2, 3))
+    finally:
+        library.loaded().set_threads(1)
+    assert all(torch.equal(other, first) for other in others)
+    assert_close(first, prepared(1), 0.02)  # of 255
 
 
 def test_memory_in_any_order_is_read_rightly() -> None:
