@@ -15,6 +15,7 @@ from benchmarks.epoch import process
 from benchmarks.measure import Contender, in_turns, ratios
 from benchmarks.section import Section
 from mnist_exp import data
+from mnist_exp.common.words import counted
 from mnist_exp.engine import library
 from mnist_exp.notebook import loading
 from mnist_exp.training import classifier
@@ -60,12 +61,14 @@ def measure() -> Section:
                 reached = f"{statistics.median(shares):.0%}"
                 missed.append(f"model {number} reaches {reached} of the peak, not {goal:.0%}")
         peaks[threads] = statistics.median(at_peak) / 1e9
-    most = "; ".join(f"{threads} threads: {peak:.0f} GFLOP/s" for threads, peak in peaks.items())
+    most = " and ".join(
+        f"{peak:.0f} GFLOP/s on {counted(threads, 'thread')}" for threads, peak in peaks.items()
+    )
     text = f"""\
 Milliseconds of a training step, {STEPS} at a time, {ROUNDS} rounds in turns, without augmentation
 and averaging. *MFLOP* is what its convolutions and linear layers need, two for each multiply-add:
 forward, for the gradient of the weights, and for that of the input, which the first layer does
-without. The *peak* is measured in each round, by fused multiply-adds in registers ({most}).
+without. The *peak* is measured in each round, by fused multiply-adds in registers: {most}.
 
 Goal: 40 % of the peak in models 6 and 14 on one thread."""
     return Section("A step, and the peak", text, [pd.DataFrame(rows)], missed)
@@ -112,24 +115,24 @@ def turn_peak() -> float:
 def peak(threads: int, seconds: float = MOMENT) -> float:
     """The most floating-point operations per second, of so many threads at once."""
     measured: Any = library.loaded().peak_gflops
-    measured.restype, measured.argtypes = c_double, [c_double]
+    measured.restype, measured.argtypes = c_double, [c_double]  # of one thread
     with ThreadPoolExecutor(threads) as pool:
         return 1e9 * float(sum(pool.map(measured, [seconds] * threads)))
 
 
 def operations(network: nn.Module, images: Tensor) -> float:
     """Floating-point operations of a step on such images, in convolutions and linear layers."""
-    counted: list[float] = []
+    uses: list[float] = []
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
-            layer.register_forward_hook(partial(count, counted))
+            layer.register_forward_hook(partial(count, uses))
     network(images)
-    return sum(counted)
+    return sum(uses)
 
 
-def count(counted: list[float], layer: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+def count(uses: list[float], layer: Any, inputs: tuple[Tensor], output: Tensor) -> None:
     """A hook: count a use of a layer, each of whose outputs takes a multiply-add for each weight
     that leads to it."""
     forward = 2 * output.numel() * layer.weight[0].numel()
     # As much again for the gradient of the weights, and for that of the input if it is asked for.
-    counted.append(forward * (3 if inputs[0].requires_grad else 2))
+    uses.append(forward * (3 if inputs[0].requires_grad else 2))
