@@ -3,16 +3,19 @@
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
-from types import MethodType
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.autograd import forward_ad
+from torch.nn.modules.module import _has_any_global_hook
 
 from mnist_exp.engine import fallback
 from mnist_exp.engine.execution import Program
 from mnist_exp.engine.operations import Norm
-from mnist_exp.engine.trace import Segment, UntraceableError, trace
+from mnist_exp.engine.reads import UntraceableError
+from mnist_exp.engine.trace import Segment, trace
 
 VERSIONS = 8
 """Traces that are kept: of training, of evaluation, of other sizes of images."""
@@ -26,26 +29,30 @@ class CompiledNetwork:
         self.network = network
         self.through_torch: tuple[str, ...] = ()
         self._own_forward = network.forward
+        self._replaced = "its forward is not of its class" * ("forward" in vars(network))
         self._versions: list[_Version] = []
 
     def unsuited(self, images: Tensor) -> str:
         """Why torch has to compute the whole network, as it is now, for such images; or ""."""
-        return _unsuited(images) or self._version(images).unsuited
+        return self._replaced or _unsuited(images) or self._version(images).unsuited
 
     @contextlib.contextmanager
     def standing_in(self) -> Iterator[None]:
         """In the block, calling the network computes here. It is the network itself that is called,
         so that whoever has it may do with it what torch's networks let do."""
-        vars(self.network)["forward"] = self
+        own = vars(self.network)
+        before = {key: own[key] for key in ("forward",) if key in own}
+        own["forward"] = self
         try:
             yield
         finally:
-            del vars(self.network)["forward"]
+            if own.pop("forward", None) is self:  # unless somebody else has taken the place
+                own.update(before)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What the network gives for images, float32 (N, C, H, W)."""
         reason = "it is called with more than images" if kwargs or len(args) != 1 else ""
-        reason = reason or _unsuited(args[0])
+        reason = self._replaced or reason or _unsuited(args[0])
         if not reason:
             version = self._version(args[0])
             reason = version.unsuited or version.unsuited_for(args[0])
@@ -56,9 +63,9 @@ class CompiledNetwork:
             self._note(version.traced.through_torch)
         return version.run(args[0])
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        """A copy of the network, made while this stands in, has a forward of its own."""
-        return MethodType(type(self.network).forward, memo[id(self.network)])
+    def __reduce__(self) -> Any:
+        """A copy of the network, made or kept while this stands in, has a forward of its own."""
+        return getattr, (self.network, "forward")
 
     def _note(self, names: tuple[str, ...]) -> None:
         self.through_torch = tuple(dict.fromkeys(self.through_torch + names))
@@ -75,13 +82,25 @@ class CompiledNetwork:
 
 def _unsuited(images: Any) -> str:
     """Why images are not for the engine, or ""."""
-    if type(images) is not Tensor or torch._C._functorch.peek_interpreter_stack() is not None:
+    if type(images) is not Tensor or _is_transformed():
         return "a transformation of torch's"
     if images.dtype != torch.float32 or images.device.type != "cpu" or images.dim() != 4:
         return f"images of {images.dtype}, on {images.device.type}, of {images.dim()} axes"
     if torch.is_autocast_enabled("cpu"):
         return "autocast"
     return "the gradient of its input" if images.requires_grad and torch.is_grad_enabled() else ""
+
+
+def _is_transformed() -> bool:
+    """Whether torch does more with what it computes than to compute it."""
+    return (
+        torch._C._functorch.peek_interpreter_stack() is not None
+        or torch._C._get_tracing_state() is not None
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._len_torch_function_stack() > 0
+        or forward_ad._current_level >= 0
+        or _has_any_global_hook()
+    )
 
 
 class _Version:
@@ -91,10 +110,7 @@ class _Version:
     def __init__(self, network: nn.Module, images: Tensor) -> None:
         self.network = network
         self.size = images.shape[1:]
-        # Shallow copies, of what is compared at each call: twenty modules take ten microseconds.
-        self.modules = [
-            (module, dict(_settings(module)), dict(module._modules)) for module in network.modules()
-        ]
+        self.mode = network.training, torch.is_grad_enabled()
         self.unsuited = ""
         self.programs: dict[Any, Program] = {}
         try:
@@ -110,6 +126,10 @@ class _Version:
             for part in self.traced.parts
             if isinstance(part, Segment)
         }
+        self.shapes = [
+            (places, key, places[key].shape)
+            for own in self.tensors.values() for places, key in own.values()
+        ]  # fmt: skip
         self.smallest = min(
             (math.prod(self.traced.sizes[operation.x][1:])
             for segment in self.tensors for operation in segment.operations
@@ -119,26 +139,16 @@ class _Version:
 
     def is_of(self, images: Tensor) -> bool:
         """Whether the network is still so, and the images are of its size."""
-        if images.shape[1:] != self.size:
-            return False
-        try:
-            same = all(
-                _settings(module) == settings and module._modules == modules
-                for module, settings, modules in self.modules
-            )
-        except (RuntimeError, ValueError):  # of tensors and arrays that are compared
-            return False
-        reads = () if self.unsuited else self.traced.reads
-        return same and all(names.get(name) == value for names, name, value in reads)
+        mode = self.network.training, torch.is_grad_enabled()
+        known = images.shape[1:] == self.size and mode == self.mode
+        return known and (bool(self.unsuited) or self.traced.snapshot.is_now())
 
     def unsuited_for(self, images: Tensor) -> str:
         """Why it is not for such a batch, or ""."""
-        tensors = (places[key] for own in self.tensors.values() for places, key in own.values())
-        if not all(
-            tensor.dtype == torch.float32 and tensor.is_contiguous() and tensor.device.type == "cpu"
-            for tensor in tensors
-        ):
-            return "tensors that are not contiguous float32"
+        for places, key, shape in self.shapes:
+            tensor = places.get(key)
+            if not _is_plain(tensor) or tensor.shape != shape or not tensor.is_contiguous():
+                return "tensors that are not contiguous float32"
         return "a batch of one number" if len(images) * self.smallest < 2 else ""
 
     def run(self, images: Tensor) -> Any:
@@ -147,12 +157,31 @@ class _Version:
         for number, part in enumerate(self.traced.parts):
             if isinstance(part, Segment):
                 inputs = [values[name] for name in part.inputs]
-                values |= zip(part.outputs, self._segment(number, part, inputs), strict=True)
+                if all(map(partial(self._is_expected, images), part.inputs, inputs)):
+                    values |= zip(part.outputs, self._segment(number, part, inputs), strict=True)
+                else:
+                    self._in_torch(part, values, len(images))
             else:
                 values[part.name] = fallback.compute(
                     part, self.network, values, self.traced.sizes, len(images)
                 )
-        return fx.node.map_arg(self.result, lambda node: values[node.name])
+        return _with_values(self.result, values)
+
+    def _is_expected(self, images: Tensor, name: str, value: Any) -> bool:
+        """Whether what torch has computed is as it was for the example."""
+        return (
+            isinstance(value, Tensor) and value.shape == (len(images), *self.traced.sizes[name])
+            and _is_plain(value)
+        )  # fmt: skip
+
+    def _in_torch(self, segment: Segment, values: dict[str, Any], images: int) -> None:
+        """Compute the values of a segment in torch, of an input in another size or type."""
+        made = {operation.y for operation in segment.operations}
+        for node in self.traced.graph.nodes:
+            if node.name in made or (node.op == "get_attr" and node.name not in values):
+                values[node.name] = fallback.compute(
+                    node, self.network, values, self.traced.sizes, images
+                )
 
     def _segment(self, number: int, segment: Segment, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
         tensors = {name: places[key] for name, (places, key) in self.tensors[segment].items()}
@@ -169,14 +198,31 @@ class _Version:
         return self.programs[key].run(tensors, inputs)
 
 
-def _settings(module: nn.Module) -> dict[str, Any]:
-    """The attributes of a module, without what stands in for its forward."""
-    own = vars(module)
-    return {key: own[key] for key in own if key != "forward"} if "forward" in own else own
+def _is_plain(tensor: Any) -> bool:
+    """Whether it is as the kernels take it."""
+    return (
+        tensor is not None and tensor.dtype == torch.float32 and tensor.device.type == "cpu"
+        and tensor.layout == torch.strided
+    )  # fmt: skip
+
+
+def _with_values(result: Any, values: dict[str, Any]) -> Any:
+    """The result of a graph, in Python's own lists and dictionaries."""
+    if isinstance(result, fx.Node):
+        return values[result.name]
+    if isinstance(result, list):
+        return [_with_values(item, values) for item in result]
+    if isinstance(result, dict):
+        return {key: _with_values(item, values) for key, item in result.items()}
+    if isinstance(result, tuple):
+        items = (_with_values(item, values) for item in result)
+        return type(result)(*items) if hasattr(result, "_fields") else tuple(items)
+    return result
 
 
 def _place(network: nn.Module, name: str) -> tuple[dict[str, Any], str]:
-    """Where a module holds a parameter or buffer: the dictionary, and the key."""
+    """Where a module holds a tensor: the dictionary, and the key."""
     path, _, key = name.rpartition(".")
-    module = network.get_submodule(path)
-    return (module._parameters if key in module._parameters else module._buffers), key
+    own = vars(network.get_submodule(path))
+    held = (own["_parameters"], own["_buffers"], own)
+    return next(places for places in held if key in places), key

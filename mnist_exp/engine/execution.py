@@ -100,15 +100,15 @@ class _Run:
 
     def forward(self) -> list[Tensor]:
         """The outputs of the segment."""
-        outputs = [torch.empty(self.images, *size) for size in self.program.sizes]
+        outputs = [_empty(self.images, *size) for size in self.program.sizes]
         self._carry_out(0, {"output": outputs})
         return outputs
 
     def backward(self, gradients: Sequence[Tensor]) -> list[Tensor]:
         """The gradients of inputs and of tensors, from those of the outputs."""
-        own = {name: torch.empty(self.tensors[name].shape) for name in self.program.wanted}
+        own = {name: _empty(*self.tensors[name].shape) for name in self.program.wanted}
         numbers = map(self.program.segment.inputs.index, self.program.of_inputs)
-        of_inputs = {number: torch.empty(self.inputs[number].shape) for number in numbers}
+        of_inputs = {number: _empty(*self.inputs[number].shape) for number in numbers}
         given = [gradient.contiguous() for gradient in gradients]
         self._carry_out(1, {"output gradient": given, "gradient": own, "input gradient": of_inputs})
         return [*of_inputs.values(), *own.values()]
@@ -146,6 +146,10 @@ class _Graded(torch.autograd.Function):
         return None, *ctx.run.backward(gradients)
 
 
+def _empty(*size: int) -> Tensor:
+    return torch.empty(size, dtype=torch.float32, device="cpu")
+
+
 def tensor_of(network: nn.Module, name: str) -> Tensor:
     """A parameter or buffer by its dotted name."""
     module, _, own = name.rpartition(".")
@@ -155,10 +159,11 @@ def tensor_of(network: nn.Module, name: str) -> Tensor:
 
 def _momentum(norm: Any) -> float:
     """With what weight the statistics of a batch enter the moving ones, after counting it."""
-    if norm.num_batches_tracked is None or not norm.training:
-        return 0.0
-    norm.num_batches_tracked.add_(1)
-    return 1 / int(norm.num_batches_tracked) if norm.momentum is None else float(norm.momentum)
+    if norm.training and norm.track_running_stats and norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+        if norm.momentum is None:
+            return 1 / int(norm.num_batches_tracked)
+    return float(norm.momentum or 0)
 
 
 def _kept_and_seed(p: float) -> tuple[int, int]:

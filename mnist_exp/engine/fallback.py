@@ -17,8 +17,8 @@ def compute(
     """
     if is_size(node) and _first(node) in sizes:
         size = torch.Size((images, *sizes[_first(node)]))
-        dims: Any = node.args[1:] if node.op == "call_method" else ()
-        return size[dims[0]] if dims else size
+        dims: Any = (*node.args[1:], *node.kwargs.values()) if node.op == "call_method" else ()
+        return size if not dims or dims[0] is None else size[dims[0]]
     if node.op == "get_attr":
         return _attribute(network, str(node.target))
     args: Any = fx.node.map_arg(node.args, lambda used: values[used.name])

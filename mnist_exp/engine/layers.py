@@ -2,12 +2,12 @@
 
 import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from mnist_exp.engine.operations import (
     Activation,
@@ -34,21 +34,22 @@ Arguments = Mapping[str, Any]
 
 
 class Nodes:
-    """What is known of the nodes of a traced graph: what each `gave` for an example of so many
-    `images`, and the module of one that calls a module."""
+    """What is known of the nodes of a traced graph: what each `gave` for an example, of these the
+    `sizes` of values of the network by name, and the module of one that calls a module. What is
+    `opaque` only torch computes."""
 
-    def __init__(self, network: nn.Module, gave: Mapping[str, Any], images: int) -> None:
+    def __init__(
+        self, network: nn.Module, gave: Mapping[str, Any], sizes: Mapping[str, tuple[int, ...]],
+        opaque: Collection[str],
+    ) -> None:  # fmt: skip
         self.network = network
         self.gave = gave
-        self.images = images
+        self.sizes = sizes
+        self.opaque = opaque
 
     def size(self, node: Any) -> tuple[int, ...] | None:
         """The size of a value of the network, without that of its batch; None of what is none."""
-        result = self.gave.get(node.name) if isinstance(node, fx.Node) else None
-        if not isinstance(result, Tensor) or node.op == "get_attr":
-            return None
-        is_value = result.dtype == torch.float32 and result.dim() >= 2
-        return tuple(result.shape[1:]) if is_value and len(result) == self.images else None
+        return self.sizes.get(node.name) if isinstance(node, fx.Node) else None
 
     def shape(self, node: Any) -> Shape | None:
         """The same as channels, height and width."""
@@ -61,7 +62,8 @@ class Nodes:
 
     def operation(self, node: fx.Node) -> Made:
         """The operation that a node is, if the engine knows it."""
-        made = self._made(node) if self.shape(node) is not None else None
+        known = self.shape(node) is not None and node.target not in self.opaque
+        made = self._made(node) if known else None
         inputs = {x.name: x for x in node.all_input_nodes}
         takes_values = made and all(self.shape(inputs[x]) is not None for x in made.xs)
         return made if takes_values else None
@@ -145,15 +147,16 @@ def _norm(nodes: Nodes, node: fx.Node, module: nn.BatchNorm2d | nn.BatchNorm1d) 
         return None
     has_running = module.running_mean is not None and module.running_var is not None
     fixed = not module.training and has_running
+    moving = module.training and module.track_running_stats and has_running
     names = {
         name: f"{node.target}.{name}" if getattr(module, name) is not None else ""
         for name in ("weight", "bias")
     }
-    if fixed or (module.training and has_running):
+    if fixed or moving:
         names |= {name: f"{node.target}.{name}" for name in ("running_mean", "running_var")}
     return Norm(
-        (_name(node.args[0]),), node.name, module=str(node.target), eps=module.eps, fixed=fixed,
-        **names,
+        (_name(node.args[0]),), node.name, module=str(node.target), eps=float(module.eps),
+        fixed=fixed, **names,
     )  # fmt: skip
 
 
@@ -236,6 +239,8 @@ def _log_softmax(nodes: Nodes, node: fx.Node, given: Any) -> Made:
     x = node.args[0] if isinstance(given, nn.Module) else given["input"]
     dim = given.dim if isinstance(given, nn.Module) else given.get("dim")
     rank = 1 + len(nodes.size(x) or ())
+    if not isinstance(given, nn.Module) and given.get("dtype") is not None:
+        return None
     return LogSoftmax((_name(x),), node.name) if dim in (1, 1 - rank) else None
 
 
@@ -270,6 +275,8 @@ def _same(_: Nodes, node: fx.Node, __: Any) -> Made:
 
 def _concatenated(nodes: Nodes, node: fx.Node, given: Arguments) -> Made:
     parts = given["tensors"]
+    if isinstance(parts, fx.Node):  # several values, as of x.chunk(2)
+        return None
     shapes = [nodes.shape(part) for part in parts]
     rank = 1 + len(nodes.size(node) or ())
     if None in shapes or given.get("dim", 0) not in (1, 1 - rank):
@@ -339,11 +346,8 @@ def _adaptive(mean: bool) -> Callable[[Nodes, fx.Node, Any], Made]:
         is_module = isinstance(given, nn.Module)
         x = node.args[0] if is_module else given["input"]
         before, after = nodes.shape(x), nodes.shape(node)
-        if (
-            (given.return_indices if is_module and not mean else None)
-            or before is None
-            or after is None
-        ):
+        settings = vars(given) if is_module else given
+        if before is None or after is None or settings.get("return_indices"):
             return None
         axes = [
             [Window(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
@@ -383,7 +387,9 @@ def _sizes_within(given: Arguments) -> bool:
     settings = {
         key: value for key, value in given.items() if key not in ("input", "weight", "bias")
     }
-    return any(isinstance(value, fx.Node) for value in settings.values())
+    found: list[fx.Node] = []
+    fx.node.map_arg(settings, found.append)
+    return bool(found)
 
 
 MODULES: dict[type[nn.Module], Callable[[Nodes, fx.Node, Any], Made]] = {
@@ -409,7 +415,7 @@ FUNCTIONS: dict[Any, tuple[tuple[str, ...], Callable[[Nodes, fx.Node, Any], Made
     **{
         function: (("input", "inplace"), _activation(kind))
         for kind, functions in {
-            Activation.RELU: (F.relu, torch.relu, "relu"),
+            Activation.RELU: (F.relu, torch.relu, "relu", torch.relu_, "relu_"),
             Activation.SILU: (F.silu,),
             Activation.TANH: (F.tanh, torch.tanh, "tanh"),
             Activation.SIGMOID: (F.sigmoid, torch.sigmoid, "sigmoid"),
@@ -418,19 +424,21 @@ FUNCTIONS: dict[Any, tuple[tuple[str, ...], Callable[[Nodes, fx.Node, Any], Made
     },
     F.gelu: (("input", "approximate"), _gelu_function),
     F.dropout: (("input", "p", "training", "inplace"), _dropout_function),
-    F.log_softmax: (("input", "dim"), _log_softmax),
+    F.log_softmax: (("input", "dim", "_stacklevel", "dtype"), _log_softmax),
     torch.log_softmax: (("input", "dim"), _log_softmax),
     "log_softmax": (("input", "dim"), _log_softmax),
     **{
         function: (BOTH, _combine(sign))
         for sign, functions in {
-            1: (operator.add, operator.iadd, torch.add, "add"),
-            -1: (operator.sub, operator.isub, torch.sub, "sub"),
-            0: (operator.mul, operator.imul, torch.mul, "mul"),
+            1: (operator.add, operator.iadd, torch.add, "add", "add_"),
+            -1: (operator.sub, operator.isub, torch.sub, "sub", "sub_"),
+            0: (operator.mul, operator.imul, torch.mul, "mul", "mul_"),
         }.items()
         for function in functions
     },
-    operator.truediv: (BOTH, _divided), torch.div: (BOTH, _divided), "div": (BOTH, _divided),
+    **dict.fromkeys(
+        (operator.truediv, operator.itruediv, torch.div, "div", "div_"), (BOTH, _divided)
+    ),
     operator.neg: (X, _negative), torch.neg: (X, _negative), "neg": (X, _negative),
     F.max_pool2d: (
         (*WINDOW, "dilation", "ceil_mode", "return_indices"), _sliding(mean=False),
@@ -439,7 +447,9 @@ FUNCTIONS: dict[Any, tuple[tuple[str, ...], Callable[[Nodes, fx.Node, Any], Made
         (*WINDOW, "ceil_mode", "count_include_pad", "divisor_override"), _sliding(mean=True),
     ),
     F.adaptive_avg_pool2d: (("input", "output_size"), _adaptive(mean=True)),
-    F.adaptive_max_pool2d: (("input", "output_size"), _adaptive(mean=False)),
+    F.adaptive_max_pool2d: (
+        ("input", "output_size", "return_indices"), _adaptive(mean=False),
+    ),
     torch.mean: (("input", "dim", "keepdim"), _mean), "mean": (("input", "dim", "keepdim"), _mean),
     torch.cat: (("tensors", "dim"), _concatenated),
     torch.concat: (("tensors", "dim"), _concatenated),

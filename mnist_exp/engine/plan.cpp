@@ -256,8 +256,11 @@ void add_channel_sums(Plan* plan, int x, int partial, int channels, int pixels) 
     });
 }
 
-// A gradient: the sum of what each use of a weight has of each tile.
-void add_sum_tiles(Plan* plan, const int* partials, int uses, int tensor, int floats) {
+// A gradient is `by`, or, where a tensor is used `again`, more by that.
+static void raise(float& gradient, double by, int again) { gradient = float((again ? gradient : 0) + by); }
+
+// A gradient: the sum of what each use of a weight has of each tile, and, `again`, of what is there.
+void add_sum_tiles(Plan* plan, const int* partials, int uses, int tensor, int again, int floats) {
     const std::vector<int> all(partials, partials + uses);
     plan->add([=](const At& at) {
         float* to = at.tensor(tensor);
@@ -267,7 +270,7 @@ void add_sum_tiles(Plan* plan, const int* partials, int uses, int tensor, int fl
                 const float* from = at.of_tile(partial, tile);
                 for (int i = 0; i < floats; i++) sums[i] += from[i];
             }
-        for (int i = 0; i < floats; i++) to[i] = float(sums[i]);
+        for (int i = 0; i < floats; i++) raise(to[i], sums[i], again);
     });
 }
 
@@ -331,8 +334,8 @@ void add_fixed_norm(Plan* plan, int norm, int weight, int bias, int running_mean
 
 // The gradients of weight and bias; and of each channel a, b and c in dx = a d + b x + c (Ioffe and
 // Szegedy 2015), where d is the gradient behind the normalisation.
-void add_norm_gradient(Plan* plan, int partial, int norm, int terms, int dweight, int dbias,
-                       int channels, int pixels, int fixed) {
+void add_norm_gradient(Plan* plan, int partial, int norm, int terms, int dweight, int weight_again,
+                       int dbias, int bias_again, int channels, int pixels, int fixed) {
     plan->add([=](const At& at) {
         const Norm n(at[norm], channels);
         float* to = at[terms];
@@ -342,8 +345,8 @@ void add_norm_gradient(Plan* plan, int partial, int norm, int terms, int dweight
                 const float* found = at.of_tile(partial, tile);
                 sum += found[c], product += found[channels + c];
             }
-            if (dbias >= 0) at.tensor(dbias)[c] = float(sum);
-            if (dweight >= 0) at.tensor(dweight)[c] = float(product);
+            if (dbias >= 0) raise(at.tensor(dbias)[c], sum, bias_again);
+            if (dweight >= 0) raise(at.tensor(dweight)[c], product, weight_again);
             const double count = double(at.images) * pixels;
             const double by_x = fixed ? 0 : -double(n.slope[c]) * n.inverse[c] * product / count;
             to[c] = n.slope[c];
@@ -397,7 +400,8 @@ struct Dropout {
         : kept(which < 0 ? 0 : uint32_t(at.integers[which])),
           scale(which < 0 ? 1.f : 65536.f / float(kept)),
           random(which < 0 ? 0 : uint64_t(at.integers[which + 1]) + uint64_t(at.tile) * 0xD1342543DE82EF95u) {}
-    Vec operator()(Vec v) { return random.below(kept) ? v * scale : Vec{}; }
+    // What is no number stays so, dropped or not, as in torch.
+    Vec operator()(Vec v) { return v * (random.below(kept) ? all(scale) : Vec{}); }
 };
 }  // namespace
 

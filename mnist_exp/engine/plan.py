@@ -98,8 +98,9 @@ class Plan:
         self._where: dict[str, Buffer] = {}
         self._gradients: dict[str, Buffer] = {}
         self._needs_gradient = set(of_inputs)
-        self._packed: dict[tuple[str, bool], Buffer] = {}
+        self._packed: dict[tuple[str, bool, tuple[int, ...]], Buffer] = {}
         self._partials: dict[str, list[Buffer]] = {}
+        self._begun: set[str] = set()
         self._undo: list[Callable[[], None]] = []
         self._rectified: set[str] = set()
         self._again: dict[str, Callable[[Buffer], None]] = {}
@@ -142,7 +143,8 @@ class Plan:
                 self._tiles("store", gradient, ("input gradient", number), *self._flat(name))
         for weight, partials in self._partials.items():
             length = self.lengths[weight]
-            self._once("sum_tiles", partials, len(partials), ("gradient", weight), length)
+            gradient = self._gradient_of(weight)
+            self._once("sum_tiles", partials, len(partials), *gradient, length)
 
     def _has_wanted(self, operation: Operation) -> bool:
         names: set[str | None] = set()
@@ -255,12 +257,12 @@ class Plan:
 
     def _pack(self, weight: str, whole: "_Geometry", *, turned: bool) -> Buffer:
         """The weights of a convolution in the order in which its kernel reads them."""
-        if (weight, turned) not in self._packed:
-            packed = self._shared(self.lengths[weight])
-            self._packed[weight, turned] = packed
+        key = weight, turned, whole.packing(turned)
+        if key not in self._packed:
+            packed = self._packed[key] = self._shared(self.lengths[weight])
             call = Call("pack", (("weight", weight), packed, *whole.packing(turned), int(turned)))
             self._setup.calls.append(call)
-        return self._packed[weight, turned]
+        return self._packed[key]
 
     @_emit.register
     def _(self, operation: Map) -> None:
@@ -291,7 +293,9 @@ class Plan:
             self._tiles("map_back", dy, x, d, norm, activation, drop, partial, *shape)
             if own:
                 terms = self._shared(3 * shape[0])
-                gradients = [self._gradient_of(name) for name in (own.weight, own.bias)]
+                gradients = [
+                    part for name in (own.weight, own.bias) for part in self._gradient_of(name)
+                ]
                 self._once(
                     "norm_gradient", partial, norm, terms, *gradients, *shape, int(own.fixed)
                 )
@@ -304,8 +308,14 @@ class Plan:
 
         self._undone(operation, undo)
 
-    def _gradient_of(self, name: str) -> Tensor | int:
-        return ("gradient", name) if name in self.wanted else NONE
+    def _gradient_of(self, name: str) -> tuple[Tensor | int, int]:
+        """The gradient of a tensor that is wanted, and whether to add to it: there was another
+        use."""
+        if name not in self.wanted:
+            return NONE, 0
+        again = name in self._begun
+        self._begun.add(name)
+        return ("gradient", name), int(again)
 
     def _norm(self, norm: Norm, x: Buffer) -> Buffer:
         """What a normalisation does to each channel, of the batch or fixed."""
@@ -352,7 +362,7 @@ class Plan:
         self._tiles("combine", *values, y, operation.sign, *both)
 
         def undo(dy: Buffer) -> None:
-            for x, factor in ((one, other), (other, one)):
+            for x, factor, is_second in ((one, other, False), (other, one, True)):
                 if x not in self._needs_gradient:
                     continue
                 gradient = dy
@@ -360,7 +370,7 @@ class Plan:
                     gradient = self._value(operation.y)
                     sizes = (*whole, *numbers[factor])
                     self._tiles("combine", dy, self._past(factor), gradient, 0, *sizes)
-                elif operation.sign < 0 and x == other:
+                elif operation.sign < 0 and is_second:
                     gradient = self._value(operation.y)
                     self._tiles("affine", dy, gradient, -1.0, 0.0, math.prod(whole))
                 if numbers[x] != whole:

@@ -3,16 +3,10 @@ steps that torch takes."""
 
 import contextlib
 import copy
-import dis
 import itertools
-import os
 import random
-import sys
-import sysconfig
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,16 +15,18 @@ from torch import Tensor, fx, nn
 
 from mnist_exp.engine.fallback import is_size
 from mnist_exp.engine.layers import Nodes
-from mnist_exp.engine.operations import Operation, Same
-
-NOT_THE_USERS = (str(Path(torch.__file__).parent), sysconfig.get_path("stdlib") + os.sep, __file__)
-STORES = {"STORE_ATTR", "DELETE_ATTR", "STORE_GLOBAL", "DELETE_GLOBAL", "STORE_SUBSCR"}
-Read = tuple[dict[str, Any], str, Any]
-PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
-
-
-class UntraceableError(Exception):
-    """A network cannot be followed; the text says why, in a line."""
+from mnist_exp.engine.operations import Operation
+from mnist_exp.engine.reads import (
+    Called,
+    Read,
+    Snapshot,
+    UntraceableError,
+    calls_into,
+    has_hooks,
+    kept,
+    names_in,
+    reads_of,
+)
 
 
 @dataclass(frozen=True)
@@ -52,15 +48,14 @@ class Segment:
 class Traced:
     """A network as parts in their order: segments, and nodes of the graph that torch computes.
 
-    `sizes` are those of values, by the names of nodes and without that of the batch; `reads` are
-    the plain global values on which the network depends, each as its namespace, name and value;
-    `through_torch` are the layers and functions that torch computes.
+    `sizes` are those of values, by the names of nodes and without that of the batch; `snapshot`
+    tells how long all that holds; `through_torch` are the layers and functions that torch computes.
     """
 
     graph: fx.Graph
     parts: tuple[Segment | fx.Node, ...]
     sizes: dict[str, tuple[int, ...]]
-    reads: tuple[Read, ...]
+    snapshot: Snapshot
     through_torch: tuple[str, ...]
 
 
@@ -71,120 +66,105 @@ def trace(network: nn.Module, example: Tensor) -> Traced:
     Raises UntraceableError where what it does depends on more than its input, its tensors and its
     settings: on numbers that it computes, draws or keeps.
     """
-    own = copy.deepcopy(network)
     with _random_states_kept():
         try:
-            graph, reads = _follow(own, set())
+            own = copy.deepcopy(network)
+        except Exception as error:  # of whatever it holds
+            raise UntraceableError(f"it cannot be copied: {_in_a_line(error)}") from error
+        vars(own).pop("forward", None)  # what stands in for it
+        opaque = {name for name, module in own.named_modules() if name and has_hooks(module)}
+        try:
+            graph, called, reads = _follow(own, opaque)
         except UntraceableError:
-            opaque = _untraceable_within(own)
-            graph, reads = _follow(own, opaque)
-        run = _Run(own, graph, example)
-    nodes = Nodes(network, run.gave, run.images)
-    items = _items(graph, nodes, run.changing)
-    by_torch = [
-        item for item in items if isinstance(item, fx.Node) and nodes.size(item) is not None
-    ]
-    sizes = {node.name: size for node in graph.nodes if (size := nodes.size(node)) is not None}
+            opaque = _untraceable_within(own, opaque)
+            graph, called, reads = _follow(own, opaque)
+        placeholders = graph.find_nodes(op="placeholder")
+        if len(placeholders) != 1 or str(placeholders[0].target).startswith("*"):
+            raise UntraceableError("its forward takes more than images")
+        opaque &= {str(node.target) for node in graph.find_nodes(op="call_module")}
+        snapshot = Snapshot(network, opaque, names_in(called), reads)
+        run, sizes = _sizes_of(own, graph, example)
+    nodes = Nodes(network, run.gave, sizes, opaque)
+    items = _items(graph, nodes, run)
+    by_torch = [item for item in items if isinstance(item, fx.Node) and item.name in sizes]
     names = tuple(dict.fromkeys(map(_name, by_torch)))
-    return Traced(graph, tuple(_parts(items, graph, nodes)), sizes, tuple(reads), names)
+    return Traced(graph, tuple(_parts(items, graph, nodes)), sizes, snapshot, names)
 
 
 class _Tracer(fx.Tracer):
     """Goes into modules of the user's; torch's own are steps, and so are the opaque ones."""
 
-    def __init__(self, opaque: set[str]) -> None:
+    proxy_buffer_attributes = True  # else numbers of them would be taken for constants
+
+    def __init__(self, opaque: Collection[str]) -> None:
         super().__init__()
         self.opaque = opaque
+        self.modes = _modes()
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return module_qualified_name in self.opaque or super().is_leaf_module(
             m, module_qualified_name
         )
 
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        if _modes() != self.modes:
+            raise UntraceableError("a part of it is without gradients, or in autocast")
+        return super().create_node(*args, **kwargs)
 
-def _follow(network: nn.Module, opaque: set[str]) -> tuple[fx.Graph, list[Read]]:
-    """The graph of a network, and the plain global values that it reads."""
-    if any(_has_hooks(module) for module in network.modules()):
-        raise UntraceableError("it has hooks")
-    before, states = _kept(network), _random_states()
-    frames: dict[CodeType, dict[str, Any]] = {}
+
+def _modes() -> tuple[bool, ...]:
+    """What a `with` of torch's may change."""
+    return (
+        torch.is_grad_enabled(), torch.is_inference_mode_enabled(),
+        torch.is_autocast_enabled("cpu"),
+    )  # fmt: skip
+
+
+def _follow(network: nn.Module, opaque: set[str]) -> tuple[fx.Graph, Called, list[Read]]:
+    """The graph of a network, the functions that it calls, and what they read."""
+    for name, module in network.named_modules():
+        inside = any(name == outer or name.startswith(f"{outer}.") for outer in opaque)
+        if "forward" in vars(module) and not inside:
+            raise UntraceableError(f"{name or 'it'} has a forward that is not of its class")
+    before, states = kept(network), _random_states()
+    called: Called = {}
     try:
-        with _calls_into(frames):
+        with calls_into(called):
             graph = _Tracer(opaque).trace(network)
+        again = _Tracer(opaque).trace(network)
+    except UntraceableError:
+        raise
     except Exception as error:  # of torch.fx, or of a network that takes no proxy for a tensor
-        reason = str(error).strip().partition("\n")[0][:120]
-        raise UntraceableError(f"torch.fx cannot follow it: {reason}") from error
+        raise UntraceableError(f"torch.fx cannot follow it: {_in_a_line(error)}") from error
     if not _same_states(states, _random_states()):
         raise UntraceableError("it draws random numbers of its own")
-    if _kept(network) != before or set(vars(network)) & {"_tensor_constant0"}:
+    if kept(network) != before or "_tensor_constant0" in vars(network):
         raise UntraceableError("it keeps something from one call to the next")
-    return graph, [read for code, names in frames.items() for read in _reads(code, names)]
+    if _written(graph) != _written(again):
+        raise UntraceableError("it does something else from one call to the next")
+    return graph, called, list(reads_of(called))
 
 
-def _untraceable_within(network: nn.Module) -> set[str]:
-    """The names of the outermost modules of a network that cannot be followed."""
-    found: set[str] = set()
-    for name, module in network.named_modules():
-        inside = any(name.startswith(f"{outer}.") for outer in found)
-        if name and not inside and not fx.Tracer().is_leaf_module(module, name):
+def _written(graph: fx.Graph) -> list[str]:
+    return [f"{node.op} {node.target} {node.args} {node.kwargs}" for node in graph.nodes]
+
+
+def _in_a_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:120]
+
+
+def _untraceable_within(network: nn.Module, opaque: set[str]) -> set[str]:
+    """The names of the modules of a network that cannot be followed, even if those within them that
+    cannot be are steps; and those that are `opaque` already."""
+    found = set(opaque)
+    for name, module in reversed(list(network.named_modules())):
+        if name and name not in found and not fx.Tracer().is_leaf_module(module, name):
+            within = {one.removeprefix(f"{name}.") for one in found if one.startswith(f"{name}.")}
             try:
-                _follow(module, set())
+                _follow(module, within)
             except UntraceableError:
                 found.add(name)
     return found
-
-
-def _reads(code: CodeType, names: dict[str, Any]) -> Iterator[Read]:
-    """What a function reads from outside, if it is plain. Raises UntraceableError when the function
-    writes anything, or reads what may change without a word."""
-    for instruction in dis.get_instructions(code):
-        if instruction.opname in STORES:
-            raise UntraceableError(f"{code.co_qualname} keeps something from one call to the next")
-        if instruction.opname == "LOAD_GLOBAL" and instruction.argval in names:
-            value = names[instruction.argval]
-            if isinstance(value, ModuleType | FunctionType | type) or callable(value):
-                continue
-            if not _is_plain(value):
-                raise UntraceableError(f"{code.co_qualname} reads {instruction.argval}")
-            yield names, instruction.argval, value
-
-
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, PLAIN) or (isinstance(value, tuple) and all(map(_is_plain, value)))
-
-
-@contextlib.contextmanager
-def _calls_into(frames: dict[CodeType, dict[str, Any]]) -> Iterator[None]:
-    """Collect the functions outside of torch that are called in the block, with their globals."""
-
-    def watch(frame: FrameType, event: str, _: Any) -> None:
-        code = frame.f_code
-        if event == "call" and not code.co_filename.startswith(NOT_THE_USERS):
-            frames[code] = frame.f_globals
-
-    before = sys.getprofile()
-    sys.setprofile(watch)
-    try:
-        yield
-    finally:
-        sys.setprofile(before)
-
-
-def _has_hooks(module: nn.Module) -> bool:
-    hooks = (
-        module._forward_hooks, module._forward_pre_hooks, module._backward_hooks,
-        module._backward_pre_hooks,
-    )  # fmt: skip
-    return any(hooks)
-
-
-def _kept(network: nn.Module) -> str:
-    """What modules keep beside parameters and modules, to be compared."""
-    kept = {
-        name: {key: value for key, value in vars(module).items() if not key.startswith("_")}
-        for name, module in network.named_modules()
-    }
-    return repr(kept)
 
 
 def _random_states() -> tuple[Tensor, Any, Any]:
@@ -207,34 +187,60 @@ def _random_states_kept() -> Iterator[None]:
 
 
 class _Run(fx.Interpreter):
-    """Runs a graph in evaluation mode on so many `images`: what each node `gave`, and the names of
-    those that are `changing` a tensor that they are given."""
+    """Runs a graph on some images: what each node `gave`, the memory of what it gave, and
+    the memory of what those change that are `changing` what they are given."""
 
-    def __init__(self, network: nn.Module, graph: fx.Graph, example: Tensor) -> None:
-        super().__init__(network.eval(), garbage_collect_values=False, graph=graph)
-        # No length of any of its tensors, so that this number in front tells a batch.
-        tensors = itertools.chain(network.parameters(), network.buffers())
-        lengths = set(itertools.chain.from_iterable(tensor.shape for tensor in tensors))
-        self.images = next(n for n in itertools.count(7) if n not in lengths)
+    def __init__(self, network: nn.Module, graph: fx.Graph, images: Tensor) -> None:
+        super().__init__(network, garbage_collect_values=False, graph=graph)
         self.gave: dict[str, Any] = {}
-        self.changing: set[str] = set()
+        self.changing: dict[str, set[int]] = {}
+        self.memory: dict[str, set[int]] = {}
         try:
             with torch.no_grad():
-                self.run(example[:1].repeat(self.images, 1, 1, 1))
+                self.run(images)
         except Exception as error:  # of whatever the network does
-            reason = str(error).strip().partition("\n")[0][:120]
-            raise UntraceableError(f"it cannot be run step by step: {reason}") from error
+            raise UntraceableError(f"it cannot be run step by step: {_in_a_line(error)}") from error
 
     def run_node(self, n: fx.Node) -> Any:
-        tensors = [x for node in n.all_input_nodes if isinstance(x := self.gave[node.name], Tensor)]
+        tensors = _tensors_of([self.gave[node.name] for node in n.all_input_nodes])
         versions = [tensor._version for tensor in tensors]
         self.gave[n.name] = super().run_node(n)
-        if [tensor._version for tensor in tensors] != versions:
-            self.changing.add(n.name)
+        changed = [x for x, version in zip(tensors, versions, strict=True) if x._version != version]
+        if changed:
+            self.changing[n.name] = _memory_of(changed)
+        self.memory[n.name] = _memory_of(_tensors_of(self.gave[n.name]))
         return self.gave[n.name]
 
 
-def _items(graph: fx.Graph, nodes: Nodes, changing: set[str]) -> list[Operation | fx.Node]:
+def _tensors_of(value: Any) -> list[Tensor]:
+    found: list[Tensor] = []
+    fx.node.map_aggregate(value, lambda x: found.append(x) if isinstance(x, Tensor) else None)
+    return found
+
+
+def _memory_of(tensors: list[Tensor]) -> set[int]:
+    return {tensor.untyped_storage().data_ptr() for tensor in tensors if tensor.numel()}
+
+
+def _sizes_of(
+    network: nn.Module, graph: fx.Graph, example: Tensor
+) -> tuple[_Run, dict[str, tuple[int, ...]]]:
+    """A run of a graph, and the sizes of its values without that of the batch: of what is as long
+    as the batch, whatever that is."""
+    run, other = (_Run(network, graph, example[:1].repeat(n, 1, 1, 1)) for n in (7, 11))
+    sizes = {}
+    for node in graph.nodes:
+        one, two = (r.gave[node.name] for r in (run, other))
+        if node.op == "get_attr" or not isinstance(one, Tensor) or one.dim() < 2:
+            continue
+        if one.dtype == torch.float32 and (len(one), len(two)) == (7, 11):
+            if one.shape[1:] != two.shape[1:]:
+                raise UntraceableError(f"{_name(node)} gives other sizes for other batches")
+            sizes[node.name] = tuple(one.shape[1:])
+    return run, sizes
+
+
+def _items(graph: fx.Graph, nodes: Nodes, run: _Run) -> list[Operation | fx.Node]:
     """What is to be done, in order: operations, and nodes that torch computes. What nothing uses is
     left out, and what needs no value of the network comes first."""
     wanted: set[str] = set()
@@ -242,12 +248,13 @@ def _items(graph: fx.Graph, nodes: Nodes, changing: set[str]) -> list[Operation 
     for node in reversed(graph.nodes):
         if node.op == "output":
             wanted.update(used.name for used in node.all_input_nodes)
-        elif node.op != "placeholder" and (node.name in wanted or node.name in changing):
-            item = nodes.operation(node) or node
-            if node.name in changing and not _is_last_use(node, item):
-                raise UntraceableError(f"{_name(node)} changes in place what is used elsewhere")
-            items.append(item)
-            wanted.update(_needs(item, nodes))
+        elif node.op != "placeholder" and (node.name in wanted or node.name in run.changing):
+            if node.name in run.changing:
+                _refuse_if_seen(node, graph, run)
+            items.append(nodes.operation(node) or node)
+            wanted.update(_needs(items[-1], nodes))
+        elif node.op == "call_module" and _keeps_something(node, nodes):
+            raise UntraceableError(f"it calls {_name(node)} without using what that gives")
     items.reverse()
     early: set[str] = set()
     for item in items:
@@ -256,13 +263,20 @@ def _items(graph: fx.Graph, nodes: Nodes, changing: set[str]) -> list[Operation 
     return sorted(items, key=lambda item: isinstance(item, Operation) or item.name not in early)
 
 
-def _is_last_use(node: fx.Node, item: Operation | fx.Node) -> bool:
-    """Whether nobody sees that a node changes what it is given: the engine writes elsewhere."""
-    given = node.all_input_nodes[0]
-    return (
-        isinstance(item, Operation) and len(given.users) == 1 and given.op.startswith("call")
-        and not isinstance(item, Same)
-    )  # fmt: skip
+def _refuse_if_seen(node: fx.Node, graph: fx.Graph, run: _Run) -> None:
+    """Raise UntraceableError if somebody sees that a node changes what it is given: a later node
+    that uses what lies in the same memory, or whose that is."""
+    order = {other: number for number, other in enumerate(graph.nodes)}
+    for other in itertools.takewhile(lambda other: other is not node, graph.nodes):
+        is_used = any(order[user] > order[node] for user in other.users)
+        kept = is_used or not other.op.startswith("call")
+        if kept and run.memory[other.name] & run.changing[node.name]:
+            raise UntraceableError(f"{_name(node)} changes in place what is used elsewhere")
+
+
+def _keeps_something(node: fx.Node, nodes: Nodes) -> bool:
+    module = nodes.network.get_submodule(str(node.target))
+    return node.target in nodes.opaque or any(True for _ in module.buffers())
 
 
 def _needs(item: Operation | fx.Node, nodes: Nodes) -> tuple[str, ...]:
