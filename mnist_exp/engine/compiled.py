@@ -4,7 +4,7 @@ import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, fx, nn
@@ -198,7 +198,7 @@ class _Version:
         return self.programs[key].run(tensors, inputs)
 
 
-def _is_plain(tensor: Any) -> bool:
+def _is_plain(tensor: Tensor | None) -> TypeGuard[Tensor]:
     """Whether it is as the kernels take it."""
     return (
         tensor is not None and tensor.dtype == torch.float32 and tensor.device.type == "cpu"

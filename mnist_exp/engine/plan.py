@@ -143,8 +143,8 @@ class Plan:
                 self._tiles("store", gradient, ("input gradient", number), *self._flat(name))
         for weight, partials in self._partials.items():
             length = self.lengths[weight]
-            gradient = self._gradient_of(weight)
-            self._once("sum_tiles", partials, len(partials), *gradient, length)
+            of_weight = self._gradient_of(weight)
+            self._once("sum_tiles", partials, len(partials), *of_weight, length)
 
     def _has_wanted(self, operation: Operation) -> bool:
         names: set[str | None] = set()

@@ -62,8 +62,9 @@ class _Is:
         self.version = value._version if isinstance(value, Tensor) else 0
 
     def __eq__(self, other: object) -> bool:
-        same = isinstance(other, _Is) and self.value is other.value
-        return same and self.version == other.version
+        if not isinstance(other, _Is):
+            return False
+        return self.value is other.value and self.version == other.version
 
     __hash__ = None  # type: ignore[assignment]
 

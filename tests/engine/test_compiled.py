@@ -1,5 +1,6 @@
 """Layers and networks in compiled kernels, forward and back, against torch in float64."""
 
+import math
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -179,10 +180,8 @@ def test_an_activation(name: str, as_module: bool) -> None:
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_an_activation_of_what_is_not_finite(name: str) -> None:
-    numbers = torch.tensor(
-        [float("nan"), float("inf"), -float("inf"), 1e30, -1e30, 3e38, 0.0, -0.0]
-    )
-    images = numbers.view(8, 1, 1, 1)
+    numbers = [math.nan, math.inf, -math.inf, 1e30, -1e30, 3e38, 0.0, -0.0]
+    images = torch.tensor(numbers).view(8, 1, 1, 1)
     network = Shifted(ACTIVATIONS[name])
     expected = ACTIVATIONS[name](images.double()).float()  # in float32, some give no number for inf
     found, _ = in_engine(network, images)
@@ -200,14 +199,12 @@ def poolings(draw: Any) -> tuple[Any, tuple[int, int]]:
     as_module = draw(st.booleans())
     if mean:
         border = draw(st.booleans())
-        given = (kernel, stride, padding, ceil, border)
-        return (
-            nn.AvgPool2d(*given) if as_module else Apply(lambda x: F.avg_pool2d(x, *given))
-        ), size
-    given = (kernel, stride, padding)
-    if as_module:
-        return nn.MaxPool2d(*given, ceil_mode=ceil), size
-    return Apply(lambda x: F.max_pool2d(x, *given, ceil_mode=ceil)), size
+        window = (kernel, stride, padding, ceil, border)
+        function = Apply(lambda x: F.avg_pool2d(x, *window))
+        return (nn.AvgPool2d(*window) if as_module else function), size
+    function = Apply(lambda x: F.max_pool2d(x, kernel, stride, padding, ceil_mode=ceil))
+    layer = nn.MaxPool2d(kernel, stride, padding, ceil_mode=ceil)
+    return (layer if as_module else function), size
 
 
 @drawn
