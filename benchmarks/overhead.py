@@ -93,7 +93,7 @@ def tracked() -> Times:
 def bare() -> Times:
     """The same training, in a process without tracking."""
     begun = time.time()
-    said = subprocess.run([sys.executable, "-c", BARE], capture_output=True, text=True, check=True)
+    said = python("-c", BARE)
     exit_time = time.time()
     first, ended = map(float, said.stdout.split())
     return Times(first - begun, exit_time - ended)
@@ -128,7 +128,13 @@ def median_of(*arguments: str) -> float:
 
 def command(*arguments: str) -> None:
     """Run a command of the project; that a target is missed, by `check`, is no failure."""
-    done = subprocess.run(
-        [sys.executable, "-m", "mnist_exp", *arguments], capture_output=True, text=True, check=False
-    )
+    done = python("-m", "mnist_exp", *arguments)
     assert done.returncode in (0, 1), done.stderr
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Python, which keeps what it compiles, as it does where nobody has forbidden that."""
+    kept = {key: x for key, x in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, check=False, env=kept
+    )

@@ -5,6 +5,8 @@ import hashlib
 from collections.abc import Mapping
 from types import MappingProxyType
 
+SCOPES = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+"""What may have a docstring."""
 NO_HELPERS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -21,8 +23,7 @@ def code_sha256(source: str, helpers: Mapping[str, str] = NO_HELPERS) -> str:
     """
     tree = ast.parse(source)
     for node in ast.walk(tree):
-        scope = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-        if isinstance(node, scope) and ast.get_docstring(node, clean=False) is not None:
+        if isinstance(node, SCOPES) and ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:] or [ast.Pass()]
     own = hashlib.sha256(repr(_structure(tree)).encode()).hexdigest()
     if not helpers:
