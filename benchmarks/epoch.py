@@ -15,7 +15,7 @@ from mnist_exp.notebook import loading
 
 MODELS = (2, 3, 4, 5, 6, 1)
 ROUNDS = 5
-SOME = {1: 40}
+SOME = {1: 20}
 """Steps that are timed where an epoch takes too long; without the evaluation."""
 TRIAL = 100
 """Steps from which the better number of workers is seen."""

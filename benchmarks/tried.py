@@ -17,7 +17,7 @@ from mnist_exp import recipe
 from mnist_exp.notebook import loading
 from mnist_exp.training import faster
 
-MODELS = (4, 6)
+MODELS = (6,)
 THREADS = (1, 2)
 ROUNDS = 5
 STEPS = 10
