@@ -4,7 +4,7 @@ import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -140,14 +140,20 @@ class _Version:
     def is_of(self, images: Tensor) -> bool:
         """Whether the network is still so, and the images are of its size."""
         mode = self.network.training, torch.is_grad_enabled()
-        known = images.shape[1:] == self.size and mode == self.mode
-        return known and (bool(self.unsuited) or self.traced.snapshot.is_now())
+        if images.shape[1:] != self.size or mode != self.mode:
+            return False
+        if self.unsuited:
+            return True
+        same = all(
+            (tensor := places.get(key)) is not None and tensor.shape == shape
+            for places, key, shape in self.shapes
+        )
+        return same and self.traced.snapshot.is_now()
 
     def unsuited_for(self, images: Tensor) -> str:
         """Why it is not for such a batch, or ""."""
-        for places, key, shape in self.shapes:
-            tensor = places.get(key)
-            if not _is_plain(tensor) or tensor.shape != shape or not tensor.is_contiguous():
+        for places, key, _ in self.shapes:
+            if not _is_plain(places[key]) or not places[key].is_contiguous():
                 return "tensors that are not contiguous float32"
         return "a batch of one number" if len(images) * self.smallest < 2 else ""
 
@@ -198,10 +204,10 @@ class _Version:
         return self.programs[key].run(tensors, inputs)
 
 
-def _is_plain(tensor: Tensor | None) -> TypeGuard[Tensor]:
+def _is_plain(tensor: Tensor) -> bool:
     """Whether it is as the kernels take it."""
     return (
-        tensor is not None and tensor.dtype == torch.float32 and tensor.device.type == "cpu"
+        tensor.dtype == torch.float32 and tensor.device.type == "cpu"
         and tensor.layout == torch.strided
     )  # fmt: skip
 

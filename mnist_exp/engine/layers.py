@@ -111,7 +111,8 @@ def _conv_module(_: Nodes, node: fx.Node, module: nn.Conv2d) -> Made:
     if module.padding_mode != "zeros":
         return None
     bias = None if module.bias is None else f"{node.target}.bias"
-    return _conv(node, f"{node.target}.weight", bias, _pair(module.kernel_size), vars(module))
+    kernel = _pair(module.weight.shape[2:])  # as torch does it, whatever kernel_size says
+    return _conv(node, f"{node.target}.weight", bias, kernel, vars(module))
 
 
 def _conv_function(nodes: Nodes, node: fx.Node, given: Arguments) -> Made:

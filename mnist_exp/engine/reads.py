@@ -8,6 +8,7 @@ import contextlib
 import dis
 import functools
 import gc
+import itertools
 import os
 import sys
 import sysconfig
@@ -111,19 +112,23 @@ def _plainly_held(kind: type) -> list[str]:
     return [key for key in vars(kind) if not (key.startswith("__") and key.endswith("__"))]
 
 
-Called = dict[CodeType, dict[str, Any]]
-"""Functions that are called, with their globals."""
+Called = dict[CodeType, list[Read]]
+"""Functions that are called, and what they read of globals and of functions around them."""
 
 
 @contextlib.contextmanager
 def calls_into(called: Called) -> Iterator[None]:
     """Collect the functions outside of torch that are called in the block. Raises UntraceableError
-    at an autograd function, whose forward alone would be followed."""
+    before one begins that writes anything, or reads what may change without being seen, and before
+    an autograd function, whose forward alone would be followed."""
 
     def watch(frame: FrameType, event: str, called_in_c: Any) -> None:
         code = frame.f_code
-        if event == "call" and not code.co_filename.startswith(NOT_THE_USERS):
-            called[code] = frame.f_globals
+        is_new = event == "call" and code not in called
+        if is_new and not code.co_filename.startswith(NOT_THE_USERS):
+            called[code] = list(_of_globals(code, frame.f_globals))
+            if code.co_freevars and not any(code in other.co_consts for other in called):
+                called[code] += _of_functions_around(code)
         owner = called_in_c.__self__ if event == "c_call" else None
         if isinstance(owner, type) and issubclass(owner, torch.autograd.Function):
             raise UntraceableError(f"{owner.__name__} has a backward of its own")
@@ -139,22 +144,12 @@ def calls_into(called: Called) -> Iterator[None]:
             gc.enable()
 
 
-def names_in(called: Called) -> set[str]:
+def _names_in(called: Called) -> set[str]:
     """All names that functions use for attributes, and texts, which may be such names."""
     names: set[str] = set()
     for code in called:
         names.update(code.co_names, (text for text in code.co_consts if isinstance(text, str)))
     return names
-
-
-def reads_of(called: Called) -> Iterator[Read]:
-    """What functions read of globals and of functions around them. Raises UntraceableError where
-    one writes anything, or reads what may change without being seen."""
-    inner = {part for code in called for part in code.co_consts if isinstance(part, CodeType)}
-    for code, names in called.items():
-        yield from _of_globals(code, names)
-        if code.co_freevars and code not in inner:
-            yield from _of_functions_around(code)
 
 
 def _of_globals(code: CodeType, names: dict[str, Any]) -> Iterator[Read]:
@@ -205,17 +200,15 @@ def has_hooks(module: nn.Module) -> bool:
 
 
 class Snapshot:
-    """What the code of a network reads, as it is now, of itself and of the world: `names` are those
-    of attributes that it uses, and what is `opaque` is torch's business.
+    """What the code of a network reads, as it is now, of itself and of the world: in the
+    functions that are `called`. What is `opaque` is torch's business.
 
     Raises UntraceableError where something may change without being seen.
     """
 
-    def __init__(
-        self, network: nn.Module, opaque: set[str], names: set[str], reads: list[Read]
-    ) -> None:
-        self.names = names
-        self.reads = reads + [
+    def __init__(self, network: nn.Module, opaque: set[str], called: Called) -> None:
+        self.names = names = _names_in(called)
+        self.reads = [*itertools.chain.from_iterable(called.values())] + [
             (functools.partial(vars(kind).get, key), frozen(vars(kind)[key]))
             for kind in {kind for module in network.modules() for kind in type(module).mro()}
             if not _is_others(kind) and kind is not object

@@ -4,8 +4,9 @@ steps that torch takes."""
 import contextlib
 import copy
 import itertools
+import operator
 import random
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,14 +19,11 @@ from mnist_exp.engine.layers import Nodes
 from mnist_exp.engine.operations import Operation
 from mnist_exp.engine.reads import (
     Called,
-    Read,
     Snapshot,
     UntraceableError,
     calls_into,
     has_hooks,
     kept,
-    names_in,
-    reads_of,
 )
 
 
@@ -73,20 +71,21 @@ def trace(network: nn.Module, example: Tensor) -> Traced:
             raise UntraceableError(f"it cannot be copied: {_in_a_line(error)}") from error
         vars(own).pop("forward", None)  # what stands in for it
         opaque = {name for name, module in own.named_modules() if name and has_hooks(module)}
+        _without_hooks(own)
         try:
-            graph, called, reads = _follow(own, opaque)
+            graph, called = _follow(own, opaque)
         except UntraceableError:
             opaque = _untraceable_within(own, opaque)
-            graph, called, reads = _follow(own, opaque)
+            graph, called = _follow(own, opaque)
         placeholders = graph.find_nodes(op="placeholder")
         if len(placeholders) != 1 or str(placeholders[0].target).startswith("*"):
             raise UntraceableError("its forward takes more than images")
         opaque &= {str(node.target) for node in graph.find_nodes(op="call_module")}
-        snapshot = Snapshot(network, opaque, names_in(called), reads)
+        snapshot = Snapshot(network, opaque, called)
         run, sizes = _sizes_of(own, graph, example)
     nodes = Nodes(network, run.gave, sizes, opaque)
     items = _items(graph, nodes, run)
-    by_torch = [item for item in items if isinstance(item, fx.Node) and item.name in sizes]
+    by_torch = [item for item in items if isinstance(item, fx.Node) and _computes(item, run)]
     names = tuple(dict.fromkeys(map(_name, by_torch)))
     return Traced(graph, tuple(_parts(items, graph, nodes)), sizes, snapshot, names)
 
@@ -111,6 +110,28 @@ class _Tracer(fx.Tracer):
             raise UntraceableError("a part of it is without gradients, or in autocast")
         return super().create_node(*args, **kwargs)
 
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
+
+
+class _Proxy(fx.Proxy):
+    """One for which x += y is not x = x + y: others may see the change."""
+
+
+def _in_place(change: Callable[..., Any]) -> Callable[[fx.Proxy, Any], fx.Proxy]:
+    return lambda own, other: own.tracer.create_proxy("call_function", change, (own, other), {})
+
+
+for _name_of_it in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor"):
+    setattr(_Proxy, f"__i{_name_of_it}__", _in_place(getattr(operator, f"i{_name_of_it}")))
+
+
+def _without_hooks(network: nn.Module) -> None:
+    """Of a copy, whose calls are not the user's."""
+    for module in network.modules():
+        for hooks in (module._forward_hooks, module._forward_pre_hooks):
+            hooks.clear()
+
 
 def _modes() -> tuple[bool, ...]:
     """What a `with` of torch's may change."""
@@ -120,8 +141,8 @@ def _modes() -> tuple[bool, ...]:
     )  # fmt: skip
 
 
-def _follow(network: nn.Module, opaque: set[str]) -> tuple[fx.Graph, Called, list[Read]]:
-    """The graph of a network, the functions that it calls, and what they read."""
+def _follow(network: nn.Module, opaque: set[str]) -> tuple[fx.Graph, Called]:
+    """The graph of a network, and the functions that it calls."""
     for name, module in network.named_modules():
         inside = any(name == outer or name.startswith(f"{outer}.") for outer in opaque)
         if "forward" in vars(module) and not inside:
@@ -142,7 +163,7 @@ def _follow(network: nn.Module, opaque: set[str]) -> tuple[fx.Graph, Called, lis
         raise UntraceableError("it keeps something from one call to the next")
     if _written(graph) != _written(again):
         raise UntraceableError("it does something else from one call to the next")
-    return graph, called, list(reads_of(called))
+    return graph, called
 
 
 def _written(graph: fx.Graph) -> list[str]:
@@ -238,6 +259,13 @@ def _sizes_of(
                 raise UntraceableError(f"{_name(node)} gives other sizes for other batches")
             sizes[node.name] = tuple(one.shape[1:])
     return run, sizes
+
+
+def _computes(node: fx.Node, run: _Run) -> bool:
+    """Whether it makes a tensor, and does not only take one out of several."""
+    given = [run.gave[used.name] for used in node.all_input_nodes]
+    is_part = node.target is operator.getitem and not isinstance(given[0], Tensor)
+    return node.op != "get_attr" and not is_part and bool(_tensors_of(run.gave[node.name]))
 
 
 def _items(graph: fx.Graph, nodes: Nodes, run: _Run) -> list[Operation | fx.Node]:
