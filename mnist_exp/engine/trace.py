@@ -1,19 +1,17 @@
 """A network is followed with torch.fx, and becomes parts: operations that the engine knows, and
 steps that torch takes."""
 
-import contextlib
 import copy
 import itertools
 import operator
-import random
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+from mnist_exp.common.randomness import RandomStates, random_states, random_states_kept
 from mnist_exp.engine.fallback import is_size
 from mnist_exp.engine.layers import Nodes
 from mnist_exp.engine.operations import Operation
@@ -64,7 +62,7 @@ def trace(network: nn.Module, example: Tensor) -> Traced:
     Raises UntraceableError where what it does depends on more than its input, its tensors and its
     settings: on numbers that it computes, draws or keeps.
     """
-    with _random_states_kept():
+    with random_states_kept():
         try:
             own = copy.deepcopy(network)
         except Exception as error:  # of whatever it holds
@@ -147,7 +145,7 @@ def _follow(network: nn.Module, opaque: set[str]) -> tuple[fx.Graph, Called]:
         inside = any(name == outer or name.startswith(f"{outer}.") for outer in opaque)
         if "forward" in vars(module) and not inside:
             raise UntraceableError(f"{name or 'it'} has a forward that is not of its class")
-    before, states = kept(network), _random_states()
+    before, states = kept(network), random_states()
     called: Called = {}
     try:
         with calls_into(called):
@@ -157,7 +155,7 @@ def _follow(network: nn.Module, opaque: set[str]) -> tuple[fx.Graph, Called]:
         raise
     except Exception as error:  # of torch.fx, or of a network that takes no proxy for a tensor
         raise UntraceableError(f"torch.fx cannot follow it: {_in_a_line(error)}") from error
-    if not _same_states(states, _random_states()):
+    if not _same_states(states, random_states()):
         raise UntraceableError("it draws random numbers of its own")
     if kept(network) != before or "_tensor_constant0" in vars(network):
         raise UntraceableError("it keeps something from one call to the next")
@@ -188,23 +186,8 @@ def _untraceable_within(network: nn.Module, opaque: set[str]) -> set[str]:
     return found
 
 
-def _random_states() -> tuple[Tensor, Any, Any]:
-    return torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002
-
-
-def _same_states(one: tuple[Tensor, Any, Any], other: tuple[Tensor, Any, Any]) -> bool:
+def _same_states(one: RandomStates, other: RandomStates) -> bool:
     return torch.equal(one[0], other[0]) and repr(one[1:]) == repr(other[1:])
-
-
-@contextlib.contextmanager
-def _random_states_kept() -> Iterator[None]:
-    of_torch, of_python, of_numpy = _random_states()
-    try:
-        yield
-    finally:
-        torch.set_rng_state(of_torch)
-        random.setstate(of_python)
-        np.random.set_state(of_numpy)  # noqa: NPY002
 
 
 class _Run(fx.Interpreter):

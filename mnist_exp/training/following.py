@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from mnist_exp.common.randomness import random_states_kept
 from mnist_exp.training import causality, torch_internals
 from mnist_exp.training.axes import Axis, Field, ReceptiveFieldError, Row
 from mnist_exp.training.call import Call, tensors_in
@@ -119,13 +120,8 @@ def _in_words(error: Exception, doing: str) -> str:
 def repeatable() -> Iterator[None]:
     """In the block nothing is drawn from random states but what is seeded there; they are put back
     afterwards."""
-    python, numpys = random.getstate(), np.random.get_state()  # noqa: NPY002 (it is the user's)
-    try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpys)  # noqa: NPY002
+    with random_states_kept(), torch.no_grad():
+        yield
 
 
 def _run(network: nn.Module, images: Tensor, seed: int) -> Any:

@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from torch.nn.parameter import is_lazy
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from mnist_exp.common.errors import ExpectedError
+from mnist_exp.common.randomness import put_back, random_states
 from mnist_exp.common.values import parts_of
 from mnist_exp.data import Digits
 from mnist_exp.engine.compiled import CompiledNetwork
@@ -135,6 +136,7 @@ class Training:
         network = build(recipe, seed) if network is None else network
         self.engine = engine
         self._unsuited = self._compiled = None
+        self._engine_stepped = False
         if engine == "compiled":
             self._compiled, self._unsuited = _compiled(recipe, network)
         if not self._compiled:
@@ -281,9 +283,9 @@ class Training:
         steps = range(0, self.batches, self.recipe.accumulate_batches)
         for number, first in enumerate(steps, start=1 + (epoch - 1) * len(steps)):
             digits_of_step = itertools.islice(shuffled, self.recipe.accumulate_batches)
-            with self._in_engine(self._compiled):
+            with self._in_engine(None):
                 batches = [self._batch(digits, generator) for digits in digits_of_step]
-                loss, right = stepping.take_step(self.recipe, self.network, self.optimizer, batches)
+            loss, right = self._take_step(batches)
             if self.batch_schedule:
                 self.batch_schedule.step()
             if self.average and self.recipe.averaging and number % self.recipe.averaging.every == 0:
@@ -304,6 +306,28 @@ class Training:
         if self.average:
             averaging.take_over_rest(self.average.module, self.network)
         return Score(correct, total, loss_sum / total)
+
+    def _take_step(self, batches: Sequence[Batch]) -> tuple[float, int]:
+        """Take a step. The first one shows whether the engine can take it: what it cannot, such as
+        gradients of gradients, torch does, from where the step began."""
+        if not self._compiled or self._engine_stepped:
+            return self._taken(batches)
+        before, states = copy.deepcopy(self.state()), random_states()
+        try:
+            taken = self._taken(batches)
+        except Exception as error:  # of whatever a recipe does; if it is its own, it comes again
+            reason = " ".join(str(error).split())[:120]
+            self._unsuited = f"the whole network (its step: {reason})"
+            self._compiled = self._evaluated = None
+            self.restore(before)
+            put_back(states)
+            return self._taken(batches)  # by torch's own layers: faster ones refuse the same
+        self._engine_stepped = True
+        return taken
+
+    def _taken(self, batches: Sequence[Batch]) -> tuple[float, int]:
+        with self._in_engine(self._compiled):
+            return stepping.take_step(self.recipe, self.network, self.optimizer, batches)
 
     def _batch(self, digits: Digits, generator: torch.Generator) -> Batch:
         recipe = self.recipe
