@@ -97,6 +97,7 @@ class _Run:
             *(number for dropout in program.dropouts for number in _kept_and_seed(dropout.p))
         )
         self.memory = program.memory(self.images)
+        self.went_back = False
 
     def forward(self) -> list[Tensor]:
         """The outputs of the segment."""
@@ -106,6 +107,11 @@ class _Run:
 
     def backward(self, gradients: Sequence[Tensor]) -> list[Tensor]:
         """The gradients of inputs and of tensors, from those of the outputs."""
+        if self.went_back:  # which left nothing of what the forward pass had kept
+            running = {name: tensor.clone() for name, tensor in self.tensors.items()}
+            outputs = [_empty(self.images, *size) for size in self.program.sizes]
+            self._carry_out(0, {"output": outputs, "weight": running})
+        self.went_back = True
         own = {name: _empty(*self.tensors[name].shape) for name in self.program.wanted}
         numbers = map(self.program.segment.inputs.index, self.program.of_inputs)
         of_inputs = {number: _empty(*self.inputs[number].shape) for number in numbers}
@@ -114,7 +120,7 @@ class _Run:
         return [*of_inputs.values(), *own.values()]
 
     def _carry_out(self, program: int, tensors: dict[str, Any]) -> None:
-        tensors |= {"weight": self.tensors, "input": self.inputs}
+        tensors = {"weight": self.tensors, "input": self.inputs} | tensors
         addresses = [
             tensors[kind][which].data_ptr() if kind in tensors else None
             for kind, which in self.program.plan.tensors

@@ -29,13 +29,16 @@ typedef float Vec __attribute__((vector_size(4 * LANES)));
 typedef int32_t IntVec __attribute__((vector_size(4 * LANES)));
 typedef uint32_t UIntVec __attribute__((vector_size(4 * LANES)));
 
+// Of a loop whose length is known: all of it one after another, so that its sums stay in registers.
+#define UNROLL _Pragma("GCC unroll 16")
+
 static inline Vec load(const float* from) {
     Vec v;
     std::memcpy(&v, from, sizeof v);
     return v;
 }
 static inline void store(float* to, Vec v) { std::memcpy(to, &v, sizeof v); }
-static inline Vec all(float value) { return Vec{} + value; }
+static inline Vec all(float value) { return value - Vec{}; }  // not +, which makes 0 of -0
 static inline Vec maximum(Vec a, Vec b) { return a > b ? a : b; }  // b where one is no number
 
 // The sum over the lanes, halves first: the same order on every thread.
@@ -65,111 +68,149 @@ static inline int pieces_of(int total, int most) { return (total + most - 1) / m
 
 // ---- Convolution --------------------------------------------------------------------------------
 
-// Of a convolution without border: all distances are in floats.
+// Of a row of a convolution, whose input has its border already: all distances are in floats.
 struct Conv {
-    int inputs, outputs;        // channels, of a group
+    int inputs, outputs;  // channels, of a group
     int groups;
-    int taps_y, taps_x;         // the kernel
-    int height, width;          // of the output
-    ptrdiff_t tap_y, tap_x;     // between neighbouring taps
-    ptrdiff_t in_y, in_x;       // in the input, between neighbouring pixels of the output
-    ptrdiff_t out_y, out_x;     // in the output
+    int taps_y, taps_x;   // the kernel
+    int width;            // of the output
+    ptrdiff_t tap_x;      // between neighbouring taps
+    ptrdiff_t in_x;       // in the input, between neighbouring pixels of the output
+    ptrdiff_t in_pixel;   // between neighbouring pixels of the input
+    ptrdiff_t out_x;      // of the output
     int taps() const { return taps_y * taps_x; }
     bool depthwise() const { return inputs == 1 && outputs == 1 && groups > 1; }
 };
 
+// Memory that will be needed soon: it is asked for while there is much to compute.
+struct Ahead {
+    struct Range {
+        const float* from;
+        ptrdiff_t floats;
+        bool write;
+    };
+    std::vector<Range> ranges;
+    ptrdiff_t each = 0;  // floats at a time
+
+    void ask() {
+        for (ptrdiff_t left = each; left > 0 && !ranges.empty(); left -= 16) {
+            Range& range = ranges.back();
+            if (range.write) __builtin_prefetch(range.from, 1, 2);
+            else __builtin_prefetch(range.from, 0, 2);
+            range.from += 16, range.floats -= 16;
+            if (range.floats <= 0) ranges.pop_back();
+        }
+    }
+    void in_turns(int turns) {
+        ptrdiff_t floats = 0;
+        for (const Range& range : ranges) floats += range.floats;
+        each = floats / turns + 16;
+    }
+};
+
+// The rows of the input that the taps of a row of the output are in.
+typedef const float* const* Rows;
+
 constexpr int MOST_OUTPUTS = 8;  // channels that a block computes at once
 constexpr int MOST_PIXELS = 6;   // and pixels of a row
 
+// Sums of pixels and channels go to their places, what is below zero as zero if so.
+template <int A, int B>
+static inline void store_block(Vec (&sums)[A][B], bool relu, float* y, ptrdiff_t step_a, ptrdiff_t step_b) {
+    if (relu) {
+        UNROLL for (int a = 0; a < A; a++)
+            UNROLL for (int b = 0; b < B; b++) sums[a][b] = sums[a][b] < 0.f ? Vec{} : sums[a][b];
+    }
+    UNROLL for (int a = 0; a < A; a++)
+        UNROLL for (int b = 0; b < B; b++) store(y + a * step_a + b * step_b, sums[a][b]);
+}
+
 // sums[k][p] += w[tap][k] * x[tap][p] over all taps and channels: K outputs of P pixels, in registers.
 template <int K, int P>
-static void conv_block(const Conv& g, const float* x, const float* w, const float* bias, bool relu,
-                       float* y) {
+static void conv_block(const Conv& g, Rows rows, ptrdiff_t at, const float* w, const float* bias,
+                       bool relu, float* y) {
     Vec sums[K][P];
-    for (int k = 0; k < K; k++)
-        for (int p = 0; p < P; p++) sums[k][p] = all(bias ? bias[k] : 0.f);
+    UNROLL for (int k = 0; k < K; k++)
+        UNROLL for (int p = 0; p < P; p++) sums[k][p] = all(bias ? bias[k] : 0.f);
     for (int r = 0; r < g.taps_y; r++)
         for (int s = 0; s < g.taps_x; s++) {
-            const float* tap = x + r * g.tap_y + s * g.tap_x;
+            const float* tap = rows[r] + at + s * g.tap_x;
             for (int c = 0; c < g.inputs; c++, tap += LANES, w += K) {
                 Vec in[P];
-                for (int p = 0; p < P; p++) in[p] = load(tap + p * g.in_x);
-                for (int k = 0; k < K; k++)
-                    for (int p = 0; p < P; p++) sums[k][p] += w[k] * in[p];
+                UNROLL for (int p = 0; p < P; p++) in[p] = load(tap + p * g.in_x);
+                UNROLL for (int k = 0; k < K; k++)
+                    UNROLL for (int p = 0; p < P; p++) sums[k][p] += w[k] * in[p];
             }
         }
-    for (int k = 0; k < K; k++)
-        for (int p = 0; p < P; p++) {
-            Vec v = sums[k][p];
-            if (relu) v = v < 0.f ? Vec{} : v;  // what is no number stays so
-            store(y + p * g.out_x + k * LANES, v);
-        }
+    store_block(sums, relu, y, LANES, g.out_x);
 }
 
 // y[p][c] = sum over taps of w[tap][c] * x[tap][p][c]: C channels of P pixels, in registers.
 template <int C, int P>
-static void depthwise_block(const Conv& g, const float* x, const float* w, const float* bias,
+static void depthwise_block(const Conv& g, Rows rows, ptrdiff_t at, const float* w, const float* bias,
                             bool relu, float* y) {
-    Vec sums[P][C];
-    for (int p = 0; p < P; p++)
-        for (int c = 0; c < C; c++) sums[p][c] = all(bias ? bias[c] : 0.f);
+    Vec sums[C][P];
+    UNROLL for (int c = 0; c < C; c++)
+        UNROLL for (int p = 0; p < P; p++) sums[c][p] = all(bias ? bias[c] : 0.f);
     for (int r = 0; r < g.taps_y; r++)
         for (int s = 0; s < g.taps_x; s++, w += g.groups) {
-            const float* tap = x + r * g.tap_y + s * g.tap_x;
-            for (int c = 0; c < C; c++) {
-                Vec weight = all(w[c]);
-                for (int p = 0; p < P; p++) sums[p][c] += weight * load(tap + p * g.in_x + c * LANES);
+            const float* tap = rows[r] + at + s * g.tap_x;
+            UNROLL for (int c = 0; c < C; c++) {
+                const Vec weight = all(w[c]);
+                UNROLL for (int p = 0; p < P; p++)
+                    sums[c][p] += weight * load(tap + p * g.in_x + c * LANES);
             }
         }
-    for (int p = 0; p < P; p++)
-        for (int c = 0; c < C; c++) {
-            Vec v = sums[p][c];
-            if (relu) v = v < 0.f ? Vec{} : v;
-            store(y + p * g.out_x + c * LANES, v);
-        }
+    store_block(sums, relu, y, LANES, g.out_x);
 }
 
-// The gradient of N weights (taps of input channels, at these offsets) of K outputs: sums over all
-// pixels and lanes of dy[k] * x[n].
+// sums[k][n] += dy[k] * x[n] over all pixels: the gradient of N weights (taps of input channels, which
+// begin there) of K outputs, of each lane. Of so many rows, which are `skip` further apart than long.
 template <int K, int N>
-static void weights_block(const Conv& g, const float* x, const ptrdiff_t* offsets, const float* dy,
-                          float* dw, ptrdiff_t dw_k) {
-    Vec sums[K][N] = {};
-    for (int i = 0; i < g.height; i++) {
-        const float *xs = x + i * g.in_y, *dys = dy + i * g.out_y;
-        for (int j = 0; j < g.width; j++, xs += g.in_x, dys += g.out_x) {
-            Vec d[K];
-            for (int k = 0; k < K; k++) d[k] = load(dys + k * LANES);
-            for (int n = 0; n < N; n++) {
-                Vec in = load(xs + offsets[n]);
-                for (int k = 0; k < K; k++) sums[k][n] += d[k] * in;
-            }
+static void weights_block(const Conv& g, const float* const* taps, const float* dy, float* sums,
+                          ptrdiff_t step, int height, ptrdiff_t x_skip, ptrdiff_t dy_skip) {
+    Vec sum[K][N];
+    UNROLL for (int k = 0; k < K; k++)
+        UNROLL for (int n = 0; n < N; n++) sum[k][n] = load(sums + k * step + n * LANES);
+    ptrdiff_t x = 0;
+    for (int pixels = height * g.width, left = g.width; pixels > 0; pixels--) {
+        Vec d[K];
+        UNROLL for (int k = 0; k < K; k++) d[k] = load(dy + k * LANES);
+        UNROLL for (int n = 0; n < N; n++) {
+            const Vec in = load(taps[n] + x);
+            UNROLL for (int k = 0; k < K; k++) sum[k][n] += d[k] * in;
         }
+        x += g.in_x, dy += g.out_x;
+        if (--left == 0) left = g.width, x += x_skip, dy += dy_skip;
     }
-    for (int k = 0; k < K; k++)
-        for (int n = 0; n < N; n++) dw[k * dw_k + n] += sum_of_lanes(sums[k][n]);
+    UNROLL for (int k = 0; k < K; k++)
+        UNROLL for (int n = 0; n < N; n++) store(sums + k * step + n * LANES, sum[k][n]);
 }
 
 // The same where each channel has its own kernel: N taps of C channels.
 template <int C, int N>
-static void depthwise_weights_block(const Conv& g, const float* x, const ptrdiff_t* offsets,
-                                    const float* dy, float* dw, ptrdiff_t dw_c) {
-    Vec sums[C][N] = {};
-    for (int i = 0; i < g.height; i++) {
-        const float *xs = x + i * g.in_y, *dys = dy + i * g.out_y;
-        for (int j = 0; j < g.width; j++, xs += g.in_x, dys += g.out_x)
-            for (int c = 0; c < C; c++) {
-                Vec d = load(dys + c * LANES);
-                for (int n = 0; n < N; n++) sums[c][n] += d * load(xs + offsets[n] + c * LANES);
-            }
+static void depthwise_weights_block(const Conv& g, const float* const* taps, const float* dy,
+                                    float* sums, ptrdiff_t step, int height, ptrdiff_t x_skip,
+                                    ptrdiff_t dy_skip) {
+    Vec sum[C][N];
+    UNROLL for (int c = 0; c < C; c++)
+        UNROLL for (int n = 0; n < N; n++) sum[c][n] = load(sums + c * step + n * LANES);
+    ptrdiff_t x = 0;
+    for (int pixels = height * g.width, left = g.width; pixels > 0; pixels--) {
+        UNROLL for (int c = 0; c < C; c++) {
+            const Vec d = load(dy + c * LANES);
+            UNROLL for (int n = 0; n < N; n++) sum[c][n] += d * load(taps[n] + x + c * LANES);
+        }
+        x += g.in_x, dy += g.out_x;
+        if (--left == 0) left = g.width, x += x_skip, dy += dy_skip;
     }
-    for (int c = 0; c < C; c++)
-        for (int n = 0; n < N; n++) dw[c * dw_c + n] += sum_of_lanes(sums[c][n]);
+    UNROLL for (int c = 0; c < C; c++)
+        UNROLL for (int n = 0; n < N; n++) store(sums + c * step + n * LANES, sum[c][n]);
 }
 
 // A kernel for each size of a block, chosen when it is known: block<a, b> for 1 <= a, b.
-typedef void ConvBlock(const Conv&, const float*, const float*, const float*, bool, float*);
-typedef void WeightsBlock(const Conv&, const float*, const ptrdiff_t*, const float*, float*, ptrdiff_t);
+typedef void ConvBlock(const Conv&, Rows, ptrdiff_t, const float*, const float*, bool, float*);
+typedef void WeightsBlock(const Conv&, const float* const*, const float*, float*, ptrdiff_t, int, ptrdiff_t, ptrdiff_t);
 constexpr int within(int size, int most) { return size < most ? size : most; }
 
 #define BLOCKS(NAME, TYPE, BLOCK, A, B)                                                             \
@@ -185,25 +226,25 @@ BLOCKS(weights_kernel, WeightsBlock, weights_block, 4, 6)
 BLOCKS(depthwise_weights_kernel, WeightsBlock, depthwise_weights_block, 8, 3)
 #undef BLOCKS
 
-// y = convolution of x, which has its border already; `w` as `pack` lays it out.
-static void conv(const Conv& g, const float* x, const float* w, const float* bias, bool relu,
-                 float* y) {
+// A row of a convolution; `w` as `pack` lays it out. All outputs of some pixels before the next
+// pixels, so that memory is written in its order.
+static void conv(const Conv& g, Rows rows, const float* w, const float* bias, bool relu, float* y,
+                 Ahead& ahead) {
     const int blocks = pieces_of(g.outputs, MOST_OUTPUTS);
-    for (int i = 0; i < g.height; i++)
+    const int runs = pieces_of(g.width, within(SUMS / pieces_of(g.outputs, blocks), MOST_PIXELS));
+    const ptrdiff_t weights = ptrdiff_t(g.taps()) * g.inputs;  // of an output
+    for (int run = 0; run < runs; run++) {
+        ahead.ask();
+        const int j = piece(g.width, runs, run), end = piece(g.width, runs, run + 1);
         for (int group = 0; group < g.groups; group++)
             for (int b = 0; b < blocks; b++) {
-                const int k = piece(g.outputs, blocks, b), size = piece(g.outputs, blocks, b + 1) - k;
-                const int runs = pieces_of(g.width, within(SUMS / size, MOST_PIXELS));
-                const int out = group * g.outputs + k;
-                const float* in = x + i * g.in_y + ptrdiff_t(group) * g.inputs * LANES;
-                for (int run = 0; run < runs; run++) {
-                    const int j = piece(g.width, runs, run), end = piece(g.width, runs, run + 1);
-                    conv_kernel(size, end - j)(
-                        g, in + j * g.in_x, w + ptrdiff_t(out) * g.taps() * g.inputs,
-                        bias ? bias + out : nullptr, relu,
-                        y + i * g.out_y + j * g.out_x + out * LANES);
-                }
+                const int k = piece(g.outputs, blocks, b);
+                const int size = piece(g.outputs, blocks, b + 1) - k, out = group * g.outputs + k;
+                conv_kernel(size, end - j)(g, rows, j * g.in_x + ptrdiff_t(group) * g.inputs * LANES,
+                                           w + out * weights, bias ? bias + out : nullptr, relu,
+                                           y + j * g.out_x + out * LANES);
             }
+    }
 }
 
 // Weights (outputs, inputs, taps) of one group after the other, in the order in which a block of
@@ -240,81 +281,49 @@ static void pack_turned(const Conv& g, const float* weights, float* w) {
                         *w++ = weights[(ptrdiff_t(group * g.inputs + c) * g.outputs + k) * g.taps() + t];
 }
 
-static void depthwise(const Conv& g, const float* x, const float* w, const float* bias, bool relu,
-                      float* y) {
+static void depthwise(const Conv& g, Rows rows, const float* w, const float* bias, bool relu, float* y,
+                      Ahead&) {
     const int blocks = pieces_of(g.groups, 8);
     const int runs = pieces_of(g.width, within(SUMS / 8, MOST_PIXELS));
-    for (int i = 0; i < g.height; i++)
-        for (int run = 0; run < runs; run++) {
-            const int j = piece(g.width, runs, run), end = piece(g.width, runs, run + 1);
-            for (int b = 0; b < blocks; b++) {
-                const int c = piece(g.groups, blocks, b), size = piece(g.groups, blocks, b + 1) - c;
-                depthwise_kernel(size, end - j)(
-                    g, x + i * g.in_y + j * g.in_x + c * LANES, w + c, bias ? bias + c : nullptr,
-                    relu, y + i * g.out_y + j * g.out_x + c * LANES);
-            }
+    for (int run = 0; run < runs; run++) {
+        const int j = piece(g.width, runs, run), end = piece(g.width, runs, run + 1);
+        for (int b = 0; b < blocks; b++) {
+            const int c = piece(g.groups, blocks, b), size = piece(g.groups, blocks, b + 1) - c;
+            depthwise_kernel(size, end - j)(g, rows, j * g.in_x + c * LANES, w + c,
+                                            bias ? bias + c : nullptr, relu,
+                                            y + j * g.out_x + c * LANES);
         }
+    }
 }
 
-// dw (outputs, inputs, taps), one group after the other, is raised by the gradient of the weights.
-static void conv_weights_of_rows(const Conv& g, const std::vector<ptrdiff_t>& offsets, const float* x,
-                                 const float* dy, float* dw) {
-    const int columns = int(offsets.size());
-    if (g.depthwise()) {
-        const int blocks = pieces_of(g.groups, 8), rows = pieces_of(columns, 3);
-        for (int b = 0; b < blocks; b++)
-            for (int row = 0; row < rows; row++) {
-                const int c = piece(g.groups, blocks, b), size = piece(g.groups, blocks, b + 1) - c;
-                const int n = piece(columns, rows, row), end = piece(columns, rows, row + 1);
-                depthwise_weights_kernel(size, end - n)(
-                    g, x + c * LANES, &offsets[n], dy + c * LANES, dw + c * columns + n, columns);
-            }
-        return;
-    }
-    const int blocks = pieces_of(g.outputs, 4), parts = pieces_of(columns, SUMS / 4);
-    for (int group = 0; group < g.groups; group++)
-        for (int part = 0; part < parts; part++)
-            for (int b = 0; b < blocks; b++) {
-                const int k = group * g.outputs + piece(g.outputs, blocks, b);
-                const int size = piece(g.outputs, blocks, b + 1) - piece(g.outputs, blocks, b);
+// sums (outputs, inputs, taps), one group after the other, are raised by the gradient of the weights,
+// of each lane: of so many rows, in the input `in_y` apart.
+static void conv_weights(const Conv& g, Rows rows, const float* dy, float* sums, int height,
+                         ptrdiff_t in_y, Ahead& ahead) {
+    const bool depthwise = g.depthwise();
+    const int columns = g.inputs * g.taps();
+    const int outputs = depthwise ? g.groups : g.outputs, groups = depthwise ? 1 : g.groups;
+    const int blocks = pieces_of(outputs, depthwise ? 8 : 4);
+    const int parts = pieces_of(columns, depthwise ? 3 : SUMS / 4);
+    const ptrdiff_t step = ptrdiff_t(columns) * LANES, x_skip = in_y - g.width * g.in_x;
+    std::vector<const float*> taps(columns);
+    for (int group = 0; group < groups; group++)
+        for (int b = 0; b < blocks; b++) {
+            const int k = group * outputs + piece(outputs, blocks, b);
+            const int size = piece(outputs, blocks, b + 1) - piece(outputs, blocks, b);
+            const int input = depthwise ? k : group * g.inputs;
+            for (int c = 0, n = 0; c < g.inputs; c++)
+                for (int r = 0; r < g.taps_y; r++)
+                    for (int s = 0; s < g.taps_x; s++)
+                        taps[n++] = rows[r] + s * g.tap_x + (input + c) * LANES;
+            for (int part = 0; part < parts; part++) {
+                ahead.ask();
                 const int n = piece(columns, parts, part), end = piece(columns, parts, part + 1);
-                weights_kernel(size, end - n)(
-                    g, x + ptrdiff_t(group) * g.inputs * LANES, &offsets[n], dy + k * LANES,
-                    dw + ptrdiff_t(k) * columns + n, columns);
+                const auto kernel = depthwise ? depthwise_weights_kernel(size, end - n)
+                                              : weights_kernel(size, end - n);
+                kernel(g, &taps[n], dy + ptrdiff_t(k) * LANES, sums + k * step + n * LANES, step, height,
+                       x_skip, 0);
             }
-}
-
-// Each of its blocks goes through x and dy: as many rows at a time as the second cache holds.
-constexpr int CHUNK = 256 * 1024;
-
-static void conv_weights(const Conv& g, const float* x, const float* dy, float* dw) {
-    std::vector<ptrdiff_t> offsets;
-    for (int c = 0; c < g.inputs; c++)
-        for (int r = 0; r < g.taps_y; r++)
-            for (int s = 0; s < g.taps_x; s++) offsets.push_back(r * g.tap_y + s * g.tap_x + c * LANES);
-    std::memset(dw, 0, sizeof(float) * g.groups * g.outputs * offsets.size());
-    const ptrdiff_t bytes = sizeof(float) * g.width * (g.out_x + g.in_x);
-    const int chunks = pieces_of(g.height, int(CHUNK / bytes) + 1);
-    for (int chunk = 0; chunk < chunks; chunk++) {
-        Conv part = g;
-        const int i = piece(g.height, chunks, chunk);
-        part.height = piece(g.height, chunks, chunk + 1) - i;
-        conv_weights_of_rows(part, offsets, x + i * g.in_y, dy + i * g.out_y, dw);
-    }
-}
-
-// A picture (height, width, channels) put into the middle of zeros, `spread` apart; what a negative
-// border cuts off is left out. `to` has its zeros already where nothing of the picture goes.
-static void place(const float* from, int height, int width, int channels, float* to, int to_height,
-                  int to_width, int top, int left, int spread_y, int spread_x) {
-    const ptrdiff_t pixel = ptrdiff_t(channels) * LANES;
-    std::memset(to, 0, sizeof(float) * to_height * to_width * pixel);
-    for (int i = 0; i < height; i++)
-        for (int j = 0; j < width; j++) {
-            const int y = top + i * spread_y, x = left + j * spread_x;
-            if (y < 0 || y >= to_height || x < 0 || x >= to_width) continue;
-            std::memcpy(to + (ptrdiff_t(y) * to_width + x) * pixel,
-                        from + (ptrdiff_t(i) * width + j) * pixel, sizeof(float) * pixel);
         }
 }
 
@@ -335,32 +344,32 @@ static inline void with_count(int n, F&& f) {
     }
 }
 
-// sums[c] = of(c, position of channel c of a pixel), added up over pixels and over the lanes that
-// hold images.
-template <typename F>
-static void sum_channels(int pixels, int channels, IntVec lanes, float* sums, F&& of) {
+// Of each channel and lane, the mean and the sum of squares of differences from it, (2, channels),
+// joined to those of so many pixels `before` (Chan, Golub and LeVeque 1979).
+static void lane_moments(const float* x, int pixels, int before, int channels, float* means) {
     const int blocks = pieces_of(channels, 8);
     for (int b = 0; b < blocks; b++) {
         const int first = piece(channels, blocks, b);
         with_count(piece(channels, blocks, b + 1) - first, [&](auto count) {
-            Vec sum[count] = {};
+            Vec sums[count], squares[count];
+            UNROLL for (int c = 0; c < count; c++) sums[c] = squares[c] = Vec{};
             for (int i = 0; i < pixels; i++)
-                for (int c = 0; c < count; c++)
-                    sum[c] += of(first + c, (ptrdiff_t(i) * channels + first + c) * LANES);
-            for (int c = 0; c < count; c++) sums[first + c] = sum_of_lanes(lanes ? sum[c] : Vec{});
+                UNROLL for (int c = 0; c < count; c++) sums[c] += load(x + (i * channels + first + c) * LANES);
+            UNROLL for (int c = 0; c < count; c++) sums[c] /= float(pixels);
+            for (int i = 0; i < pixels; i++)
+                UNROLL for (int c = 0; c < count; c++) {
+                    const Vec difference = load(x + (i * channels + first + c) * LANES) - sums[c];
+                    squares[c] += difference * difference;
+                }
+            const float share = float(pixels) / float(before + pixels);
+            UNROLL for (int c = 0; c < count; c++) {
+                float *mean = means + (first + c) * LANES, *square = mean + channels * LANES;
+                const Vec difference = sums[c] - load(mean);
+                store(mean, load(mean) + difference * share);
+                store(square, load(square) + squares[c] + difference * difference * (share * before));
+            }
         });
     }
-}
-
-// The mean of each channel of a tile, and the sum of squares of differences from it: (2, channels).
-static void moments(const float* x, int pixels, int channels, int images, float* found) {
-    const IntVec lanes = first_lanes(images);
-    sum_channels(pixels, channels, lanes, found, [&](int, ptrdiff_t at) { return load(x + at); });
-    for (int c = 0; c < channels; c++) found[c] /= float(pixels) * images;
-    sum_channels(pixels, channels, lanes, found + channels, [&](int c, ptrdiff_t at) {
-        const Vec difference = load(x + at) - found[c];
-        return difference * difference;
-    });
 }
 
 // ---- Elementwise functions ----------------------------------------------------------------------

@@ -1,12 +1,14 @@
 // A plan: the kernels of a network in their order, over buffers that are laid out once.
 //
 // A plan has programs (forward, backward), a program has stages, and a stage has operations. In a
-// stage "of tiles" each tile goes through all operations on one thread, so that what one writes is
-// still in the cache when the next reads it. Threads wait for each other between stages only. In a
-// stage "of its own" each operation happens once; there sums over tiles are added up, always in the
-// same order. plan.py says what is done; nothing is decided here.
+// stage "of tiles" each tile goes through all operations on one thread, some rows at a time, so that
+// what one writes is still in the cache when the next reads it. Threads wait for each other between
+// stages only. In a stage "of its own" each operation happens once; there sums over tiles are added
+// up, always in the same order. plan.py says what is done, and when; nothing is decided here.
+#include <sys/mman.h>
 #include <time.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 
@@ -20,6 +22,8 @@ enum Kind { OF_TILE, OF_THREAD, OF_ALL, KINDS };
 struct Buffer {
     int kind;
     size_t offset;  // in floats, from the beginning of what a tile, thread or all have
+    size_t row;     // floats of a row of pixels
+    int rows;       // that it holds: the row after the last takes the place of the first
 };
 
 struct Memory {
@@ -35,8 +39,17 @@ struct At {
     const double* numbers;
     const int64_t* integers;
     int images, tiles, tile, thread;
+    Ahead& ahead;
 
     float* operator[](int buffer) const { return of_tile(buffer, tile); }
+    float* row(int buffer, int which) const {
+        return of_tile(buffer, tile) + which % buffers[buffer].rows * buffers[buffer].row;
+    }
+    // Whether these rows follow each other in memory.
+    bool in_order(int buffer, int first, int end) const {
+        const int rows = buffers[buffer].rows;
+        return end <= rows || first / rows == (end - 1) / rows;
+    }
     float* of_tile(int buffer, int which) const {
         if (buffer < 0) return nullptr;
         const Buffer& b = buffers[buffer];
@@ -48,14 +61,29 @@ struct At {
     int images_here() const { return images_of(tile); }
 };
 
+// Makes the rows first..end-1 of its result, or adds them to its sums.
+typedef std::function<void(const At&, int first, int end)> Work;
+
 struct Operation {
-    std::function<void(const At&)> run;
+    Work run;
     double seconds = 0;  // in a run that is timed
+};
+
+struct RowsAhead {
+    int buffer, first, end;
+    bool write;
+};
+
+// Some rows of an operation, and those that memory is asked for meanwhile.
+struct Step {
+    int operation, first, end;
+    std::vector<RowsAhead> ahead;
 };
 
 struct Stage {
     bool of_tiles;
     std::vector<Operation> operations;
+    std::vector<Step> steps;  // of a stage of tiles
 };
 
 // The time that this thread has had a processor.
@@ -66,6 +94,7 @@ double seconds_of_thread() {
 }
 
 constexpr size_t LINE = 64;  // bytes that the cache moves at once
+constexpr size_t PAGE = 2 * 1024 * 1024;  // a large page of memory, where the system has such
 
 }  // namespace
 
@@ -74,7 +103,7 @@ struct Plan {
     size_t sizes[KINDS] = {};
     std::vector<std::vector<Stage>> programs;
 
-    void add(std::function<void(const At&)> run) {
+    void add(Work run) {
         programs.back().back().operations.push_back({std::move(run)});
     }
 };
@@ -87,15 +116,22 @@ void set_threads(int count) { Threads::of_process().count = count; }
 Plan* plan_new() { return new Plan; }
 void plan_free(Plan* plan) { delete plan; }
 
-int plan_buffer(Plan* plan, int kind, int64_t floats) {
-    plan->buffers.push_back({kind, plan->sizes[kind]});
-    const size_t line = LINE / sizeof(float);
-    plan->sizes[kind] += (floats + line - 1) / line * line;
-    return int(plan->buffers.size()) - 1;
+// How many floats each tile, each thread, and all together need.
+void plan_sizes(Plan* plan, int64_t of_tile, int64_t of_thread, int64_t of_all) {
+    plan->sizes[OF_TILE] = of_tile, plan->sizes[OF_THREAD] = of_thread, plan->sizes[OF_ALL] = of_all;
+}
+void plan_buffer(Plan* plan, int kind, int64_t offset, int64_t row, int rows) {
+    plan->buffers.push_back({kind, size_t(offset), size_t(row), rows});
 }
 void plan_program(Plan* plan) { plan->programs.emplace_back(); }
 void plan_stage(Plan* plan, int of_tiles) {
-    plan->programs.back().push_back({bool(of_tiles), {}});
+    plan->programs.back().push_back({bool(of_tiles), {}, {}});
+}
+void plan_step(Plan* plan, int operation, int first, int end) {
+    plan->programs.back().back().steps.push_back({operation, first, end, {}});
+}
+void plan_ahead(Plan* plan, int buffer, int first, int end, int write) {
+    plan->programs.back().back().steps.back().ahead.push_back({buffer, first, end, bool(write)});
 }
 
 // Memory for so many tiles and threads; null where there is none left.
@@ -107,7 +143,10 @@ Memory* memory_new(const Plan* plan, int tiles, int threads) {
         // same few places of a cache.
         memory->sizes[kind] = (plan->sizes[kind] * sizeof(float) / LINE | 1) * LINE / sizeof(float);
         const size_t bytes = memory->sizes[kind] * sizeof(float) * counts[kind];
-        memory->begin[kind] = static_cast<float*>(std::aligned_alloc(LINE, bytes));
+        memory->begin[kind] = static_cast<float*>(std::aligned_alloc(PAGE, (bytes / PAGE + 1) * PAGE));
+#if defined(MADV_HUGEPAGE)
+        if (memory->begin[kind]) madvise(memory->begin[kind], (bytes / PAGE + 1) * PAGE, MADV_HUGEPAGE);
+#endif
         if (!memory->begin[kind]) {
             for (float* begin : memory->begin) std::free(begin);
             delete memory;
@@ -121,31 +160,45 @@ void memory_free(Memory* memory) {
     delete memory;
 }
 
-// Run a program for a batch of images, on as many threads as `set_threads` said, at most `threads`.
+}  // extern "C"
+
+namespace {
+
+void run(Operation& operation, const At& at, int first, int end, bool timed) {
+    const double begun = timed ? seconds_of_thread() : 0;
+    operation.run(at, first, end);
+    if (timed) operation.seconds += seconds_of_thread() - begun;
+}
+
+}  // namespace
+
+extern "C" {
+
+// Run a program for a batch of images, on as many threads as `set_threads` said.
 void plan_run(Plan* plan, const Memory* memory, int program, int images, float* const* tensors,
               const double* numbers, const int64_t* integers, int timed) {
     auto& stages = plan->programs[program];
     const int tiles = pieces_of(images, LANES);
-    std::vector<std::atomic<int>> next(stages.size());
     Barrier barrier;
     Threads::of_process().run([&](int thread, int threads) {
         for (size_t s = 0; s < stages.size(); s++) {
             Stage& stage = stages[s];
-            const int operations = int(stage.operations.size());
-            const int tasks = stage.of_tiles ? tiles : operations;
-            for (int task; (task = next[s].fetch_add(1)) < tasks;) {
+            const int tasks = stage.of_tiles ? tiles : int(stage.operations.size());
+            // A tile always has the same thread, in whose cache it is.
+            const int first = piece(tasks, threads, thread), end = piece(tasks, threads, thread + 1);
+            for (int task = first; task < end; task++) {
+                Ahead ahead;
                 const At at{plan->buffers, *memory, tensors, numbers, integers, images, tiles,
-                            stage.of_tiles ? task : 0, thread};
-                const int first = stage.of_tiles ? 0 : task, end = stage.of_tiles ? operations : task + 1;
-                for (int i = first; i < end; i++) {
-                    Operation& operation = stage.operations[i];
-                    if (!timed) {
-                        operation.run(at);
-                        continue;
-                    }
-                    const double begun = seconds_of_thread();
-                    operation.run(at);
-                    operation.seconds += seconds_of_thread() - begun;
+                            stage.of_tiles ? task : 0, thread, ahead};
+                if (!stage.of_tiles) run(stage.operations[task], at, 0, 1, timed);
+                for (const Step& step : stage.steps) {
+                    ahead.ranges.clear();
+                    for (const RowsAhead& rows : step.ahead)
+                        ahead.ranges.push_back(
+                            {at.row(rows.buffer, rows.first),
+                             ptrdiff_t((rows.end - rows.first) * plan->buffers[rows.buffer].row),
+                             rows.write});
+                    run(stage.operations[step.operation], at, step.first, step.end, timed);
                 }
             }
             if (threads > 1 && s + 1 < stages.size()) barrier.wait(threads);
@@ -169,7 +222,7 @@ int plan_seconds(const Plan* plan, int program, double* seconds) {
 // A tensor (N, channels, pixels) into tiles. In lanes without an image stands the last one again,
 // so that they hold nothing that an image does not; of gradients, zero.
 void add_load(Plan* plan, int tensor, int y, int channels, int pixels, int gradient) {
-    plan->add([=](const At& at) {
+    plan->add([=](const At& at, int, int) {
         const ptrdiff_t size = ptrdiff_t(channels) * pixels;
         const float* from = at.tensor(tensor) + at.tile * LANES * size;
         float* to = at[y];
@@ -186,7 +239,7 @@ void add_load(Plan* plan, int tensor, int y, int channels, int pixels, int gradi
 
 // And back, without the lanes that have no image.
 void add_store(Plan* plan, int x, int tensor, int channels, int pixels) {
-    plan->add([=](const At& at) {
+    plan->add([=](const At& at, int, int) {
         const ptrdiff_t size = ptrdiff_t(channels) * pixels;
         float* to = at.tensor(tensor) + at.tile * LANES * size;
         const float* from = at[x];
@@ -199,60 +252,106 @@ void add_store(Plan* plan, int x, int tensor, int channels, int pixels) {
 
 // ---- Convolution --------------------------------------------------------------------------------
 
-static Conv geometry(int inputs, int outputs, int groups, int taps_y, int taps_x, int height,
-                     int width, int in_width, int step_y, int step_x, int apart_y, int apart_x) {
-    const ptrdiff_t in = ptrdiff_t(inputs) * groups * LANES, out = ptrdiff_t(outputs) * groups * LANES;
-    Conv g{inputs, outputs, groups, taps_y, taps_x, height, width,
-           apart_y * in_width * in, apart_x * in, step_y * in_width * in, step_x * in,
-           width * out, out};
-    return g;
+// Vectors of sums as numbers, of the lanes that hold images.
+static void to_numbers(const float* vectors, float* numbers, int count, IntVec lanes) {
+    for (int i = 0; i < count; i++) numbers[i] = sum_of_lanes(lanes ? load(vectors + i * LANES) : Vec{});
 }
 
-// The same where all pixels are one row: no tap looks beyond its own.
-static Conv as_one_row(Conv g) {
-    if (g.taps() == 1 && g.in_y == g.width * g.in_x && g.out_y == g.width * g.out_x)
-        g.width *= g.height, g.height = 1;
-    return g;
+static Conv geometry(int inputs, int outputs, int groups, int taps_y, int taps_x, int width,
+                     int in_width, int step_x, int apart_x) {
+    (void)in_width;
+    const ptrdiff_t in = ptrdiff_t(inputs) * groups * LANES, out = ptrdiff_t(outputs) * groups * LANES;
+    return {inputs, outputs, groups, taps_y, taps_x, width, apart_x * in, step_x * in, in, out};
 }
 
 void add_pack(Plan* plan, int weight, int packed, int inputs, int outputs, int groups, int taps_y,
               int taps_x, int turned) {
-    const Conv g = geometry(inputs, outputs, groups, taps_y, taps_x, 1, 1, 1, 1, 1, 1, 1);
-    plan->add([=](const At& at) {
+    const Conv g = geometry(inputs, outputs, groups, taps_y, taps_x, 1, 1, 1, 1);
+    plan->add([=](const At& at, int, int) {
         (turned ? pack_turned : pack)(g, at.tensor(weight), at[packed]);
     });
 }
 
 void add_conv(Plan* plan, int x, int y, int packed, int bias, int relu, int inputs, int outputs,
-              int groups, int taps_y, int taps_x, int height, int width, int in_width, int step_y,
-              int step_x, int apart_y, int apart_x) {
-    const Conv g = as_one_row(geometry(inputs, outputs, groups, taps_y, taps_x, height, width, in_width,
-                                       step_y, step_x, apart_y, apart_x));
-    plan->add([=](const At& at) {
-        (g.depthwise() ? depthwise : conv)(g, at[x], at[packed], at.tensor(bias), relu, at[y]);
+              int groups, int taps_y, int taps_x, int width, int in_width, int step_y, int step_x,
+              int apart_y, int apart_x) {
+    const Conv g = geometry(inputs, outputs, groups, taps_y, taps_x, width, in_width, step_x, apart_x);
+    plan->add([=](const At& at, int first, int end) {
+        std::vector<const float*> rows(taps_y);
+        at.ahead.in_turns((end - first) * pieces_of(width, 3));
+        for (int i = first; i < end; i++) {
+            for (int r = 0; r < taps_y; r++) rows[r] = at.row(x, i * step_y + r * apart_y);
+            (g.depthwise() ? depthwise : conv)(g, rows.data(), at[packed], at.tensor(bias), relu,
+                                               at.row(y, i), at.ahead);
+        }
     });
 }
 
-void add_conv_weights(Plan* plan, int x, int dy, int partial, int inputs, int outputs, int groups,
-                      int taps_y, int taps_x, int height, int width, int in_width, int step_y,
-                      int step_x, int apart_y, int apart_x) {
-    const Conv g = geometry(inputs, outputs, groups, taps_y, taps_x, height, width, in_width, step_y,
-                            step_x, apart_y, apart_x);
-    plan->add([=](const At& at) { conv_weights(g, at[x], at[dy], at[partial]); });
-}
-
-void add_place(Plan* plan, int x, int y, int channels, int height, int width, int to_height,
-               int to_width, int top, int left, int spread_y, int spread_x) {
-    plan->add([=](const At& at) {
-        place(at[x], height, width, channels, at[y], to_height, to_width, top, left, spread_y, spread_x);
+void add_conv_weights(Plan* plan, int x, int dy, int sums, int partial, int height, int inputs,
+                      int outputs, int groups, int taps_y, int taps_x, int width, int in_width,
+                      int step_y, int step_x, int apart_y, int apart_x) {
+    const Conv g = geometry(inputs, outputs, groups, taps_y, taps_x, width, in_width, step_x, apart_x);
+    const int weights = inputs * outputs * groups * taps_y * taps_x;
+    plan->add([=](const At& at, int first, int end) {
+        if (first == 0) std::memset(at[sums], 0, sizeof(float) * weights * LANES);
+        std::vector<const float*> rows(taps_y);
+        const int last = (end - 1) * step_y + (taps_y - 1) * apart_y + 1;
+        const bool together = at.in_order(x, first * step_y, last) && at.in_order(dy, first, end);
+        const int most = together ? end - first : 1;
+        at.ahead.in_turns((end - first + most - 1) / most * pieces_of(inputs * taps_y * taps_x, 6) *
+                          groups * pieces_of(outputs, 4));
+        const ptrdiff_t in_y = ptrdiff_t(step_y) * in_width * g.in_pixel;
+        for (int i = first; i < end; i += most) {
+            for (int r = 0; r < taps_y; r++) rows[r] = at.row(x, i * step_y + r * apart_y);
+            conv_weights(g, rows.data(), at.row(dy, i), at[sums], most, in_y, at.ahead);
+        }
+        // Lanes without an image have no gradient.
+        if (end == height) to_numbers(at[sums], at[partial], weights, first_lanes(LANES));
     });
 }
 
-void add_channel_sums(Plan* plan, int x, int partial, int channels, int pixels) {
-    plan->add([=](const At& at) {
-        const float* from = at[x];
-        sum_channels(pixels, channels, first_lanes(at.images_here()), at[partial],
-                     [&](int, ptrdiff_t i) { return load(from + i); });
+// Rows of a picture, put apart and into the middle of zeros; what a negative border cuts off is left
+// out.
+void add_place(Plan* plan, int x, int y, int channels, int height, int width, int to_width, int top,
+               int left, int spread_y, int spread_x) {
+    plan->add([=](const At& at, int first, int end) {
+        const ptrdiff_t pixel = ptrdiff_t(channels) * LANES;
+        for (int row = first; row < end; row++) {
+            float* to = at.row(y, row);
+            const int i = (row - top) / spread_y;
+            const bool has = row >= top && (row - top) % spread_y == 0 && i < height;
+            if (!has || spread_x > 1 || left < 0 || left + width > to_width)
+                std::memset(to, 0, sizeof(float) * to_width * pixel);
+            if (!has) continue;
+            const float* from = at.row(x, i);
+            if (spread_x == 1 && left >= 0 && left + width <= to_width) {
+                std::memset(to, 0, sizeof(float) * left * pixel);
+                std::memcpy(to + left * pixel, from, sizeof(float) * width * pixel);
+                std::memset(to + (left + width) * pixel, 0,
+                            sizeof(float) * (to_width - left - width) * pixel);
+                continue;
+            }
+            for (int j = 0; j < width; j++) {
+                const int column = left + j * spread_x;
+                if (column >= 0 && column < to_width)
+                    std::memcpy(to + column * pixel, from + j * pixel, sizeof(float) * pixel);
+            }
+        }
+    });
+}
+
+void add_channel_sums(Plan* plan, int x, int sums, int partial, int channels, int width, int height) {
+    plan->add([=](const At& at, int first, int end) {
+        if (first == 0) std::memset(at[sums], 0, sizeof(float) * channels * LANES);
+        for (int row = first; row < end; row++) {
+            const float* from = at.row(x, row);
+            for (int i = 0; i < width; i++)
+                for (float *sum = at[sums], *last = sum + channels * LANES; sum < last; sum += LANES) {
+                    store(sum, load(sum) + load(from));
+                    from += LANES;
+                }
+        }
+        if (end == height) to_numbers(at[sums], at[partial], channels, first_lanes(at.images_here()));
     });
 }
 
@@ -262,7 +361,7 @@ static void raise(float& gradient, double by, int again) { gradient = float((aga
 // A gradient: the sum of what each use of a weight has of each tile, and, `again`, of what is there.
 void add_sum_tiles(Plan* plan, const int* partials, int uses, int tensor, int again, int floats) {
     const std::vector<int> all(partials, partials + uses);
-    plan->add([=](const At& at) {
+    plan->add([=](const At& at, int, int) {
         float* to = at.tensor(tensor);
         std::vector<double> sums(floats);
         for (int partial : all)
@@ -289,9 +388,25 @@ struct Norm {
     }
 };
 
-void add_moments(Plan* plan, int x, int partial, int channels, int pixels) {
-    plan->add([=](const At& at) {
-        moments(at[x], pixels, channels, at.images_here(), at[partial]);
+// The mean of each channel of a tile, and the sum of squares of differences from it. Of each lane for
+// itself, rows joined to rows before as `add_norm` joins tiles; the lanes at the end.
+void add_moments(Plan* plan, int x, int sums, int partial, int channels, int width, int height) {
+    plan->add([=](const At& at, int first, int end) {
+        float* mean = at[sums];
+        if (first == 0) std::memset(mean, 0, sizeof(float) * 2 * channels * LANES);
+        for (int row = first; row < end; row++)
+            lane_moments(at.row(x, row), width, row * width, channels, mean);
+        if (end < height) return;
+        const int images = at.images_here(), pixels = width * height;
+        for (int c = 0; c < channels; c++) {
+            double sum = 0, squares = 0;
+            for (int lane = 0; lane < images; lane++) sum += mean[c * LANES + lane];
+            for (int lane = 0; lane < images; lane++) {
+                const double difference = mean[c * LANES + lane] - sum / images;
+                squares += mean[(channels + c) * LANES + lane] + pixels * difference * difference;
+            }
+            at[partial][c] = float(sum / images), at[partial][channels + c] = float(squares);
+        }
     });
 }
 
@@ -299,7 +414,7 @@ void add_moments(Plan* plan, int x, int partial, int channels, int pixels) {
 // does, into the moving averages: of the mean, and of the unbiased variance.
 void add_norm(Plan* plan, int partial, int norm, int weight, int bias, int running_mean,
               int running_var, int momentum, int channels, int pixels, double eps) {
-    plan->add([=](const At& at) {
+    plan->add([=](const At& at, int, int) {
         Norm n(at[norm], channels);
         for (int c = 0; c < channels; c++) {
             double count = 0, mean = 0, squares = 0;
@@ -324,7 +439,7 @@ void add_norm(Plan* plan, int partial, int norm, int weight, int bias, int runni
 // The same by moving averages that stay as they are.
 void add_fixed_norm(Plan* plan, int norm, int weight, int bias, int running_mean, int running_var,
                     int channels, double eps) {
-    plan->add([=](const At& at) {
+    plan->add([=](const At& at, int, int) {
         Norm n(at[norm], channels);
         for (int c = 0; c < channels; c++)
             n.set(c, at.tensor(running_mean)[c], at.tensor(running_var)[c], eps, at.tensor(weight),
@@ -336,7 +451,7 @@ void add_fixed_norm(Plan* plan, int norm, int weight, int bias, int running_mean
 // Szegedy 2015), where d is the gradient behind the normalisation.
 void add_norm_gradient(Plan* plan, int partial, int norm, int terms, int dweight, int weight_again,
                        int dbias, int bias_again, int channels, int pixels, int fixed) {
-    plan->add([=](const At& at) {
+    plan->add([=](const At& at, int, int) {
         const Norm n(at[norm], channels);
         float* to = at[terms];
         for (int c = 0; c < channels; c++) {
@@ -356,26 +471,11 @@ void add_norm_gradient(Plan* plan, int partial, int norm, int terms, int dweight
     });
 }
 
-// If `relu`, x is what a ReLU made, behind which the gradient is wanted.
-void add_norm_back(Plan* plan, int d, int x, int dx, int terms, int relu, int channels, int pixels) {
-    plan->add([=](const At& at) {
-        const float *from = at[d], *input = at[x], *a = at[terms], *b = a + channels, *c = b + channels;
-        float* to = at[dx];
-        const IntVec lanes = first_lanes(at.images_here());
-        for (int i = 0; i < pixels; i++)
-            for (int k = 0; k < channels; k++, from += LANES, input += LANES, to += LANES) {
-                const Vec in = load(input), v = a[k] * load(from) + b[k] * in + c[k];
-                const IntVec passes = relu ? lanes & ~(in <= 0.f) : lanes;
-                store(to, passes ? v : Vec{});
-            }
-    });
-}
-
 // ---- Elementwise --------------------------------------------------------------------------------
 
 }  // extern "C"
 
-// f(std::integral_constant) for the activations whose loops are worth one of their own.
+// f(std::integral_constant) for each activation: its loops are compiled for it.
 template <typename F>
 static void with_activation(int activation, F&& f) {
     switch (activation) {
@@ -389,79 +489,135 @@ static void with_activation(int activation, F&& f) {
     }
 }
 
-namespace {
-// How dropout goes on in a tile: which share is kept, in 2**-16, and its masks.
-struct Dropout {
-    uint32_t kept;
-    float scale;
-    Random random;
-    // integers[which]: what is kept, then the seed of the layer.
-    Dropout(const At& at, int which)
-        : kept(which < 0 ? 0 : uint32_t(at.integers[which])),
-          scale(which < 0 ? 1.f : 65536.f / float(kept)),
-          random(which < 0 ? 0 : uint64_t(at.integers[which + 1]) + uint64_t(at.tile) * 0xD1342543DE82EF95u) {}
-    // What is no number stays so, dropped or not, as in torch.
-    Vec operator()(Vec v) { return v * (random.below(kept) ? all(scale) : Vec{}); }
-};
-}  // namespace
+// A row of pixels: y = activation(slope * x + offset), where there is a slope, of each channel.
+template <int ACTIVATION>
+static void map_row(const float* x, float* y, const float* slope, const float* offset, int channels,
+                    int width) {
+    for (int i = 0; i < width; i++)
+        for (int c = 0; c < channels; c++, x += LANES, y += LANES) {
+            const Vec v = load(x);
+            store(y, activated(ACTIVATION, slope ? v * slope[c] + offset[c] : v));
+        }
+}
+
+// A row of pixels: d = dy times the slope of the activation; and if there are sums, those of d and
+// of its product with the normalised x.
+template <int ACTIVATION>
+static void map_back_row(const float* dy, const float* x, float* d, const float* norm, float* sums,
+                         int channels, int width) {
+    const float *slope = norm, *offset = norm + channels, *mean = offset + channels;
+    const float* inverse = mean + channels;
+    float* products = sums + channels * LANES;
+    for (int i = 0; i < width; i++)
+        for (int c = 0; c < channels; c++, dy += LANES, x += LANES, d += LANES) {
+            const Vec in = load(x);
+            Vec v = load(dy);
+            if (ACTIVATION == RELU) {
+                const Vec z = norm ? in * slope[c] + offset[c] : in;
+                v = z <= 0.f ? Vec{} : v;
+            } else if (ACTIVATION != IDENTITY) {
+                v *= slope_of(ACTIVATION, norm ? in * slope[c] + offset[c] : in);
+            }
+            store(d, v);
+            if (!norm) continue;
+            float *sum = sums + c * LANES, *product = products + c * LANES;
+            store(sum, load(sum) + v);
+            store(product, load(product) + v * ((in - mean[c]) * inverse[c]));
+        }
+}
+
+// A row of numbers, some of them dropped: which share is kept, in 2**-16, and the seed of a layer are
+// the `which` and next of the integers.
+static void drop_row(const At& at, int which, int row, const float* from, float* to, int vectors) {
+    const uint32_t kept = uint32_t(at.integers[which]);
+    const float scale = kept ? 65536.f / float(kept) : 0.f;
+    Random random(uint64_t(at.integers[which + 1]) +
+                  (uint64_t(at.tile) << 16 | uint64_t(row)) * 0xD1342543DE82EF95u);
+    for (int i = 0; i < vectors; i++, from += LANES, to += LANES)
+        // What is no number stays so, dropped or not, as in torch.
+        store(to, load(from) * (random.below(kept) ? all(scale) : Vec{}));
+}
+
+static void norm_back_row(const float* d, const float* x, float* dx, const float* terms, IntVec lanes,
+                          bool relu, int channels, int width) {
+    const float *a = terms, *b = a + channels, *c = b + channels;
+    for (int i = 0; i < width; i++)
+        for (int k = 0; k < channels; k++, d += LANES, x += LANES, dx += LANES) {
+            const Vec in = load(x), v = a[k] * load(d) + b[k] * in + c[k];
+            store(dx, lanes & (relu ? ~(in <= 0.f) : IntVec{} - 1) ? v : Vec{});
+        }
+}
 
 extern "C" {
 
+// If `relu`, x is what a ReLU made, behind which the gradient is wanted.
+void add_norm_back(Plan* plan, int d, int x, int dx, int terms, int relu, int channels, int width) {
+    plan->add([=](const At& at, int first, int end) {
+        const IntVec lanes = first_lanes(at.images_here());
+        for (int row = first; row < end; row++)
+            norm_back_row(at.row(d, row), at.row(x, row), at.row(dx, row), at[terms], lanes, relu,
+                          channels, width);
+    });
+}
+
 // y = dropout(activation(slope * x + offset)); each of the three may be left out (norm < 0,
 // IDENTITY, drop < 0).
-void add_map(Plan* plan, int x, int y, int norm, int activation, int drop, int channels, int pixels) {
-    plan->add([=](const At& at) {
-        const float *from = at[x], *slope = at[norm], *offset = slope + channels;
-        float* to = at[y];
-        Dropout dropout(at, drop);
-        with_activation(activation, [&](auto which) {
-            for (int i = 0; i < pixels; i++)
-                for (int c = 0; c < channels; c++, from += LANES, to += LANES) {
-                    Vec v = load(from);
-                    if (norm >= 0) v = v * slope[c] + offset[c];
-                    v = activated(which, v);
-                    store(to, drop >= 0 ? dropout(v) : v);
-                }
-        });
+void add_map(Plan* plan, int x, int y, int norm, int activation, int drop, int channels, int width) {
+    plan->add([=](const At& at, int first, int end) {
+        const float *slope = at[norm], *offset = slope + channels;
+        for (int row = first; row < end; row++) {
+            with_activation(activation, [&](auto which) {
+                map_row<which>(at.row(x, row), at.row(y, row), slope, offset, channels, width);
+            });
+            if (drop >= 0) drop_row(at, drop, row, at.row(y, row), at.row(y, row), channels * width);
+        }
     });
 }
 
 // d = the gradient behind the normalisation, of that of y; and if partial >= 0, its sums by channel
 // and those of its product with the normalised x.
-void add_map_back(Plan* plan, int dy, int x, int d, int norm, int activation, int drop, int partial,
-                  int channels, int pixels) {
-    plan->add([=](const At& at) {
-        const float *from = at[dy], *input = at[x], *slope = at[norm], *offset = slope + channels;
-        float* to = at[d];
-        const float *mean = slope + 2 * channels, *inverse = slope + 3 * channels;
-        Dropout dropout(at, drop);
-        std::vector<Vec> sums(partial < 0 ? 0 : 2 * channels);  // in the first cache
-        with_activation(activation, [&](auto which) {
-            for (int i = 0; i < pixels; i++)
-                for (int c = 0; c < channels; c++, from += LANES, input += LANES, to += LANES) {
-                    Vec v = load(from);
-                    if (drop >= 0) v = dropout(v);
-                    const Vec z = which != IDENTITY || partial >= 0 ? load(input) : Vec{};
-                    if (which != IDENTITY) v *= slope_of(which, norm >= 0 ? z * slope[c] + offset[c] : z);
-                    store(to, v);
-                    if (partial >= 0) {
-                        sums[c] += v;
-                        sums[channels + c] += v * ((z - mean[c]) * inverse[c]);
-                    }
-                }
-        });
-        const IntVec lanes = first_lanes(at.images_here());
-        for (size_t c = 0; c < sums.size(); c++) at[partial][c] = sum_of_lanes(lanes ? sums[c] : Vec{});
+void add_map_back(Plan* plan, int dy, int x, int d, int norm, int activation, int drop, int sums,
+                  int partial, int channels, int width, int height) {
+    plan->add([=](const At& at, int first, int end) {
+        if (norm >= 0 && first == 0) std::memset(at[sums], 0, sizeof(float) * 2 * channels * LANES);
+        for (int row = first; row < end; row++) {
+            const float* from = at.row(dy, row);
+            if (drop >= 0) drop_row(at, drop, row, from, at.row(d, row), channels * width);
+            if (drop >= 0) from = at.row(d, row);
+            with_activation(activation, [&](auto which) {
+                map_back_row<which>(from, at.row(x, row), at.row(d, row), at[norm], at[sums], channels,
+                                    width);
+            });
+        }
+        if (norm >= 0 && end == height)
+            to_numbers(at[sums], at[partial], 2 * channels, first_lanes(at.images_here()));
     });
 }
 
-// y = scale * x + shift.
+// y = scale * x + shift, of rows of so many vectors.
 void add_affine(Plan* plan, int x, int y, double scale, double shift, int vectors) {
     const float a = float(scale), b = float(shift);
-    plan->add([=](const At& at) {
-        const float* from = at[x];
-        float* to = at[y];
-        for (ptrdiff_t i = 0; i < ptrdiff_t(vectors) * LANES; i += LANES) store(to + i, load(from + i) * a + b);
+    plan->add([=](const At& at, int first, int end) {
+        for (int row = first; row < end; row++) {
+            const float* from = at.row(x, row);
+            float* to = at.row(y, row);
+            for (ptrdiff_t i = 0; i < ptrdiff_t(vectors) * LANES; i += LANES)
+                store(to + i, load(from + i) * a + b);
+        }
+    });
+}
+
+// y = a + sign * b, or a * b where sign is 0, of rows of so many vectors.
+void add_join(Plan* plan, int a, int b, int y, int sign, int vectors) {
+    plan->add([=](const At& at, int first, int end) {
+        for (int row = first; row < end; row++) {
+            const float *left = at.row(a, row), *right = at.row(b, row);
+            float* to = at.row(y, row);
+            for (ptrdiff_t i = 0; i < ptrdiff_t(vectors) * LANES; i += LANES) {
+                const Vec u = load(left + i), v = load(right + i);
+                store(to + i, sign > 0 ? u + v : sign < 0 ? u - v : u * v);
+            }
+        }
     });
 }
 
@@ -471,7 +627,7 @@ void add_combine(Plan* plan, int a, int b, int y, int sign, int a_pixels, int a_
                  int b_pixels, int b_channels) {
     const int pixels = a_pixels > b_pixels ? a_pixels : b_pixels;
     const int channels = a_channels > b_channels ? a_channels : b_channels;
-    plan->add([=](const At& at) {
+    plan->add([=](const At& at, int, int) {
         float* to = at[y];
         for (int i = 0; i < pixels; i++) {
             const float* left = at[a] + ptrdiff_t(a_pixels > 1 ? i : 0) * a_channels * LANES;
@@ -487,7 +643,7 @@ void add_combine(Plan* plan, int a, int b, int y, int sign, int a_pixels, int a_
 
 // y = the sum of x over what `combine` has repeated: pixels, channels or both.
 void add_reduce(Plan* plan, int x, int y, int pixels, int channels, int to_pixels, int to_channels) {
-    plan->add([=](const At& at) {
+    plan->add([=](const At& at, int, int) {
         const float* from = at[x];
         float* to = at[y];
         std::memset(to, 0, sizeof(float) * to_pixels * to_channels * LANES);
@@ -501,13 +657,26 @@ void add_reduce(Plan* plan, int x, int y, int pixels, int channels, int to_pixel
     });
 }
 
-// Some channels of x as some channels of y: each from its own first one on.
-void add_copy_channels(Plan* plan, int x, int y, int pixels, int count, int x_channels, int x_first,
-                       int y_channels, int y_first) {
-    plan->add([=](const At& at) {
+// The channels of several values, one behind the other.
+void add_concatenate(Plan* plan, const int* xs, int count, int y, int pixels, const int* channels) {
+    const std::vector<int> from(xs, xs + count), counts(channels, channels + count);
+    plan->add([=](const At& at, int, int) {
+        float* to = at[y];
         for (int i = 0; i < pixels; i++)
-            std::memcpy(at[y] + (ptrdiff_t(i) * y_channels + y_first) * LANES,
-                        at[x] + (ptrdiff_t(i) * x_channels + x_first) * LANES,
+            for (size_t part = 0; part < from.size(); part++) {
+                const ptrdiff_t floats = ptrdiff_t(counts[part]) * LANES;
+                std::memcpy(to, at[from[part]] + i * floats, sizeof(float) * floats);
+                to += floats;
+            }
+    });
+}
+
+// y = some channels of x.
+void add_take_channels(Plan* plan, int x, int y, int pixels, int channels, int first, int count) {
+    plan->add([=](const At& at, int, int) {
+        for (int i = 0; i < pixels; i++)
+            std::memcpy(at[y] + ptrdiff_t(i) * count * LANES,
+                        at[x] + (ptrdiff_t(i) * channels + first) * LANES,
                         sizeof(float) * count * LANES);
     });
 }
@@ -515,7 +684,7 @@ void add_copy_channels(Plan* plan, int x, int y, int pixels, int count, int x_ch
 // What is [rows][columns] becomes [columns][rows]: from pixels and channels to torch's order of
 // flattened features, channel by channel, and back.
 void add_transpose(Plan* plan, int x, int y, int rows, int columns) {
-    plan->add([=](const At& at) {
+    plan->add([=](const At& at, int, int) {
         for (int i = 0; i < rows; i++)
             for (int j = 0; j < columns; j++)
                 store(at[y] + (ptrdiff_t(j) * rows + i) * LANES,
@@ -528,86 +697,105 @@ void add_transpose(Plan* plan, int x, int y, int rows, int columns) {
 }  // extern "C"
 
 namespace {
-// Which rows and columns of the input each pixel of the output is of, and by what a mean divides.
+// A pooling: of each row and column of the output, the rows and columns of the input (from, to); of
+// each of the input, those of the output that are of it; and by what a mean divides.
 struct Windows {
-    int height, width, in_width, channels;
-    std::vector<int> rows, columns;  // from, to, of each row and column of the output
-    std::vector<float> divisors;     // (height, width)
-
-    template <typename F>  // f(pixel of the output, first position in the input, rows, columns)
-    void each(F&& f) const {
-        for (int i = 0; i < height; i++)
-            for (int j = 0; j < width; j++)
-                f(i * width + j, ptrdiff_t(rows[2 * i]) * in_width + columns[2 * j],
-                  rows[2 * i + 1] - rows[2 * i], columns[2 * j + 1] - columns[2 * j]);
-    }
+    int width, in_width, channels;
+    std::vector<int> rows, columns, of_rows, of_columns;
+    std::vector<float> divisors;  // (height, width)
+    const int* row(int i) const { return &rows[2 * i]; }
+    const int* column(int j) const { return &columns[2 * j]; }
 };
 
-Windows windows(int height, int width, int in_width, int channels, const int* rows,
-                const int* columns, const float* divisors) {
-    return {height, width, in_width, channels, {rows, rows + 2 * height},
-            {columns, columns + 2 * width}, {divisors, divisors + height * width}};
+template <bool MEAN>
+void pool_row(const Windows& w, const At& at, int x, int y, int i) {
+    const int channels = w.channels, top = w.row(i)[0], down = w.row(i)[1] - top;
+    const ptrdiff_t pixel = channels * LANES;
+    std::vector<const float*> rows(down);
+    for (int r = 0; r < down; r++) rows[r] = at.row(x, top + r);
+    float* to = at.row(y, i);
+    for (int j = 0; j < w.width; j++) {
+        const int left = w.column(j)[0], across = w.column(j)[1] - left;
+        for (int c = 0; c < channels; c++, to += LANES) {
+            Vec found = all(MEAN ? 0.f : -INFINITY);
+            for (int r = 0; r < down; r++)
+                for (int s = 0; s < across; s++) {
+                    const Vec v = load(rows[r] + (left + s) * pixel + c * LANES);
+                    if (MEAN) found += v;
+                    else found = (v > found) | (v != v) ? v : found;
+                }
+            store(to, MEAN ? found / w.divisors[i * w.width + j] : found);
+        }
+    }
+}
+
+// The gradient of a row of the input, from those of all windows that it is in. Of a maximum, the
+// first pixel that has it gets the gradient, as in torch.
+template <bool MEAN>
+void pool_back_row(const Windows& w, const At& at, int x, int y, int dy, int dx, int row) {
+    const ptrdiff_t pixel = ptrdiff_t(w.channels) * LANES;
+    float* to = at.row(dx, row);
+    for (int column = 0; column < w.in_width; column++, to += pixel) {
+        std::memset(to, 0, sizeof(float) * pixel);
+        for (int i = w.of_rows[2 * row]; i < w.of_rows[2 * row + 1]; i++)
+            for (int j = w.of_columns[2 * column]; j < w.of_columns[2 * column + 1]; j++) {
+                const int top = w.row(i)[0], left = w.column(j)[0], right = w.column(j)[1];
+                const float *d = at.row(dy, i) + j * pixel, *most = MEAN ? d : at.row(y, i) + j * pixel;
+                const float share = 1 / w.divisors[i * w.width + j];
+                for (ptrdiff_t c = 0; c < pixel; c += LANES) {
+                    if (MEAN) {
+                        store(to + c, load(to + c) + load(d + c) * share);
+                        continue;
+                    }
+                    const Vec m = load(most + c);
+                    const auto has = [&](int r, int s) {
+                        const Vec v = load(at.row(x, r) + s * pixel + c);
+                        return (v == m) | (v != v);
+                    };
+                    IntVec is_first = has(row, column);
+                    for (int r = top; r <= row; r++)
+                        for (int s = left; s < (r < row ? right : column); s++) is_first &= ~has(r, s);
+                    store(to + c, load(to + c) + (is_first ? load(d + c) : Vec{}));
+                }
+            }
+    }
+}
+
+Windows windows(int height, int width, int in_height, int in_width, int channels, const int* rows,
+                const int* columns, const int* of_rows, const int* of_columns, const float* divisors) {
+    return {width, in_width, channels, {rows, rows + 2 * height}, {columns, columns + 2 * width},
+            {of_rows, of_rows + 2 * in_height}, {of_columns, of_columns + 2 * in_width},
+            {divisors, divisors + height * width}};
 }
 }  // namespace
 
 extern "C" {
 
-void add_pool(Plan* plan, int x, int y, int mean, int height, int width, int in_width, int channels,
-              const int* rows, const int* columns, const float* divisors) {
-    const Windows w = windows(height, width, in_width, channels, rows, columns, divisors);
-    plan->add([=](const At& at) {
-        w.each([&](int pixel, ptrdiff_t first, int down, int across) {
-            const float* from = at[x] + first * w.channels * LANES;
-            float* to = at[y] + ptrdiff_t(pixel) * w.channels * LANES;
-            for (int c = 0; c < w.channels; c++, from += LANES, to += LANES) {
-                Vec found = all(mean ? 0.f : -INFINITY);
-                for (int r = 0; r < down; r++)
-                    for (int s = 0; s < across; s++) {
-                        const Vec v = load(from + (ptrdiff_t(r) * w.in_width + s) * w.channels * LANES);
-                        if (mean) found += v;
-                        else found = (v > found) | (v != v) ? v : found;
-                    }
-                store(to, mean ? found / w.divisors[pixel] : found);
-            }
-        });
+void add_pool(Plan* plan, int x, int y, int mean, int height, int width, int in_height, int in_width,
+              int channels, const int* rows, const int* columns, const int* of_rows,
+              const int* of_columns, const float* divisors) {
+    const Windows w = windows(height, width, in_height, in_width, channels, rows, columns, of_rows,
+                              of_columns, divisors);
+    plan->add([=](const At& at, int first, int end) {
+        for (int i = first; i < end; i++) (mean ? pool_row<true> : pool_row<false>)(w, at, x, y, i);
     });
 }
 
-// Of a maximum, the first pixel that has it gets the gradient, as in torch.
 void add_pool_back(Plan* plan, int x, int y, int dy, int dx, int mean, int height, int width,
                    int in_height, int in_width, int channels, const int* rows, const int* columns,
-                   const float* divisors) {
-    const Windows w = windows(height, width, in_width, channels, rows, columns, divisors);
-    plan->add([=](const At& at) {
-        std::memset(at[dx], 0, sizeof(float) * in_height * w.in_width * w.channels * LANES);
-        w.each([&](int pixel, ptrdiff_t first, int down, int across) {
-            for (int c = 0; c < w.channels; c++) {
-                const ptrdiff_t out = (ptrdiff_t(pixel) * w.channels + c) * LANES;
-                const Vec d = load(at[dy] + out);
-                const Vec most = mean ? Vec{} : load(at[y] + out);
-                IntVec open = IntVec{} - 1;  // no pixel has it yet
-                for (int r = 0; r < down; r++)
-                    for (int s = 0; s < across; s++) {
-                        const ptrdiff_t i =
-                            ((first + ptrdiff_t(r) * w.in_width + s) * w.channels + c) * LANES;
-                        Vec share = d / w.divisors[pixel];
-                        if (!mean) {
-                            const Vec v = load(at[x] + i);
-                            const IntVec is_it = open & ((v == most) | (v != v));
-                            open &= ~is_it;
-                            share = is_it ? d : Vec{};
-                        }
-                        store(at[dx] + i, load(at[dx] + i) + share);
-                    }
-            }
-        });
+                   const int* of_rows, const int* of_columns, const float* divisors) {
+    const Windows w = windows(height, width, in_height, in_width, channels, rows, columns, of_rows,
+                              of_columns, divisors);
+    plan->add([=](const At& at, int first, int end) {
+        for (int i = first; i < end; i++)
+            (mean ? pool_back_row<true> : pool_back_row<false>)(w, at, x, y, dy, dx, i);
     });
 }
 
 // ---- Logarithm of softmax, over channels --------------------------------------------------------
 
 void add_log_softmax(Plan* plan, int x, int y, int channels, int pixels) {
-    plan->add([=](const At& at) {
+    plan->add([=](const At& at, int, int) {
         for (int i = 0; i < pixels; i++) {
             const float* from = at[x] + ptrdiff_t(i) * channels * LANES;
             float* to = at[y] + ptrdiff_t(i) * channels * LANES;
@@ -624,7 +812,7 @@ void add_log_softmax(Plan* plan, int x, int y, int channels, int pixels) {
 }
 
 void add_log_softmax_back(Plan* plan, int y, int dy, int dx, int channels, int pixels) {
-    plan->add([=](const At& at) {
+    plan->add([=](const At& at, int, int) {
         for (int i = 0; i < pixels; i++) {
             const ptrdiff_t first = ptrdiff_t(i) * channels * LANES;
             Vec sum{};
