@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mnist_exp.engine.plan import Plan, carried_out_by, functions
+from mnist_exp.engine.plan import KernelPlan, carried_out_by, functions
 from mnist_exp.engine.trace import Segment
 
 Sizes = Mapping[str, tuple[int, ...]]
@@ -27,7 +27,7 @@ class Program:
         of_inputs: Sequence[str],
     ) -> None:  # fmt: skip
         lengths = {name: tensor_of(network, name).numel() for name in segment.tensors}
-        self.plan = Plan(segment, sizes, lengths, wanted, of_inputs=of_inputs)
+        self.plan = KernelPlan(segment, sizes, lengths, wanted, of_inputs=of_inputs)
         self.address = carried_out_by(self.plan)
         self.segment, self.wanted, self.of_inputs = segment, wanted, of_inputs
         self.sizes = [sizes[name] for name in segment.outputs]

@@ -15,16 +15,16 @@ from mnist_exp.engine.operations import (
     Combine,
     Concatenate,
     Conv,
-    Dropout,
+    Drop,
     Flatten,
     LogSoftmax,
     Map,
     Norm,
     Operation,
     Pool,
+    PoolWindow,
     Same,
     Shape,
-    Window,
     shape_of,
 )
 
@@ -188,7 +188,7 @@ def _dropout_module(_: Nodes, node: fx.Node, module: nn.Dropout) -> Made:
     x = (_name(node.args[0]),)
     if not module.training:
         return Same(x, node.name)
-    return Dropout(x, node.name, module=str(node.target), p=module.p)
+    return Drop(x, node.name, module=str(node.target), p=module.p)
 
 
 def _dropout_function(_: Nodes, node: fx.Node, given: Arguments) -> Made:
@@ -196,9 +196,7 @@ def _dropout_function(_: Nodes, node: fx.Node, given: Arguments) -> Made:
     if isinstance(p, fx.Node) or isinstance(given.get("training"), fx.Node):
         return None
     return (
-        Dropout(x, node.name, module=None, p=p)
-        if given.get("training", True)
-        else Same(x, node.name)
+        Drop(x, node.name, module=None, p=p) if given.get("training", True) else Same(x, node.name)
     )
 
 
@@ -290,11 +288,11 @@ def _concatenated(nodes: Nodes, node: fx.Node, given: Arguments) -> Made:
 # ---- Pooling ------------------------------------------------------------------------------------
 
 
-def _windows(size: int, count: int, kernel: int, stride: int, padding: int) -> list[Window]:
+def _windows(size: int, count: int, kernel: int, stride: int, padding: int) -> list[PoolWindow]:
     """Along one axis, the windows of a pooling as it slides, and their lengths with the border."""
     starts = [i * stride - padding for i in range(count)]
     return [
-        Window(
+        PoolWindow(
             max(start, 0), min(start + kernel, size), min(start + kernel, size + padding) - start
         )
         for start in starts
@@ -302,7 +300,13 @@ def _windows(size: int, count: int, kernel: int, stride: int, padding: int) -> l
 
 
 def _pool(
-    nodes: Nodes, node: fx.Node, x: Any, axes: list[list[Window]], *, mean: bool, with_border: bool
+    nodes: Nodes,
+    node: fx.Node,
+    x: Any,
+    axes: list[list[PoolWindow]],
+    *,
+    mean: bool,
+    with_border: bool,
 ) -> Made:
     if nodes.shape(x) is None or not all(window.size > 0 for axis in axes for window in axis):
         return None
@@ -351,7 +355,7 @@ def _adaptive(mean: bool) -> Callable[[Nodes, fx.Node, Any], Made]:
         if before is None or after is None or settings.get("return_indices"):
             return None
         axes = [
-            [Window(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
+            [PoolWindow(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
             for size, count in ((before.height, after.height), (before.width, after.width))
         ]
         return _pool(nodes, node, x, axes, mean=mean, with_border=False)
@@ -367,7 +371,7 @@ def _mean(nodes: Nodes, node: fx.Node, given: Arguments) -> Made:
         return None
     if sorted(dim % 4 for dim in dims) != [2, 3]:
         return None
-    axes = [[Window(0, shape.height)], [Window(0, shape.width)]]
+    axes = [[PoolWindow(0, shape.height)], [PoolWindow(0, shape.width)]]
     return _pool(nodes, node, given["input"], axes, mean=True, with_border=False)
 
 

@@ -113,11 +113,11 @@ class Map(Operation):
 
     norm: Norm | None = None
     activation: Activation = Activation.IDENTITY
-    dropout: "Dropout | None" = None
+    dropout: "Drop | None" = None
 
 
 @dataclass(frozen=True)
-class Dropout(Operation):
+class Drop(Operation):
     """Of the module called `module`, whose `p` says how likely; or of `p`, where it is none."""
 
     module: str | None
@@ -125,7 +125,7 @@ class Dropout(Operation):
 
 
 @dataclass(frozen=True)
-class Window:
+class PoolWindow:
     """The pixels start..end - 1 along an axis, and how many they are with those of a border."""
 
     start: int
@@ -201,7 +201,7 @@ def fused(operations: Iterable[Operation], outputs: Iterable[str]) -> list[Opera
 def _as_map(operation: Operation) -> Operation:
     if isinstance(operation, Norm):
         return Map(operation.xs, operation.y, norm=operation)
-    if isinstance(operation, Dropout):
+    if isinstance(operation, Drop):
         return Map(operation.xs, operation.y, dropout=operation)
     return operation
 

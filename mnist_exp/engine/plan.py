@@ -1,8 +1,8 @@
 """A segment of a network as a program of kernel calls: which kernels, over which buffers.
 
-`Plan` writes the program down, forward and backward; `plan.cpp` carries it out. Backward is written
-as the forward is: each operation leaves behind what undoes it, and they are called in the opposite
-order.
+`KernelPlan` writes the program down, forward and backward; `plan.cpp` carries it out. Backward is
+written as the forward is: each operation leaves behind what undoes it, and they are called in the
+opposite order.
 """
 
 import ctypes
@@ -19,7 +19,7 @@ from mnist_exp.engine.operations import (
     Combine,
     Concatenate,
     Conv,
-    Dropout,
+    Drop,
     Flatten,
     LogSoftmax,
     Map,
@@ -36,7 +36,7 @@ from mnist_exp.engine.schedule import (
     OF_THREAD,
     OF_TILE,
     Buffer,
-    Call,
+    KernelCall,
     Need,
     Rows,
     Stage,
@@ -53,7 +53,7 @@ Tensor = tuple[str, str | int]
 `output gradient`, `input gradient`), and which."""
 
 
-class Plan:
+class KernelPlan:
     """The programs of a segment: forward, and backward for the `wanted` tensors of the network and,
     if so, the segment's inputs. Without any it is for evaluation, and keeps nothing.
 
@@ -68,7 +68,7 @@ class Plan:
         self.lengths = lengths
         self.wanted = set(wanted)
         self.tensors: list[Tensor] = []
-        self.dropouts: list[Dropout] = []
+        self.dropouts: list[Drop] = []
         self.norms: list[Norm] = []
         self.buffers: list[Buffer] = []
         self._setup = Stage(of_tiles=False)
@@ -120,8 +120,8 @@ class Plan:
                 self._store(self._gradients[name], name, ("input gradient", number))
         for weight, partials in self._partials.items():
             length = self.lengths[weight]
-            gradient = self._gradient_of(weight)
-            self._once("sum_tiles", partials, len(partials), *gradient, length)
+            of_weight = self._gradient_of(weight)
+            self._once("sum_tiles", partials, len(partials), *of_weight, length)
 
     def _store(self, value: Buffer, name: str, tensor: Tensor) -> None:
         self._tiles("store", value, tensor, *self._flat(name), needs=[self._all_of(value, name)])
@@ -271,7 +271,7 @@ class Plan:
         if key not in self._packed:
             packed = self._packed[key] = self._shared(self.lengths[weight])
             arguments = ("weight", weight), packed, *whole.packing(turned), int(turned)
-            self._setup.calls.append(Call("pack", arguments))
+            self._setup.calls.append(KernelCall("pack", arguments))
         return self._packed[key]
 
     @_emit.register
@@ -343,7 +343,7 @@ class Plan:
         names = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
         tensors = [self._tensor_or_none(name) for name in names]
         if norm.fixed:
-            call = Call("fixed_norm", (found, *tensors, channels, norm.eps))
+            call = KernelCall("fixed_norm", (found, *tensors, channels, norm.eps))
             self._setup.calls.append(call)
             return found
         partial = self._partial(2 * channels)
@@ -409,7 +409,8 @@ class Plan:
     def _combine(self, xs: tuple[str, ...], y: Buffer, sign: int, name: str) -> None:
         values = [self._values[x] for x in xs]
         if all(self._shapes[x] == self._shapes[name] for x in xs):
-            self._join(*values, y, sign, name)
+            one, other = values
+            self._join(one, other, y, sign, name)
             return
         sizes = [size for x in xs for size in reversed(self._flat(x))]
         needs = [self._all_of(value, x) for value, x in zip(values, xs, strict=True)]
@@ -560,12 +561,12 @@ class Plan:
         self, kernel: str, *arguments: Any, rows: int = 1, makes: Buffer | None = None,
         needs: Collection[Need] = (), flops: int = 0,
     ) -> None:  # fmt: skip
-        self._call(Call(kernel, arguments, rows, makes, tuple(needs), flops), of_tiles=True)
+        self._call(KernelCall(kernel, arguments, rows, makes, tuple(needs), flops), of_tiles=True)
 
     def _once(self, kernel: str, *arguments: Any) -> None:
-        self._call(Call(kernel, arguments), of_tiles=False)
+        self._call(KernelCall(kernel, arguments), of_tiles=False)
 
-    def _call(self, call: Call, *, of_tiles: bool) -> None:
+    def _call(self, call: KernelCall, *, of_tiles: bool) -> None:
         stages = self.programs[-1]
         if not stages or stages[-1].of_tiles != of_tiles or stages[-1] is self._setup:
             stages.append(Stage(of_tiles))
@@ -653,7 +654,7 @@ def lanes() -> int:
     return int(functions().lanes())
 
 
-def carried_out_by(plan: Plan) -> ctypes.c_void_p:
+def carried_out_by(plan: KernelPlan) -> ctypes.c_void_p:
     """Hand a plan over to the library; returns its address there."""
     handle = ctypes.c_void_p(functions().plan_new())
     functions().plan_sizes(handle, *map(ctypes.c_int64, plan.sizes))

@@ -46,7 +46,7 @@ class Need:
 
 
 @dataclass(frozen=True, eq=False)
-class Call:
+class KernelCall:
     """Of a kernel, by its name in plan.cpp without `add_`; `rows` are those of what it makes, one
     by one, or 1 where it makes all of it at once. `flops` are its operations for one image, of
     those that count as such: multiplications and additions of convolutions."""
@@ -77,7 +77,7 @@ class Ahead:
 
 
 @dataclass
-class Part:
+class Portion:
     """Of a call, by its number, the rows first..end-1, and what to ask memory for meanwhile."""
 
     call: int
@@ -91,8 +91,8 @@ class Stage:
     """Calls for each tile, or once; of a tile, in these `steps`."""
 
     of_tiles: bool
-    calls: list[Call] = field(default_factory=list)
-    steps: list[Part] = field(default_factory=list)
+    calls: list[KernelCall] = field(default_factory=list)
+    steps: list[Portion] = field(default_factory=list)
 
 
 def lay_out(buffers: Sequence[Buffer], programs: Sequence[Sequence[Stage]]) -> list[int]:
@@ -130,7 +130,7 @@ def _schedule(stage: Stage) -> None:
             return buffer.rows if maker is None or done[maker] else 0
         return done[maker]
 
-    def may_make(call: Call, end: int) -> int:
+    def may_make(call: KernelCall, end: int) -> int:
         """How many rows a call may make up to `end`, with what is there."""
         needs = [need for need in call.needs if need.buffer in made_by]
         while end > done[call] and any(
@@ -139,9 +139,9 @@ def _schedule(stage: Stage) -> None:
             end -= 1
         return end
 
-    rounds_of_parts: list[list[Part]] = []
+    rounds_of_parts: list[list[Portion]] = []
     for round_number in range(1, rounds + 1):
-        parts: list[Part] = []
+        parts: list[Portion] = []
         for buffer, maker in made_by.items():
             first = min((_next_row(call, buffer, done[call]) for call in users[buffer]), default=0)
             first = min(first, there(buffer))
@@ -151,7 +151,7 @@ def _schedule(stage: Stage) -> None:
             is_source = not any(need.buffer in made_by for need in call.needs)
             end = -(-call.rows * round_number // rounds) if is_source else call.rows
             if (end := may_make(call, end)) > done[call]:
-                parts.append(Part(number, done[call], end))
+                parts.append(Portion(number, done[call], end))
                 done[call] = end
             if call.makes:
                 held = there(call.makes) - lowest[call.makes]
@@ -166,7 +166,7 @@ def _schedule(stage: Stage) -> None:
     stage.steps = list(itertools.chain.from_iterable(rounds_of_parts))
 
 
-def _ask_ahead(stage: Stage, parts: list[Part], next_parts: list[Part]) -> None:
+def _ask_ahead(stage: Stage, parts: list[Portion], next_parts: list[Portion]) -> None:
     """Let the longest part of a round ask memory for what the next round takes from other stages
     and leaves to them."""
     ahead: dict[Buffer, Ahead] = {}
@@ -187,7 +187,7 @@ def _ask_ahead(stage: Stage, parts: list[Part], next_parts: list[Part]) -> None:
         longest.ahead.extend(ahead.values())
 
 
-def _rows(need: Need, part: Part) -> tuple[int, int]:
+def _rows(need: Need, part: Portion) -> tuple[int, int]:
     return need.rows(part.first)[0], need.rows(part.end - 1)[1]
 
 
@@ -198,7 +198,7 @@ def _values(stage: Stage) -> Iterable[Buffer]:
             yield call.makes
 
 
-def _next_row(call: Call, buffer: Buffer, done: int) -> int:
+def _next_row(call: KernelCall, buffer: Buffer, done: int) -> int:
     """The first row of a buffer that a call will still read."""
     if done == call.rows:
         return buffer.rows
