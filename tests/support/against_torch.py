@@ -80,6 +80,26 @@ def check(
     return engine
 
 
+def check_norms(network: nn.Module, images: Tensor, tolerance: float) -> tuple[str, ...]:
+    """The same of whole networks, once: errors are shares of the norm of a gradient, since a number
+    next to a kink may be taken for one on the other side. Returns what torch did."""
+    exact = copy.deepcopy(network).double()
+    directions = [noise(*exact_output(exact, images).shape, seed=10)]
+    engine = CompiledNetwork(network)
+    with engine.standing_in():
+        found = computed(network, images, directions)
+    expected = computed(exact, images.double(), directions)
+    assert_near(found.output, expected.output, tolerance, "output")
+    assert found.gradients.keys() == expected.gradients.keys()
+    largest_norm = max((float(x.norm()) for x in expected.gradients.values()), default=0.0)
+    for name, gradient in expected.gradients.items():
+        error = float((found.gradients[name].double() - gradient).norm())
+        assert error <= tolerance * max(float(gradient.norm()), 0.01 * largest_norm), (name, error)
+    for name, buffer in expected.buffers.items():
+        assert_near(found.buffers[name], buffer, tolerance, name)
+    return engine.through_torch
+
+
 def exact_output(network: nn.Module, images: Tensor) -> Tensor:
     """Of a copy, since it may keep something."""
     output: Tensor = copy.deepcopy(network)(images.double())
