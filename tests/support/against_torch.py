@@ -82,8 +82,9 @@ def check(
 
 def check_norms(network: nn.Module, images: Tensor, tolerance: float) -> tuple[str, ...]:
     """The same of whole networks, once: errors are shares of the norm of a gradient, since a number
-    next to a kink may be taken for one on the other side. Returns what torch did."""
-    exact = copy.deepcopy(network).double()
+    next to a kink may be taken for one on the other side; they may be some times as large as those
+    of torch in float32, where much cancels out. Returns what torch did."""
+    exact, plain = copy.deepcopy(network).double(), copy.deepcopy(network)
     directions = [noise(*exact_output(exact, images).shape, seed=10)]
     engine = CompiledNetwork(network)
     with engine.standing_in():
@@ -91,12 +92,15 @@ def check_norms(network: nn.Module, images: Tensor, tolerance: float) -> tuple[s
     expected = computed(exact, images.double(), directions)
     assert_near(found.output, expected.output, tolerance, "output")
     assert found.gradients.keys() == expected.gradients.keys()
+    usual = computed(plain, images, directions).gradients
     largest_norm = max((float(x.norm()) for x in expected.gradients.values()), default=0.0)
     for name, gradient in expected.gradients.items():
-        error = float((found.gradients[name].double() - gradient).norm())
-        assert error <= tolerance * max(float(gradient.norm()), 0.01 * largest_norm), (name, error)
+        error, allowed = (float((x[name] - gradient).norm()) for x in (found.gradients, usual))
+        allowed = 20 * allowed + tolerance * max(float(gradient.norm()), 0.01 * largest_norm)
+        assert error <= allowed, (name, error, allowed)
+    scale = largest(expected.buffers.values())  # a mean may be zero but for rounding
     for name, buffer in expected.buffers.items():
-        assert_near(found.buffers[name], buffer, tolerance, name)
+        assert_near(found.buffers[name], buffer, tolerance, name, scale)
     return engine.through_torch
 
 
