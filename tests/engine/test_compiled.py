@@ -69,7 +69,7 @@ def convolutions(draw: Any) -> tuple[nn.Conv2d, tuple[int, int]]:
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
-@settings(drawn, max_examples=100)
+@settings(drawn, max_examples=60)
 @given(convolutions(), batches)
 def test_a_convolution(drawn: tuple[nn.Conv2d, tuple[int, int]], batch: int) -> None:
     layer, size = drawn
@@ -207,7 +207,7 @@ def poolings(draw: Any) -> tuple[Any, tuple[int, int]]:
     return (layer if as_module else function), size
 
 
-@drawn
+@settings(drawn, max_examples=25)
 @given(poolings(), st.integers(1, 5), batches)
 def test_a_pooling(pooling: tuple[Any, tuple[int, int]], channels: int, batch: int) -> None:
     function, size = pooling
@@ -326,3 +326,27 @@ def test_a_form(name: str, batch: int) -> None:
         if hasattr(layer, "reset_parameters"):
             layer.reset_parameters()
     check(Apply(function, *layers), noise(batch, 2, 9, 9), steps=2)
+
+
+# ---- Many more ----------------------------------------------------------------------------------
+
+MANY = settings(drawn, max_examples=1000)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+@MANY
+@given(convolutions(), batches)
+def test_many_convolutions(drawn: tuple[nn.Conv2d, tuple[int, int]], batch: int) -> None:
+    layer, size = drawn
+    before = seeded(lambda: nn.Conv2d(2, layer.in_channels, 1))
+    check(nn.Sequential(before, layer), noise(batch, 2, *size))
+
+
+@pytest.mark.slow
+@MANY
+@given(poolings(), st.integers(1, 5), batches)
+def test_many_poolings(pooling: tuple[Any, tuple[int, int]], channels: int, batch: int) -> None:
+    function, size = pooling
+    before = seeded(lambda: nn.Conv2d(1, channels, 1))
+    check(nn.Sequential(before, function), noise(batch, 1, *size))

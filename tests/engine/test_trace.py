@@ -192,15 +192,18 @@ class Between(nn.Module):
         return x
 
 
-@pytest.mark.parametrize("name", STEPS)
-@pytest.mark.parametrize("place", ["beginning", "middle", "end"])
+PLACED = [
+    (name, place) for name in STEPS for place in ("beginning", "middle", "end")
+    if not ("in place" in name and place == "beginning")  # that would change the images
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "place"), PLACED)
 def test_a_step_that_the_engine_does_not_know(name: str, place: str) -> None:
     make, expected = STEPS[name]
     torch.manual_seed(3)
     network = Between(make(), before=place != "beginning", behind=place != "end")
     images = IMAGES if place != "beginning" else noise(19, 4, 9, 9)
-    if place == "beginning" and name in ("leaky in place", "elu in place"):
-        pytest.skip("it changes the images")
     check_in_part(network, images, expected, steps=2)
 
 
