@@ -66,6 +66,21 @@ static inline IntVec first_lanes(int images) {
 static inline int piece(int total, int pieces, int i) { return int(int64_t(total) * i / pieces); }
 static inline int pieces_of(int total, int most) { return (total + most - 1) / most; }
 
+// f(std::integral_constant<int, n>) for n of 1..8: the number is known when f is compiled.
+template <typename F>
+static inline void with_count(int n, F&& f) {
+    switch (n) {
+        case 1: return f(std::integral_constant<int, 1>{});
+        case 2: return f(std::integral_constant<int, 2>{});
+        case 3: return f(std::integral_constant<int, 3>{});
+        case 4: return f(std::integral_constant<int, 4>{});
+        case 5: return f(std::integral_constant<int, 5>{});
+        case 6: return f(std::integral_constant<int, 6>{});
+        case 7: return f(std::integral_constant<int, 7>{});
+        default: return f(std::integral_constant<int, 8>{});
+    }
+}
+
 // ---- Convolution --------------------------------------------------------------------------------
 
 // Of a row of a convolution, whose input has its border already: all distances are in floats.
@@ -80,32 +95,6 @@ struct Conv {
     ptrdiff_t out_x;      // of the output
     int taps() const { return taps_y * taps_x; }
     bool depthwise() const { return inputs == 1 && outputs == 1 && groups > 1; }
-};
-
-// Memory that will be needed soon: it is asked for while there is much to compute.
-struct Ahead {
-    struct Range {
-        const float* from;
-        ptrdiff_t floats;
-        bool write;
-    };
-    std::vector<Range> ranges;
-    ptrdiff_t each = 0;  // floats at a time
-
-    void ask() {
-        for (ptrdiff_t left = each; left > 0 && !ranges.empty(); left -= 16) {
-            Range& range = ranges.back();
-            if (range.write) __builtin_prefetch(range.from, 1, 2);
-            else __builtin_prefetch(range.from, 0, 2);
-            range.from += 16, range.floats -= 16;
-            if (range.floats <= 0) ranges.pop_back();
-        }
-    }
-    void in_turns(int turns) {
-        ptrdiff_t floats = 0;
-        for (const Range& range : ranges) floats += range.floats;
-        each = floats / turns + 16;
-    }
 };
 
 // The rows of the input that the taps of a row of the output are in.
@@ -228,13 +217,11 @@ BLOCKS(depthwise_weights_kernel, WeightsBlock, depthwise_weights_block, 8, 3)
 
 // A row of a convolution; `w` as `pack` lays it out. All outputs of some pixels before the next
 // pixels, so that memory is written in its order.
-static void conv(const Conv& g, Rows rows, const float* w, const float* bias, bool relu, float* y,
-                 Ahead& ahead) {
+static void conv(const Conv& g, Rows rows, const float* w, const float* bias, bool relu, float* y) {
     const int blocks = pieces_of(g.outputs, MOST_OUTPUTS);
     const int runs = pieces_of(g.width, within(SUMS / pieces_of(g.outputs, blocks), MOST_PIXELS));
     const ptrdiff_t weights = ptrdiff_t(g.taps()) * g.inputs;  // of an output
     for (int run = 0; run < runs; run++) {
-        ahead.ask();
         const int j = piece(g.width, runs, run), end = piece(g.width, runs, run + 1);
         for (int group = 0; group < g.groups; group++)
             for (int b = 0; b < blocks; b++) {
@@ -281,8 +268,7 @@ static void pack_turned(const Conv& g, const float* weights, float* w) {
                         *w++ = weights[(ptrdiff_t(group * g.inputs + c) * g.outputs + k) * g.taps() + t];
 }
 
-static void depthwise(const Conv& g, Rows rows, const float* w, const float* bias, bool relu, float* y,
-                      Ahead&) {
+static void depthwise(const Conv& g, Rows rows, const float* w, const float* bias, bool relu, float* y) {
     const int blocks = pieces_of(g.groups, 8);
     const int runs = pieces_of(g.width, within(SUMS / 8, MOST_PIXELS));
     for (int run = 0; run < runs; run++) {
@@ -299,7 +285,7 @@ static void depthwise(const Conv& g, Rows rows, const float* w, const float* bia
 // sums (outputs, inputs, taps), one group after the other, are raised by the gradient of the weights,
 // of each lane: of so many rows, in the input `in_y` apart.
 static void conv_weights(const Conv& g, Rows rows, const float* dy, float* sums, int height,
-                         ptrdiff_t in_y, Ahead& ahead) {
+                         ptrdiff_t in_y) {
     const bool depthwise = g.depthwise();
     const int columns = g.inputs * g.taps();
     const int outputs = depthwise ? g.groups : g.outputs, groups = depthwise ? 1 : g.groups;
@@ -317,8 +303,7 @@ static void conv_weights(const Conv& g, Rows rows, const float* dy, float* sums,
                     for (int s = 0; s < g.taps_x; s++)
                         taps[n++] = rows[r] + s * g.tap_x + (input + c) * LANES;
             for (int part = 0; part < parts; part++) {
-                ahead.ask();
-                const int n = piece(columns, parts, part), end = piece(columns, parts, part + 1);
+                        const int n = piece(columns, parts, part), end = piece(columns, parts, part + 1);
                 const auto kernel = depthwise ? depthwise_weights_kernel(size, end - n)
                                               : weights_kernel(size, end - n);
                 kernel(g, &taps[n], dy + ptrdiff_t(k) * LANES, sums + k * step + n * LANES, step, height,
@@ -329,21 +314,6 @@ static void conv_weights(const Conv& g, Rows rows, const float* dy, float* sums,
 
 // ---- Batch normalisation ------------------------------------------------------------------------
 
-// f(std::integral_constant<int, n>) for n of 1..8: the number is known when f is compiled.
-template <typename F>
-static inline void with_count(int n, F&& f) {
-    switch (n) {
-        case 1: return f(std::integral_constant<int, 1>{});
-        case 2: return f(std::integral_constant<int, 2>{});
-        case 3: return f(std::integral_constant<int, 3>{});
-        case 4: return f(std::integral_constant<int, 4>{});
-        case 5: return f(std::integral_constant<int, 5>{});
-        case 6: return f(std::integral_constant<int, 6>{});
-        case 7: return f(std::integral_constant<int, 7>{});
-        default: return f(std::integral_constant<int, 8>{});
-    }
-}
-
 // Of each channel and lane, the mean and the sum of squares of differences from it, (2, channels),
 // joined to those of so many pixels `before` (Chan, Golub and LeVeque 1979).
 static void lane_moments(const float* x, int pixels, int before, int channels, float* means) {
@@ -351,18 +321,19 @@ static void lane_moments(const float* x, int pixels, int before, int channels, f
     for (int b = 0; b < blocks; b++) {
         const int first = piece(channels, blocks, b);
         with_count(piece(channels, blocks, b + 1) - first, [&](auto count) {
-            Vec sums[count], squares[count];
-            UNROLL for (int c = 0; c < count; c++) sums[c] = squares[c] = Vec{};
+            constexpr int C = count;
+            Vec sums[C], squares[C];
+            UNROLL for (int c = 0; c < C; c++) sums[c] = squares[c] = Vec{};
             for (int i = 0; i < pixels; i++)
-                UNROLL for (int c = 0; c < count; c++) sums[c] += load(x + (i * channels + first + c) * LANES);
-            UNROLL for (int c = 0; c < count; c++) sums[c] /= float(pixels);
+                UNROLL for (int c = 0; c < C; c++) sums[c] += load(x + (i * channels + first + c) * LANES);
+            UNROLL for (int c = 0; c < C; c++) sums[c] /= float(pixels);
             for (int i = 0; i < pixels; i++)
-                UNROLL for (int c = 0; c < count; c++) {
+                UNROLL for (int c = 0; c < C; c++) {
                     const Vec difference = load(x + (i * channels + first + c) * LANES) - sums[c];
                     squares[c] += difference * difference;
                 }
             const float share = float(pixels) / float(before + pixels);
-            UNROLL for (int c = 0; c < count; c++) {
+            UNROLL for (int c = 0; c < C; c++) {
                 float *mean = means + (first + c) * LANES, *square = mean + channels * LANES;
                 const Vec difference = sums[c] - load(mean);
                 store(mean, load(mean) + difference * share);

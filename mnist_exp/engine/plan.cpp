@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <initializer_list>
 #include <cstdlib>
 
 #include "kernels.h"
@@ -39,7 +40,6 @@ struct At {
     const double* numbers;
     const int64_t* integers;
     int images, tiles, tile, thread;
-    Ahead& ahead;
 
     float* operator[](int buffer) const { return of_tile(buffer, tile); }
     float* row(int buffer, int which) const {
@@ -49,6 +49,12 @@ struct At {
     bool in_order(int buffer, int first, int end) const {
         const int rows = buffers[buffer].rows;
         return end <= rows || first / rows == (end - 1) / rows;
+    }
+    // How many rows from the first on follow each other in all of these buffers.
+    int together(int first, int end, std::initializer_list<int> of) const {
+        int rows = end - first;
+        for (int buffer : of) rows = within(rows, buffers[buffer].rows - first % buffers[buffer].rows);
+        return rows;
     }
     float* of_tile(int buffer, int which) const {
         if (buffer < 0) return nullptr;
@@ -69,15 +75,9 @@ struct Operation {
     double seconds = 0;  // in a run that is timed
 };
 
-struct RowsAhead {
-    int buffer, first, end;
-    bool write;
-};
-
-// Some rows of an operation, and those that memory is asked for meanwhile.
+// Some rows of an operation.
 struct Step {
     int operation, first, end;
-    std::vector<RowsAhead> ahead;
 };
 
 struct Stage {
@@ -128,10 +128,7 @@ void plan_stage(Plan* plan, int of_tiles) {
     plan->programs.back().push_back({bool(of_tiles), {}, {}});
 }
 void plan_step(Plan* plan, int operation, int first, int end) {
-    plan->programs.back().back().steps.push_back({operation, first, end, {}});
-}
-void plan_ahead(Plan* plan, int buffer, int first, int end, int write) {
-    plan->programs.back().back().steps.back().ahead.push_back({buffer, first, end, bool(write)});
+    plan->programs.back().back().steps.push_back({operation, first, end});
 }
 
 // Memory for so many tiles and threads; null where there is none left.
@@ -187,19 +184,11 @@ void plan_run(Plan* plan, const Memory* memory, int program, int images, float* 
             // A tile always has the same thread, in whose cache it is.
             const int first = piece(tasks, threads, thread), end = piece(tasks, threads, thread + 1);
             for (int task = first; task < end; task++) {
-                Ahead ahead;
                 const At at{plan->buffers, *memory, tensors, numbers, integers, images, tiles,
-                            stage.of_tiles ? task : 0, thread, ahead};
+                            stage.of_tiles ? task : 0, thread};
                 if (!stage.of_tiles) run(stage.operations[task], at, 0, 1, timed);
-                for (const Step& step : stage.steps) {
-                    ahead.ranges.clear();
-                    for (const RowsAhead& rows : step.ahead)
-                        ahead.ranges.push_back(
-                            {at.row(rows.buffer, rows.first),
-                             ptrdiff_t((rows.end - rows.first) * plan->buffers[rows.buffer].row),
-                             rows.write});
+                for (const Step& step : stage.steps)
                     run(stage.operations[step.operation], at, step.first, step.end, timed);
-                }
             }
             if (threads > 1 && s + 1 < stages.size()) barrier.wait(threads);
         }
@@ -278,11 +267,10 @@ void add_conv(Plan* plan, int x, int y, int packed, int bias, int relu, int inpu
     const Conv g = geometry(inputs, outputs, groups, taps_y, taps_x, width, in_width, step_x, apart_x);
     plan->add([=](const At& at, int first, int end) {
         std::vector<const float*> rows(taps_y);
-        at.ahead.in_turns((end - first) * pieces_of(width, 3));
         for (int i = first; i < end; i++) {
             for (int r = 0; r < taps_y; r++) rows[r] = at.row(x, i * step_y + r * apart_y);
             (g.depthwise() ? depthwise : conv)(g, rows.data(), at[packed], at.tensor(bias), relu,
-                                               at.row(y, i), at.ahead);
+                                               at.row(y, i));
         }
     });
 }
@@ -298,12 +286,10 @@ void add_conv_weights(Plan* plan, int x, int dy, int sums, int partial, int heig
         const int last = (end - 1) * step_y + (taps_y - 1) * apart_y + 1;
         const bool together = at.in_order(x, first * step_y, last) && at.in_order(dy, first, end);
         const int most = together ? end - first : 1;
-        at.ahead.in_turns((end - first + most - 1) / most * pieces_of(inputs * taps_y * taps_x, 6) *
-                          groups * pieces_of(outputs, 4));
         const ptrdiff_t in_y = ptrdiff_t(step_y) * in_width * g.in_pixel;
         for (int i = first; i < end; i += most) {
             for (int r = 0; r < taps_y; r++) rows[r] = at.row(x, i * step_y + r * apart_y);
-            conv_weights(g, rows.data(), at.row(dy, i), at[sums], most, in_y, at.ahead);
+            conv_weights(g, rows.data(), at.row(dy, i), at[sums], most, in_y);
         }
         // Lanes without an image have no gradient.
         if (end == height) to_numbers(at[sums], at[partial], weights, first_lanes(LANES));
@@ -394,8 +380,10 @@ void add_moments(Plan* plan, int x, int sums, int partial, int channels, int wid
     plan->add([=](const At& at, int first, int end) {
         float* mean = at[sums];
         if (first == 0) std::memset(mean, 0, sizeof(float) * 2 * channels * LANES);
-        for (int row = first; row < end; row++)
-            lane_moments(at.row(x, row), width, row * width, channels, mean);
+        for (int row = first, rows; row < end; row += rows) {
+            rows = at.together(row, end, {x});
+            lane_moments(at.row(x, row), rows * width, row * width, channels, mean);
+        }
         if (end < height) return;
         const int images = at.images_here(), pixels = width * height;
         for (int c = 0; c < channels; c++) {
@@ -489,41 +477,95 @@ static void with_activation(int activation, F&& f) {
     }
 }
 
-// A row of pixels: y = activation(slope * x + offset), where there is a slope, of each channel.
-template <int ACTIVATION>
-static void map_row(const float* x, float* y, const float* slope, const float* offset, int channels,
-                    int width) {
-    for (int i = 0; i < width; i++)
-        for (int c = 0; c < channels; c++, x += LANES, y += LANES) {
-            const Vec v = load(x);
-            store(y, activated(ACTIVATION, slope ? v * slope[c] + offset[c] : v));
-        }
+// f(first channel, std::integral_constant of how many) for all channels, some at a time, so that what
+// belongs to each stays in a register.
+template <typename F>
+static void by_channels(int channels, F&& f) {
+    const int blocks = pieces_of(channels, SUMS >= 24 ? 4 : 2);
+    for (int b = 0; b < blocks; b++) {
+        const int first = piece(channels, blocks, b);
+        with_count(piece(channels, blocks, b + 1) - first, [&](auto count) { f(first, count); });
+    }
 }
 
-// A row of pixels: d = dy times the slope of the activation; and if there are sums, those of d and
-// of its product with the normalised x.
+// y = activation(slope * x + offset), where there is a slope, of each channel.
 template <int ACTIVATION>
-static void map_back_row(const float* dy, const float* x, float* d, const float* norm, float* sums,
-                         int channels, int width) {
-    const float *slope = norm, *offset = norm + channels, *mean = offset + channels;
-    const float* inverse = mean + channels;
-    float* products = sums + channels * LANES;
-    for (int i = 0; i < width; i++)
-        for (int c = 0; c < channels; c++, dy += LANES, x += LANES, d += LANES) {
-            const Vec in = load(x);
-            Vec v = load(dy);
-            if (ACTIVATION == RELU) {
-                const Vec z = norm ? in * slope[c] + offset[c] : in;
-                v = z <= 0.f ? Vec{} : v;
-            } else if (ACTIVATION != IDENTITY) {
-                v *= slope_of(ACTIVATION, norm ? in * slope[c] + offset[c] : in);
-            }
-            store(d, v);
-            if (!norm) continue;
-            float *sum = sums + c * LANES, *product = products + c * LANES;
-            store(sum, load(sum) + v);
-            store(product, load(product) + v * ((in - mean[c]) * inverse[c]));
+static void map_pixels(const float* x, float* y, const float* norm, int channels, int pixels) {
+    by_channels(channels, [&](int first, auto count) {
+        constexpr int C = count;
+        Vec slope[C], offset[C];
+        UNROLL for (int c = 0; c < C; c++) {
+            slope[c] = all(norm ? norm[first + c] : 1.f);
+            offset[c] = all(norm ? norm[channels + first + c] : 0.f);
         }
+        const ptrdiff_t pixel = ptrdiff_t(channels) * LANES;
+        const float* from = x + first * LANES;
+        float* to = y + first * LANES;
+        for (int i = 0; i < pixels; i++, from += pixel, to += pixel)
+            UNROLL for (int c = 0; c < C; c++) {
+                const Vec v = load(from + c * LANES);
+                store(to + c * LANES, activated(ACTIVATION, norm ? v * slope[c] + offset[c] : v));
+            }
+    });
+}
+
+// d = dy times the slope of the activation; and if there is a norm, sums of d and of its product with
+// the normalised x.
+template <int ACTIVATION>
+static void map_back_pixels(const float* dy, const float* x, float* d, const float* norm, float* sums,
+                            int channels, int pixels) {
+    by_channels(channels, [&](int first, auto count) {
+        constexpr int C = count;
+        Vec slope[C], offset[C], mean[C], sum[C], product[C];
+        UNROLL for (int c = 0; c < C; c++) {
+            slope[c] = all(norm ? norm[first + c] : 1.f);
+            offset[c] = all(norm ? norm[channels + first + c] : 0.f);
+            mean[c] = all(norm ? norm[2 * channels + first + c] : 0.f);
+            sum[c] = product[c] = Vec{};
+        }
+        const ptrdiff_t pixel = ptrdiff_t(channels) * LANES;
+        const float *from = dy + first * LANES, *input = x + first * LANES;
+        float* to = d + first * LANES;
+        for (int i = 0; i < pixels; i++, from += pixel, input += pixel, to += pixel)
+            UNROLL for (int c = 0; c < C; c++) {
+                const Vec in = load(input + c * LANES);
+                Vec v = load(from + c * LANES);
+                if (ACTIVATION == RELU) v = (norm ? in * slope[c] + offset[c] : in) <= 0.f ? Vec{} : v;
+                else if (ACTIVATION != IDENTITY)
+                    v *= slope_of(ACTIVATION, norm ? in * slope[c] + offset[c] : in);
+                store(to + c * LANES, v);
+                sum[c] += v;
+                product[c] += v * (in - mean[c]);
+            }
+        if (!norm) return;
+        UNROLL for (int c = 0; c < C; c++) {
+            float *s = sums + (first + c) * LANES, *p = s + channels * LANES;
+            store(s, load(s) + sum[c]);
+            store(p, load(p) + product[c] * norm[3 * channels + first + c]);
+        }
+    });
+}
+
+// dx = a d + b x + c of each channel, where `lanes` hold images; and where x is above zero, if `relu`.
+static void norm_back_pixels(const float* d, const float* x, float* dx, const float* terms, IntVec lanes,
+                             bool relu, int channels, int pixels) {
+    by_channels(channels, [&](int first, auto count) {
+        constexpr int C = count;
+        Vec a[C], b[C], t[C];
+        UNROLL for (int c = 0; c < C; c++) {
+            a[c] = all(terms[first + c]), b[c] = all(terms[channels + first + c]);
+            t[c] = all(terms[2 * channels + first + c]);
+        }
+        const IntVec all_pass = relu ? IntVec{} : IntVec{} - 1;
+        const ptrdiff_t pixel = ptrdiff_t(channels) * LANES;
+        const float *from = d + first * LANES, *input = x + first * LANES;
+        float* to = dx + first * LANES;
+        for (int i = 0; i < pixels; i++, from += pixel, input += pixel, to += pixel)
+            UNROLL for (int c = 0; c < C; c++) {
+                const Vec in = load(input + c * LANES), v = a[c] * load(from + c * LANES) + b[c] * in + t[c];
+                store(to + c * LANES, lanes & (all_pass | ~(in <= 0.f)) ? v : Vec{});
+            }
+    });
 }
 
 // A row of numbers, some of them dropped: which share is kept, in 2**-16, and the seed of a layer are
@@ -538,25 +580,17 @@ static void drop_row(const At& at, int which, int row, const float* from, float*
         store(to, load(from) * (random.below(kept) ? all(scale) : Vec{}));
 }
 
-static void norm_back_row(const float* d, const float* x, float* dx, const float* terms, IntVec lanes,
-                          bool relu, int channels, int width) {
-    const float *a = terms, *b = a + channels, *c = b + channels;
-    for (int i = 0; i < width; i++)
-        for (int k = 0; k < channels; k++, d += LANES, x += LANES, dx += LANES) {
-            const Vec in = load(x), v = a[k] * load(d) + b[k] * in + c[k];
-            store(dx, lanes & (relu ? ~(in <= 0.f) : IntVec{} - 1) ? v : Vec{});
-        }
-}
-
 extern "C" {
 
 // If `relu`, x is what a ReLU made, behind which the gradient is wanted.
 void add_norm_back(Plan* plan, int d, int x, int dx, int terms, int relu, int channels, int width) {
     plan->add([=](const At& at, int first, int end) {
         const IntVec lanes = first_lanes(at.images_here());
-        for (int row = first; row < end; row++)
-            norm_back_row(at.row(d, row), at.row(x, row), at.row(dx, row), at[terms], lanes, relu,
-                          channels, width);
+        for (int row = first, rows; row < end; row += rows) {
+            rows = at.together(row, end, {d, x, dx});
+            norm_back_pixels(at.row(d, row), at.row(x, row), at.row(dx, row), at[terms], lanes, relu,
+                             channels, rows * width);
+        }
     });
 }
 
@@ -564,13 +598,14 @@ void add_norm_back(Plan* plan, int d, int x, int dx, int terms, int relu, int ch
 // IDENTITY, drop < 0).
 void add_map(Plan* plan, int x, int y, int norm, int activation, int drop, int channels, int width) {
     plan->add([=](const At& at, int first, int end) {
-        const float *slope = at[norm], *offset = slope + channels;
-        for (int row = first; row < end; row++) {
+        for (int row = first, rows; row < end; row += rows) {
+            rows = at.together(row, end, {x, y});
             with_activation(activation, [&](auto which) {
-                map_row<which>(at.row(x, row), at.row(y, row), slope, offset, channels, width);
+                map_pixels<which>(at.row(x, row), at.row(y, row), at[norm], channels, rows * width);
             });
-            if (drop >= 0) drop_row(at, drop, row, at.row(y, row), at.row(y, row), channels * width);
         }
+        for (int row = first; drop >= 0 && row < end; row++)
+            drop_row(at, drop, row, at.row(y, row), at.row(y, row), channels * width);
     });
 }
 
@@ -580,13 +615,14 @@ void add_map_back(Plan* plan, int dy, int x, int d, int norm, int activation, in
                   int partial, int channels, int width, int height) {
     plan->add([=](const At& at, int first, int end) {
         if (norm >= 0 && first == 0) std::memset(at[sums], 0, sizeof(float) * 2 * channels * LANES);
-        for (int row = first; row < end; row++) {
-            const float* from = at.row(dy, row);
-            if (drop >= 0) drop_row(at, drop, row, from, at.row(d, row), channels * width);
-            if (drop >= 0) from = at.row(d, row);
+        for (int row = first; drop >= 0 && row < end; row++)
+            drop_row(at, drop, row, at.row(dy, row), at.row(d, row), channels * width);
+        const int dropped = drop >= 0 ? d : dy;
+        for (int row = first, rows; row < end; row += rows) {
+            rows = at.together(row, end, {dropped, x, d});
             with_activation(activation, [&](auto which) {
-                map_back_row<which>(from, at.row(x, row), at.row(d, row), at[norm], at[sums], channels,
-                                    width);
+                map_back_pixels<which>(at.row(dropped, row), at.row(x, row), at.row(d, row), at[norm],
+                                       at[sums], channels, rows * width);
             });
         }
         if (norm >= 0 && end == height)

@@ -680,8 +680,5 @@ def carried_out_by(plan: KernelPlan) -> ctypes.c_void_p:
                 getattr(functions(), f"add_{call.kernel}")(handle, *map(converted, call.arguments))
             for part in stage.steps:
                 functions().plan_step(handle, part.call, part.first, part.end)
-                for rows in part.ahead:
-                    numbers_of = rows.buffer.number, rows.first, rows.end, int(rows.write)
-                    functions().plan_ahead(handle, *numbers_of)
     plan.tensors[:] = numbers
     return handle

@@ -6,7 +6,7 @@ what one call writes, the next reads while it is still there. A value that only 
 memory for as many rows as are needed at once, and the next row takes the place of the first.
 """
 
-import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -67,23 +67,12 @@ class KernelCall:
 
 
 @dataclass(frozen=True)
-class Ahead:
-    """Rows of a buffer that the next round will read, or write: memory is asked for them early."""
-
-    buffer: Buffer
-    first: int
-    end: int
-    write: bool
-
-
-@dataclass
 class Portion:
-    """Of a call, by its number, the rows first..end-1, and what to ask memory for meanwhile."""
+    """Of a call, by its number, the rows first..end-1."""
 
     call: int
     first: int
     end: int
-    ahead: list[Ahead] = field(default_factory=list)
 
 
 @dataclass
@@ -139,9 +128,7 @@ def _schedule(stage: Stage) -> None:
             end -= 1
         return end
 
-    rounds_of_parts: list[list[Portion]] = []
     for round_number in range(1, rounds + 1):
-        parts: list[Portion] = []
         for buffer, maker in made_by.items():
             first = min((_next_row(call, buffer, done[call]) for call in users[buffer]), default=0)
             first = min(first, there(buffer))
@@ -151,44 +138,15 @@ def _schedule(stage: Stage) -> None:
             is_source = not any(need.buffer in made_by for need in call.needs)
             end = -(-call.rows * round_number // rounds) if is_source else call.rows
             if (end := may_make(call, end)) > done[call]:
-                parts.append(Portion(number, done[call], end))
+                stage.steps.append(Portion(number, done[call], end))
                 done[call] = end
             if call.makes:
                 held = there(call.makes) - lowest[call.makes]
                 most[call.makes] = max(most[call.makes], held)
-        rounds_of_parts.append(parts)
     assert all(done[call] == call.rows for call in stage.calls), "a call waits for what is not made"
     for buffer, rows in most.items():
         if buffer.kind == OF_THREAD:
             buffer.rows = rows
-    for parts, next_parts in itertools.pairwise(rounds_of_parts):
-        _ask_ahead(stage, parts, next_parts)
-    stage.steps = list(itertools.chain.from_iterable(rounds_of_parts))
-
-
-def _ask_ahead(stage: Stage, parts: list[Portion], next_parts: list[Portion]) -> None:
-    """Let the longest part of a round ask memory for what the next round takes from other stages
-    and leaves to them."""
-    ahead: dict[Buffer, Ahead] = {}
-    for part in next_parts:
-        call = stage.calls[part.call]
-        rows = {need.buffer: _rows(need, part) for need in call.needs}
-        rows |= {call.makes: (part.first, part.end)} if call.makes else {}
-        for buffer, (first, end) in rows.items():
-            if buffer.kind == OF_TILE and buffer.rows > 1:
-                before = ahead.get(buffer)
-                if before:
-                    first, end = min(first, before.first), max(end, before.end)
-                ahead[buffer] = Ahead(buffer, first, end, buffer is call.makes)
-    longest = max(
-        parts, key=lambda part: stage.calls[part.call].flops * (part.end - part.first), default=None
-    )
-    if longest and stage.calls[longest.call].flops:
-        longest.ahead.extend(ahead.values())
-
-
-def _rows(need: Need, part: Portion) -> tuple[int, int]:
-    return need.rows(part.first)[0], need.rows(part.end - 1)[1]
 
 
 def _values(stage: Stage) -> Iterable[Buffer]:
@@ -210,14 +168,20 @@ def _place(buffers: Sequence[Buffer]) -> list[int]:
     tile share memory if one is in use after the other; so what one pass leaves may be overwritten
     by a later one, and the backward program can run only once after the forward one."""
     sizes = [0, 0, 0]
+    of_stages: Counter[tuple[int, int]] = Counter()  # each begins anew with the memory of a thread
     slots: list[_Slot] = []
     for number, buffer in enumerate(sorted(buffers, key=lambda buffer: min(buffer.stages))):
         buffer.number = number
         if buffer.kind == OF_TILE:
             _slot(buffer, slots).take(buffer)
+        elif buffer.kind == OF_THREAD:
+            (stage,) = buffer.stages
+            buffer.offset = of_stages[stage]
+            of_stages[stage] += _lines(buffer)
         else:
-            buffer.offset = sizes[buffer.kind]
-            sizes[buffer.kind] += _lines(buffer)
+            buffer.offset = sizes[OF_ALL]
+            sizes[OF_ALL] += _lines(buffer)
+    sizes[OF_THREAD] = max(of_stages.values(), default=0)
     for slot in slots:
         for buffer in slot.buffers:
             buffer.offset = sizes[OF_TILE]
