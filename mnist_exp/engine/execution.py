@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mnist_exp.engine.plan import KernelPlan, carried_out_by, functions
+from mnist_exp.engine.kernels import functions
+from mnist_exp.engine.plan import KernelPlan, carried_out_by
 from mnist_exp.engine.trace import Segment
 
 Sizes = Mapping[str, tuple[int, ...]]
@@ -31,11 +32,11 @@ class Program:
         self.address = carried_out_by(self.plan)
         self.segment, self.wanted, self.of_inputs = segment, wanted, of_inputs
         self.sizes = [sizes[name] for name in segment.outputs]
-        modules = (norm.module for norm in self.plan.norms)
+        modules = (norm.module for norm in self.plan.draft.norms)
         self.norms = [network.get_submodule(name) for name in modules]
         self.dropouts: list[Any] = [  # whose p is read at each run, since a network may change it
             network.get_submodule(dropout.module) if dropout.module else dropout
-            for dropout in self.plan.dropouts
+            for dropout in self.plan.draft.dropouts
         ]
         self.free: list[_Memory] = []
 

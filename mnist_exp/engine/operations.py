@@ -115,6 +115,10 @@ class Map(Operation):
     activation: Activation = Activation.IDENTITY
     dropout: "Drop | None" = None
 
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        return self.norm.tensors if self.norm else ()
+
 
 @dataclass(frozen=True)
 class Drop(Operation):

@@ -10,7 +10,7 @@ from mnist_exp.common.errors import ExpectedError
 from mnist_exp.engine import library
 from mnist_exp.engine.library import UnavailableError
 from mnist_exp.runs import environment
-from mnist_exp.training.loop import Engine
+from mnist_exp.training.computing import Engine
 
 log = logging.getLogger(__name__)
 

@@ -9,18 +9,25 @@ from importlib.metadata import version
 import torch
 
 from mnist_exp import augment, preprocess, recipe, views
-from mnist_exp.common import values
+from mnist_exp.common import randomness, values
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.common.processor import processor
 from mnist_exp.data import digits
 from mnist_exp.engine import (
     compiled,
+    convolution,
+    draft,
+    elementwise,
     execution,
     fallback,
     images,
+    kernels,
     layers,
     operations,
     plan,
+    reads,
+    schedule,
+    shaping,
     trace,
 )
 from mnist_exp.notebook import code_hash
@@ -28,6 +35,7 @@ from mnist_exp.training import (
     averaging,
     beside,
     classifier,
+    computing,
     faster,
     loop,
     seeding,
@@ -37,9 +45,10 @@ from mnist_exp.training import (
 )
 
 TRAINING_CODE = (
-    values, recipe, augment, preprocess, views, digits, transforms, classifier, torch_internals,
-    faster, seeding, beside, averaging, stepping, loop, images, operations, layers, trace, fallback,
-    plan, execution, compiled,
+    values, randomness, recipe, augment, preprocess, views, digits, transforms, classifier,
+    torch_internals, faster, seeding, beside, averaging, stepping, computing, loop, images,
+    operations, layers, reads, trace, fallback, kernels, schedule, draft, convolution, elementwise,
+    shaping, plan, execution, compiled,
 )  # fmt: skip
 """The modules that take part in a training."""
 

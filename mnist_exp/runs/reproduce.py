@@ -23,7 +23,8 @@ from mnist_exp.runs.teacher import Teacher, find_teacher
 from mnist_exp.tracking import EPOCH_METRICS, names
 from mnist_exp.tracking.names import column_name
 from mnist_exp.training import seeding
-from mnist_exp.training.loop import Engine, Training
+from mnist_exp.training.computing import Engine
+from mnist_exp.training.loop import Training
 
 NOT_RECORDED = "not recorded"
 TOLERANCE = 0.005

@@ -32,7 +32,7 @@ from mnist_exp.runs.job import Job, Order
 from mnist_exp.runs.plan import check_request
 from mnist_exp.runs.worker import PATIENCE, JobResult
 from mnist_exp.showing import tables
-from mnist_exp.training.loop import Engine
+from mnist_exp.training.computing import Engine
 
 JOB = "mnist_exp.runs.job"
 

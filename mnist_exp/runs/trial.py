@@ -29,7 +29,8 @@ from mnist_exp.runs.overrides import NONE, Overrides
 from mnist_exp.runs.teacher import Teacher
 from mnist_exp.training import classifier
 from mnist_exp.training.classifier import Classifier
-from mnist_exp.training.loop import Engine, NonFiniteLossError, TrainDigits, Training
+from mnist_exp.training.computing import Engine
+from mnist_exp.training.loop import NonFiniteLossError, TrainDigits, Training
 from mnist_exp.views import Views
 
 STEPS = 2

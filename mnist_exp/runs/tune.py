@@ -28,7 +28,8 @@ from mnist_exp.runs.plan import Plan, check_request, settle
 from mnist_exp.runs.space import Choices, Range, Space
 from mnist_exp.showing import tables
 from mnist_exp.tracking import PrunedError, names
-from mnist_exp.training.loop import Engine, EpochResult, NonFiniteLossError, Progress
+from mnist_exp.training.computing import Engine
+from mnist_exp.training.loop import EpochResult, NonFiniteLossError, Progress
 
 if TYPE_CHECKING:
     import optuna

@@ -1,6 +1,5 @@
 """Train a recipe: epoch after epoch, with no input or output of its own."""
 
-import contextlib
 import copy
 import dataclasses
 import itertools
@@ -9,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,15 +21,11 @@ from mnist_exp.common.errors import ExpectedError
 from mnist_exp.common.randomness import put_back, random_states
 from mnist_exp.common.values import parts_of
 from mnist_exp.data import Digits
-from mnist_exp.engine.compiled import CompiledNetwork
-from mnist_exp.engine.images import compiled_loops
 from mnist_exp.recipe import Recipe
 from mnist_exp.training import averaging, beside, classifier, faster, seeding, stepping, transforms
 from mnist_exp.training.classifier import Classifier
+from mnist_exp.training.computing import Computing, Engine
 from mnist_exp.training.stepping import Batch
-
-Engine = Literal["compiled", "torch"]
-"""What computes the steps of a training: the kernels of `mnist_exp.engine`, or torch alone."""
 
 
 @dataclass(frozen=True)
@@ -134,30 +129,22 @@ class Training:
         total_steps = recipe.epochs * math.ceil(self.batches / recipe.accumulate_batches)
         self.batches = min(self.batches, batches or self.batches)
         network = build(recipe, seed) if network is None else network
-        self.engine = engine
-        self._unsuited = self._compiled = None
+        self.computing = Computing(recipe, network, engine)
         self._engine_stepped = False
-        if engine == "compiled":
-            self._compiled, self._unsuited = _compiled(recipe, network)
-        if not self._compiled:
+        if not self.computing.trained:
             network = faster.speed_up(network, device, classifier.example_input(recipe))
         self.network = network
         self.optimizer = stepping.optimizer_of(recipe, self.network)
         self.learning_rate = stepping.learning_rate_of(self.optimizer)
-        self.schedule = self.batch_schedule = None
-        if recipe.schedule:
-            asked = stepping.asked_by(recipe.schedule, recipe.epochs)
-            self.schedule = recipe.schedule(self.optimizer, **asked)
-        if recipe.batch_schedule:
-            asked = stepping.asked_by(recipe.batch_schedule, total_steps)
-            self.batch_schedule = recipe.batch_schedule(self.optimizer, **asked)
+        self.schedule = stepping.schedule_of(recipe.schedule, self.optimizer, recipe.epochs)
+        self.batch_schedule = stepping.schedule_of(
+            recipe.batch_schedule, self.optimizer, total_steps
+        )
         self.average = None
         if recipe.averaging:
             self.average = averaging.average_of(self.network, recipe.averaging)
+            self.computing.evaluate(self.average.module)
         self.results: list[EpochResult] = []
-        self._evaluated = self._compiled
-        if self._compiled and self.average:
-            self._evaluated = CompiledNetwork(self.average.module)
         self._output: Tensor | None = None
         # What RandomApply holds may mix no digit for many batches; a function shows it by doing so.
         self._mixes = any(
@@ -181,9 +168,7 @@ class Training:
     @property
     def through_torch(self) -> tuple[str, ...]:
         """What the compiled engine leaves to torch, as far as batches have shown it."""
-        if self._compiled is None:
-            return (self._unsuited,) if self._unsuited else ()
-        return self._compiled.through_torch
+        return self.computing.through_torch
 
     @property
     def output(self) -> Tensor:
@@ -194,18 +179,8 @@ class Training:
         return self._output
 
     def _predict(self) -> Tensor:
-        with self._in_engine(self._evaluated):
+        with self.computing.standing_in(self.computing.evaluated):
             return classifier.predict(self.classifier, self.evaluation.images)
-
-    @contextlib.contextmanager
-    def _in_engine(self, compiled: CompiledNetwork | None) -> Iterator[None]:
-        """In the block, the engine prepares images, and computes the network of `compiled`."""
-        with contextlib.ExitStack() as stack:
-            if self.engine == "compiled":
-                stack.enter_context(compiled_loops())
-            if compiled:
-                stack.enter_context(compiled.standing_in())
-            yield
 
     def state(self) -> dict[str, Any]:
         """All that the coming epochs depend on, and the results so far: tensors, numbers, texts,
@@ -283,7 +258,7 @@ class Training:
         steps = range(0, self.batches, self.recipe.accumulate_batches)
         for number, first in enumerate(steps, start=1 + (epoch - 1) * len(steps)):
             digits_of_step = itertools.islice(shuffled, self.recipe.accumulate_batches)
-            with self._in_engine(None):
+            with self.computing.standing_in():
                 batches = [self._batch(digits, generator) for digits in digits_of_step]
             loss, right = self._take_step(batches)
             if self.batch_schedule:
@@ -310,15 +285,14 @@ class Training:
     def _take_step(self, batches: Sequence[Batch]) -> tuple[float, int]:
         """Take a step. The first one shows whether the engine can take it: what it cannot, such as
         gradients of gradients, torch does, from where the step began."""
-        if not self._compiled or self._engine_stepped:
+        if not self.computing.trained or self._engine_stepped:
             return self._taken(batches)
         before, states = copy.deepcopy(self.state()), random_states()
         try:
             taken = self._taken(batches)
         except Exception as error:  # of whatever a recipe does; if it is its own, it comes again
             reason = " ".join(str(error).split())[:120]
-            self._unsuited = f"the whole network (its step: {reason})"
-            self._compiled = self._evaluated = None
+            self.computing.leave_to_torch(f"its step: {reason}")
             self.restore(before)
             put_back(states)
             return self._taken(batches)  # by torch's own layers: faster ones refuse the same
@@ -326,7 +300,7 @@ class Training:
         return taken
 
     def _taken(self, batches: Sequence[Batch]) -> tuple[float, int]:
-        with self._in_engine(self._compiled):
+        with self.computing.standing_in(self.computing.trained):
             return stepping.take_step(self.recipe, self.network, self.optimizer, batches)
 
     def _batch(self, digits: Digits, generator: torch.Generator) -> Batch:
@@ -341,15 +315,6 @@ class Training:
                 seen = images.round().clamp(0, 255).to(torch.uint8).cpu()
                 taught = self.teacher(seen).to(images.device)
         return Batch(classifier.prepared(images, recipe.preprocess), labels, taught)
-
-
-def _compiled(recipe: Recipe, network: nn.Module) -> tuple[CompiledNetwork | None, str | None]:
-    """A network in compiled kernels; or why that cannot be, as what torch computes instead."""
-    compiled = CompiledNetwork(network.train())
-    unsuited = compiled.unsuited(classifier.example_input(recipe))
-    if recipe.autocast:
-        unsuited = f"autocast={recipe.autocast}"
-    return (None, f"the whole network ({unsuited})") if unsuited else (compiled, None)
 
 
 def _with_own_loss(recipe: Recipe, device: torch.device) -> Recipe:

@@ -39,6 +39,13 @@ def optimizer_of(recipe: Recipe, network: nn.Module) -> Optimizer:
     return optimizer
 
 
+def schedule_of(
+    schedule: Callable[..., LRScheduler] | None, optimizer: Optimizer, total_steps: int
+) -> LRScheduler | None:
+    """A schedule of an optimizer, if there is one; it will be stepped so often."""
+    return schedule(optimizer, **asked_by(schedule, total_steps)) if schedule else None
+
+
 def asked_by(stepped: Callable[..., LRScheduler], total_steps: int) -> dict[str, int]:
     """What a schedule is told: how often it will be stepped, if it asks for `total_steps` and the
     recipe has not given it."""

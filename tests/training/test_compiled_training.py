@@ -15,7 +15,8 @@ from torch.optim import LBFGS, SGD
 from mnist_exp.data import Digits
 from mnist_exp.notebook import loading
 from mnist_exp.recipe import ExponentialAverage, Recipe
-from mnist_exp.training.loop import Engine, NonFiniteLossError, Training
+from mnist_exp.training.computing import Engine
+from mnist_exp.training.loop import NonFiniteLossError, Training
 
 CPU = torch.device("cpu")
 Mnist = tuple[Digits, Digits]
