@@ -2,7 +2,7 @@
 
 import math
 
-from mnist_exp.engine.draft import NONE, Draft, same_row
+from mnist_exp.engine.draft import NONE, PlanDraft, same_row
 from mnist_exp.engine.elementwise import map_back
 from mnist_exp.engine.kernels import lanes
 from mnist_exp.engine.operations import Activation, Conv, Map, Shape
@@ -44,7 +44,7 @@ class Geometry:
         return (*self.packing(True), *sizes, 1, 1, *self.conv.dilation)
 
 
-def convolution(draft: Draft, operation: Conv) -> None:
+def convolution(draft: PlanDraft, operation: Conv) -> None:
     """Write down a convolution, and what undoes it."""
     whole = Geometry(operation, draft.shapes[operation.x], draft.shapes[operation.y])
     y = draft.make(operation.y)
@@ -73,7 +73,7 @@ def convolution(draft: Draft, operation: Conv) -> None:
     draft.undone(operation, undo)
 
 
-def _convolve(draft: Draft, whole: Geometry, x: Buffer, y: Buffer, flops: int) -> None:
+def _convolve(draft: PlanDraft, whole: Geometry, x: Buffer, y: Buffer, flops: int) -> None:
     x, conv = _with_border(draft, x, whole), whole.conv
     packed, bias = _pack(draft, whole, turned=False), draft.tensor_or_none(conv.bias)
     draft.tiles(
@@ -82,7 +82,7 @@ def _convolve(draft: Draft, whole: Geometry, x: Buffer, y: Buffer, flops: int) -
     )  # fmt: skip
 
 
-def _weight_gradient(draft: Draft, whole: Geometry, dy: Buffer) -> None:
+def _weight_gradient(draft: PlanDraft, whole: Geometry, dy: Buffer) -> None:
     x = _with_border(draft, draft.past(whole.conv.x), whole)
     weight, height = whole.conv.weight, whole.after.height
     sums = draft.sums(draft.lengths[weight]), draft.gradient_partial(weight)
@@ -92,7 +92,7 @@ def _weight_gradient(draft: Draft, whole: Geometry, dy: Buffer) -> None:
     )  # fmt: skip
 
 
-def _with_border(draft: Draft, x: Buffer, whole: Geometry) -> Buffer:
+def _with_border(draft: PlanDraft, x: Buffer, whole: Geometry) -> Buffer:
     """The input of a convolution with the border that it wants around it."""
     if not any(whole.conv.padding):
         return x
@@ -101,7 +101,7 @@ def _with_border(draft: Draft, x: Buffer, whole: Geometry) -> Buffer:
 
 
 def _placed(
-    draft: Draft, x: Buffer, shape: Shape, size: tuple[int, int], corner: tuple[int, int],
+    draft: PlanDraft, x: Buffer, shape: Shape, size: tuple[int, int], corner: tuple[int, int],
     spread: tuple[int, int],
 ) -> Buffer:  # fmt: skip
     """A value with its pixels `spread` apart, the first in this `corner` of zeros."""
@@ -119,7 +119,7 @@ def _placed(
     return placed
 
 
-def _input_gradient(draft: Draft, whole: Geometry, dy: Buffer) -> Buffer:
+def _input_gradient(draft: PlanDraft, whole: Geometry, dy: Buffer) -> Buffer:
     """The gradient of the input: a convolution of that of the output, its numbers as far apart
     as the stride and with as wide a border as the kernel reaches."""
     size, corner = whole.turned_size, whole.turned_corner
@@ -134,7 +134,7 @@ def _input_gradient(draft: Draft, whole: Geometry, dy: Buffer) -> Buffer:
     return dx
 
 
-def _pack(draft: Draft, whole: Geometry, *, turned: bool) -> Buffer:
+def _pack(draft: PlanDraft, whole: Geometry, *, turned: bool) -> Buffer:
     """The weights of a convolution in the order in which its kernel reads them."""
     weight = whole.conv.weight
     key = weight, turned, whole.packing(turned)

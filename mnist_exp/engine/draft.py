@@ -27,7 +27,7 @@ Tensor = tuple[str, str | int]
 `output gradient`, `input gradient`), and which."""
 
 
-class Draft:
+class PlanDraft:
     """`lengths` are those of the network's tensors, of which `wanted` are those with a gradient,
     and `sizes` those of values. `dropouts` and `norms` are those of which a run is given what is
     kept and a seed, and a momentum. Values in `rectified` are made by a ReLU that is undone with

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from mnist_exp.engine.draft import NONE, Draft, same_row
+from mnist_exp.engine.draft import NONE, PlanDraft, same_row
 from mnist_exp.engine.operations import Activation, Affine, Combine, Map, Norm
 from mnist_exp.engine.schedule import Buffer, KernelCall, Need
 
 
-def map_numbers(draft: Draft, operation: Map) -> None:
+def map_numbers(draft: PlanDraft, operation: Map) -> None:
     y, x = draft.make(operation.y), draft.values[operation.x]
     if operation.dropout:
         draft.dropouts.append(operation.dropout)
@@ -36,7 +36,7 @@ def map_numbers(draft: Draft, operation: Map) -> None:
 
 
 def map_back(
-    draft: Draft, operation: Map, dy: Buffer, x: Buffer,
+    draft: PlanDraft, operation: Map, dy: Buffer, x: Buffer,
     settings: tuple[Any, ...] = (NONE, Activation.RELU, NONE),
 ) -> Buffer:  # fmt: skip
     """The gradient of what a map was made of, x."""
@@ -62,7 +62,7 @@ def map_back(
     return dx
 
 
-def _norm(draft: Draft, norm: Norm, x: Buffer) -> Buffer:
+def _norm(draft: PlanDraft, norm: Norm, x: Buffer) -> Buffer:
     """What a normalisation does to each channel, of the batch or fixed."""
     channels, width, height = draft.sides(norm.x)
     found = draft.shared(4 * channels)
@@ -81,7 +81,7 @@ def _norm(draft: Draft, norm: Norm, x: Buffer) -> Buffer:
     return found
 
 
-def combine(draft: Draft, operation: Combine) -> None:
+def combine(draft: PlanDraft, operation: Combine) -> None:
     one, other = operation.xs
     _combine(draft, operation.xs, draft.make(operation.y), operation.sign, operation.y)
 
@@ -102,7 +102,7 @@ def combine(draft: Draft, operation: Combine) -> None:
     draft.undone(operation, undo)
 
 
-def _combine(draft: Draft, xs: tuple[str, ...], y: Buffer, sign: int, name: str) -> None:
+def _combine(draft: PlanDraft, xs: tuple[str, ...], y: Buffer, sign: int, name: str) -> None:
     values = [draft.values[x] for x in xs]
     if all(draft.shapes[x] == draft.shapes[name] for x in xs):
         one, other = values
@@ -113,7 +113,7 @@ def _combine(draft: Draft, xs: tuple[str, ...], y: Buffer, sign: int, name: str)
     draft.tiles("combine", *values, y, sign, *sizes, makes=y, needs=needs)
 
 
-def _product(draft: Draft, dy: Buffer, factor: str, y: Buffer, name: str) -> None:
+def _product(draft: PlanDraft, dy: Buffer, factor: str, y: Buffer, name: str) -> None:
     """Let y be the product of a gradient of a value and of a factor, which may be repeated."""
     past = draft.past(factor)
     if draft.shapes[factor] == draft.shapes[name]:
@@ -124,7 +124,7 @@ def _product(draft: Draft, dy: Buffer, factor: str, y: Buffer, name: str) -> Non
     draft.tiles("combine", dy, past, y, 0, *sizes, makes=y, needs=needs)
 
 
-def _reduced(draft: Draft, gradient: Buffer, name: str, x: str) -> Buffer:
+def _reduced(draft: PlanDraft, gradient: Buffer, name: str, x: str) -> Buffer:
     """The sum of a gradient over what was repeated."""
     reduced = draft.buffer_like(x)
     sizes = [*reversed(draft.flat(name)), *reversed(draft.flat(x))]
@@ -133,7 +133,7 @@ def _reduced(draft: Draft, gradient: Buffer, name: str, x: str) -> Buffer:
     return reduced
 
 
-def _scaled(draft: Draft, x: Buffer, scale: float, shift: float, name: str) -> Buffer:
+def _scaled(draft: PlanDraft, x: Buffer, scale: float, shift: float, name: str) -> Buffer:
     y = draft.buffer_like(name)
     arguments = x, y, float(scale), float(shift), draft.row(name)
     same = [Need(x, same_row)]
@@ -141,7 +141,7 @@ def _scaled(draft: Draft, x: Buffer, scale: float, shift: float, name: str) -> B
     return y
 
 
-def affine(draft: Draft, operation: Affine) -> None:
+def affine(draft: PlanDraft, operation: Affine) -> None:
     x, scale, shift = draft.values[operation.x], operation.scale, operation.shift
     draft.values[operation.y] = _scaled(draft, x, scale, shift, operation.y)
 

@@ -11,19 +11,19 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from mnist_exp.engine import convolution, elementwise, operations, shaping
-from mnist_exp.engine.draft import Draft, Tensor
+from mnist_exp.engine.draft import PlanDraft, Tensor
 from mnist_exp.engine.kernels import functions
 from mnist_exp.engine.operations import Conv, Map, Operation, fused
 from mnist_exp.engine.schedule import Buffer, lay_out
 from mnist_exp.engine.trace import Segment
 
-EMIT: Mapping[type[Operation], Callable[[Draft, Any], None]] = {
-    operations.Same: shaping.same,
+EMIT: Mapping[type[Operation], Callable[[PlanDraft, Any], None]] = {
+    operations.Same: shaping.same_numbers,
     operations.Conv: convolution.convolution,
     operations.Map: elementwise.map_numbers,
     operations.Combine: elementwise.combine,
     operations.Affine: elementwise.affine,
-    operations.Pool: shaping.pool,
+    operations.Pool: shaping.pooling,
     operations.Concatenate: shaping.concatenate,
     operations.Flatten: shaping.flatten,
     operations.LogSoftmax: shaping.log_softmax,
@@ -43,7 +43,7 @@ class KernelPlan:
         self, segment: Segment, sizes: Mapping[str, tuple[int, ...]],
         lengths: Mapping[str, int], wanted: Collection[str], *, of_inputs: Collection[str],
     ) -> None:  # fmt: skip
-        self.draft = Draft(sizes, lengths, wanted, of_inputs)
+        self.draft = PlanDraft(sizes, lengths, wanted, of_inputs)
         self.tensors: list[Tensor] = []
         self._forward(segment)
         if wanted or of_inputs:

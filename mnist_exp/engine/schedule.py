@@ -102,51 +102,65 @@ def lay_out(buffers: Sequence[Buffer], programs: Sequence[Sequence[Stage]]) -> l
 
 def _schedule(stage: Stage) -> None:
     """Find the steps of a stage, and how many rows of its buffers are there at once."""
-    made_by = {call.makes: call for call in stage.calls if call.makes}
-    users = {
-        buffer: [call for call in stage.calls if any(need.buffer is buffer for need in call.needs)]
-        for buffer in made_by
-    }
+    progress = _Progress(stage)
     rounds = max(1, -(-4 * sum(b.floats * b.rows for b in set(_values(stage))) // CACHE))
-    done = dict.fromkeys(stage.calls, 0)
-    lowest = dict.fromkeys(made_by, 0)
-    most = dict.fromkeys(made_by, 0)
-
-    def there(buffer: Buffer) -> int:
-        """How many rows of a buffer have been made."""
-        maker = made_by.get(buffer)
-        if maker is None or maker.rows == 1:  # of an earlier stage, or all at once
-            return buffer.rows if maker is None or done[maker] else 0
-        return done[maker]
-
-    def may_make(call: KernelCall, end: int) -> int:
-        """How many rows a call may make up to `end`, with what is there."""
-        needs = [need for need in call.needs if need.buffer in made_by]
-        while end > done[call] and any(
-            need.rows(end - 1)[1] > there(need.buffer) for need in needs
-        ):
-            end -= 1
-        return end
-
     for round_number in range(1, rounds + 1):
-        for buffer, maker in made_by.items():
-            first = min((_next_row(call, buffer, done[call]) for call in users[buffer]), default=0)
-            first = min(first, there(buffer))
-            if buffer.kind == OF_THREAD and maker.rows == buffer.rows:
-                lowest[buffer] = first
+        progress.let_go()
         for number, call in enumerate(stage.calls):
-            is_source = not any(need.buffer in made_by for need in call.needs)
-            end = -(-call.rows * round_number // rounds) if is_source else call.rows
-            if (end := may_make(call, end)) > done[call]:
-                stage.steps.append(Portion(number, done[call], end))
-                done[call] = end
-            if call.makes:
-                held = there(call.makes) - lowest[call.makes]
-                most[call.makes] = max(most[call.makes], held)
-    assert all(done[call] == call.rows for call in stage.calls), "a call waits for what is not made"
-    for buffer, rows in most.items():
+            # What depends on earlier stages alone sets the pace.
+            end = call.rows
+            if not any(need.buffer in progress.made_by for need in call.needs):
+                end = -(-call.rows * round_number // rounds)
+            progress.carry_out(number, call, end)
+    assert all(progress.done[call] == call.rows for call in stage.calls), "a call waits for ever"
+    for buffer, rows in progress.most.items():
         if buffer.kind == OF_THREAD:
             buffer.rows = rows
+
+
+class _Progress:
+    """How far each call of a stage is: `done` are its rows, `lowest` the first row of a buffer that
+    is still needed, and `most` how many rows of it were there at once."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.steps = stage.steps
+        self.made_by = {call.makes: call for call in stage.calls if call.makes}
+        self.users = {
+            buffer: [call for call in stage.calls if any(n.buffer is buffer for n in call.needs)]
+            for buffer in self.made_by
+        }
+        self.done = dict.fromkeys(stage.calls, 0)
+        self.lowest = dict.fromkeys(self.made_by, 0)
+        self.most = dict.fromkeys(self.made_by, 0)
+
+    def there(self, buffer: Buffer) -> int:
+        """How many rows of a buffer have been made."""
+        maker = self.made_by.get(buffer)
+        if maker is None or maker.rows == 1:  # of an earlier stage, or all at once
+            return buffer.rows if maker is None or self.done[maker] else 0
+        return self.done[maker]
+
+    def let_go(self) -> None:
+        """Let go of rows that nobody needs any more."""
+        for buffer, maker in self.made_by.items():
+            if buffer.kind == OF_THREAD and maker.rows == buffer.rows:
+                users = self.users[buffer]
+                first = min((_next_row(call, buffer, self.done[call]) for call in users), default=0)
+                self.lowest[buffer] = min(first, self.there(buffer))
+
+    def carry_out(self, number: int, call: KernelCall, end: int) -> None:
+        """Make the rows of a call up to `end`, or those that can be made with what is there."""
+        needs = [need for need in call.needs if need.buffer in self.made_by]
+        while end > self.done[call] and any(
+            need.rows(end - 1)[1] > self.there(need.buffer) for need in needs
+        ):
+            end -= 1
+        if end > self.done[call]:
+            self.steps.append(Portion(number, self.done[call], end))
+            self.done[call] = end
+        if call.makes:
+            held = self.there(call.makes) - self.lowest[call.makes]
+            self.most[call.makes] = max(self.most[call.makes], held)
 
 
 def _values(stage: Stage) -> Iterable[Buffer]:

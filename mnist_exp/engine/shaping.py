@@ -3,17 +3,17 @@
 import ctypes
 from collections.abc import Collection, Iterable, Sequence
 
-from mnist_exp.engine.draft import Draft
+from mnist_exp.engine.draft import PlanDraft
 from mnist_exp.engine.operations import Concatenate, Flatten, LogSoftmax, Pool, Same
 from mnist_exp.engine.schedule import Buffer, Need
 
 
-def same(draft: Draft, operation: Same) -> None:
+def same_numbers(draft: PlanDraft, operation: Same) -> None:
     draft.values[operation.y] = draft.values[operation.x]
     draft.undone(operation, lambda dy: draft.give(operation.x, dy))
 
 
-def pool(draft: Draft, operation: Pool) -> None:
+def pooling(draft: PlanDraft, operation: Pool) -> None:
     y, x = draft.make(operation.y), draft.values[operation.x]
     before, after = draft.shapes[operation.x], draft.shapes[operation.y]
     of_rows = _windows_of(operation.rows, before.height)
@@ -44,7 +44,7 @@ def pool(draft: Draft, operation: Pool) -> None:
     draft.undone(operation, undo)
 
 
-def concatenate(draft: Draft, operation: Concatenate) -> None:
+def concatenate(draft: PlanDraft, operation: Concatenate) -> None:
     """One call for all parts, since a value has one maker."""
     y, whole = draft.make(operation.y), draft.shapes[operation.y]
     values = [draft.values[x] for x in operation.xs]
@@ -68,7 +68,7 @@ def concatenate(draft: Draft, operation: Concatenate) -> None:
     draft.undone(operation, undo)
 
 
-def flatten(draft: Draft, operation: Flatten) -> None:
+def flatten(draft: PlanDraft, operation: Flatten) -> None:
     y, x, shape = draft.make(operation.y), draft.values[operation.x], draft.shapes[operation.x]
     needs = [draft.all_of(x, operation.x)]
     draft.tiles("transpose", x, y, shape.pixels, shape.channels, makes=y, needs=needs)
@@ -81,7 +81,7 @@ def flatten(draft: Draft, operation: Flatten) -> None:
     draft.undone(operation, undo)
 
 
-def log_softmax(draft: Draft, operation: LogSoftmax) -> None:
+def log_softmax(draft: PlanDraft, operation: LogSoftmax) -> None:
     y, x, sizes = draft.make(operation.y), draft.values[operation.x], draft.flat(operation.y)
     needs = [draft.all_of(x, operation.x)]
     draft.tiles("log_softmax", x, y, *sizes, makes=y, needs=needs)
