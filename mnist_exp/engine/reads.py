@@ -126,7 +126,7 @@ def calls_into(called: Called) -> Iterator[None]:
         code = frame.f_code
         is_new = event == "call" and code not in called
         if is_new and not code.co_filename.startswith(NOT_THE_USERS):
-            called[code] = list(_of_globals(code, frame.f_globals))
+            called[code] = [*_of_globals(code, frame.f_globals), *_of_defaults(frame)]
             if code.co_freevars and not any(code in other.co_consts for other in called):
                 called[code] += _of_functions_around(code)
         owner = called_in_c.__self__ if event == "c_call" else None
@@ -176,6 +176,34 @@ def _of_globals(code: CodeType, names: dict[str, Any]) -> Iterator[Read]:
                 yield get, frozen(value)
             except UntraceableError:
                 raise UntraceableError(f"{code.co_qualname} reads {name}") from None
+
+
+def _of_defaults(frame: FrameType) -> Iterator[Read]:
+    """What a function has for arguments that are not given, unless it is plain."""
+    function = _function(frame)
+    if function is None:
+        return
+    get = functools.partial(_defaults, function)
+    if not all(isinstance(value, PLAIN) for value in get()):
+        try:
+            yield get, frozen(get())
+        except UntraceableError:
+            raise UntraceableError(f"{frame.f_code.co_qualname} keeps a default") from None
+
+
+def _defaults(function: FunctionType) -> tuple[Any, ...]:
+    return (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
+
+
+def _function(frame: FrameType) -> FunctionType | None:
+    """The function that is called, by its name in its module or class, or else of all."""
+    code = frame.f_code
+    kinds = type(frame.f_locals.get("self")).mro()
+    named = [names.get(code.co_name) for names in (frame.f_globals, *map(vars, kinds))]
+    plain = [getattr(one, "fget", None) or getattr(one, "__func__", one) for one in named]
+    own = [one for one in plain if getattr(one, "__code__", None) is code]
+    others = own or gc.get_referrers(code)
+    return next((one for one in others if isinstance(one, FunctionType)), None)
 
 
 def _of_functions_around(code: CodeType) -> Iterator[Read]:

@@ -162,7 +162,7 @@ def test_a_subclass_says_a_step_and_nothing_that_is_never_called(
 def test_a_mistake_of_the_package_is_not_told_as_one_of_the_iteration(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(loop.faster, "speed_up", lambda network: network)
+    monkeypatch.setattr(loop, "Computing", lambda recipe: recipe)
     with pytest.raises(TypeError, match="takes 1 positional argument"):
         settle(NUMBER, entry=written())
 
