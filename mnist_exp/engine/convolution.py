@@ -35,13 +35,13 @@ class Geometry:
 
     def forward(self) -> tuple[int, ...]:
         """The numbers of the convolution that its kernel is given."""
-        sizes = self.after.width, self.bordered[1]
-        return (*self.packing(False), *sizes, *self.conv.stride, *self.conv.dilation)
+        return (
+            *self.packing(False), self.after.width, *self.conv.stride, *self.conv.dilation,
+        )  # fmt: skip
 
     def backward(self) -> tuple[int, ...]:
         """Likewise of the convolution that gives the gradient of the input."""
-        sizes = self.before.width, self.turned_size[1]
-        return (*self.packing(True), *sizes, 1, 1, *self.conv.dilation)
+        return (*self.packing(True), self.before.width, 1, 1, *self.conv.dilation)
 
 
 def convolution(draft: PlanDraft, operation: Conv) -> None:
@@ -87,8 +87,8 @@ def _weight_gradient(draft: PlanDraft, whole: Geometry, dy: Buffer) -> None:
     weight, height = whole.conv.weight, whole.after.height
     sums = draft.sums(draft.lengths[weight]), draft.gradient_partial(weight)
     draft.tiles(
-        "conv_weights", x, dy, *sums, height, *whole.forward(), rows=height, flops=whole.flops,
-        needs=[Need(x, whole.reads), Need(dy, same_row)],
+        "conv_weights", x, dy, *sums, height, whole.bordered[1], *whole.forward(), rows=height,
+        flops=whole.flops, needs=[Need(x, whole.reads), Need(dy, same_row)],
     )  # fmt: skip
 
 

@@ -20,11 +20,14 @@ constexpr int BORDER = 2;
 
 // A copy of a plane between zeros, so that no loop has to ask whether it is still inside.
 class Padded {
-public:
+ public:
     const int height, width, stride;  // of a row with what is beside it
 
     Padded(int height, int width, int above, int beside)
-        : height(height), width(width), stride(width + 2 * beside), first(above * stride + beside),
+        : height(height),
+          width(width),
+          stride(width + 2 * beside),
+          first(above * stride + beside),
           pixels(size_t(height + 2 * above) * stride) {}
 
     void copy(const float* plane) {
@@ -34,7 +37,7 @@ public:
 
     const float* origin() const { return &pixels[first]; }
 
-private:
+ private:
     const int first;
     std::vector<float> pixels;
 };

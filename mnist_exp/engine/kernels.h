@@ -29,8 +29,8 @@ typedef float Vec __attribute__((vector_size(4 * LANES)));
 typedef int32_t IntVec __attribute__((vector_size(4 * LANES)));
 typedef uint32_t UIntVec __attribute__((vector_size(4 * LANES)));
 
-// Of a loop whose length is known: all of it one after another, so that its sums stay in registers.
-#define UNROLL _Pragma("GCC unroll 16")
+// for i of 0..n-1, where n is known: all of it one after another, so that sums stay in registers.
+#define EACH(i, n) _Pragma("GCC unroll 16") for (int i = 0; i < n; i++)
 
 static inline Vec load(const float* from) {
     Vec v;
@@ -38,7 +38,7 @@ static inline Vec load(const float* from) {
     return v;
 }
 static inline void store(float* to, Vec v) { std::memcpy(to, &v, sizeof v); }
-static inline Vec all(float value) { return value - Vec{}; }  // not +, which makes 0 of -0
+static inline Vec all(float value) { return value - Vec{}; }       // not +, which makes 0 of -0
 static inline Vec maximum(Vec a, Vec b) { return a > b ? a : b; }  // b where one is no number
 
 // The sum over the lanes, halves first: the same order on every thread.
@@ -52,8 +52,12 @@ static inline float sum_of(const float* numbers) {
     return sum_of<N / 2>(reinterpret_cast<const float*>(&low));
 }
 template <>
-inline float sum_of<2>(const float* numbers) { return numbers[0] + numbers[1]; }
-static inline float sum_of_lanes(Vec v) { return sum_of<LANES>(reinterpret_cast<const float*>(&v)); }
+inline float sum_of<2>(const float* numbers) {
+    return numbers[0] + numbers[1];
+}
+static inline float sum_of_lanes(Vec v) {
+    return sum_of<LANES>(reinterpret_cast<const float*>(&v));
+}
 
 // Lanes that hold an image: all but in the last tile of a batch.
 static inline IntVec first_lanes(int images) {
@@ -65,19 +69,28 @@ static inline IntVec first_lanes(int images) {
 // Piece `i` of `pieces` as equal as they can be of 0..total: where it begins.
 static inline int piece(int total, int pieces, int i) { return int(int64_t(total) * i / pieces); }
 static inline int pieces_of(int total, int most) { return (total + most - 1) / most; }
+constexpr int within(int size, int most) { return size < most ? size : most; }
 
 // f(std::integral_constant<int, n>) for n of 1..8: the number is known when f is compiled.
 template <typename F>
 static inline void with_count(int n, F&& f) {
     switch (n) {
-        case 1: return f(std::integral_constant<int, 1>{});
-        case 2: return f(std::integral_constant<int, 2>{});
-        case 3: return f(std::integral_constant<int, 3>{});
-        case 4: return f(std::integral_constant<int, 4>{});
-        case 5: return f(std::integral_constant<int, 5>{});
-        case 6: return f(std::integral_constant<int, 6>{});
-        case 7: return f(std::integral_constant<int, 7>{});
-        default: return f(std::integral_constant<int, 8>{});
+        case 1:
+            return f(std::integral_constant<int, 1>{});
+        case 2:
+            return f(std::integral_constant<int, 2>{});
+        case 3:
+            return f(std::integral_constant<int, 3>{});
+        case 4:
+            return f(std::integral_constant<int, 4>{});
+        case 5:
+            return f(std::integral_constant<int, 5>{});
+        case 6:
+            return f(std::integral_constant<int, 6>{});
+        case 7:
+            return f(std::integral_constant<int, 7>{});
+        default:
+            return f(std::integral_constant<int, 8>{});
     }
 }
 
@@ -87,12 +100,12 @@ static inline void with_count(int n, F&& f) {
 struct Conv {
     int inputs, outputs;  // channels, of a group
     int groups;
-    int taps_y, taps_x;   // the kernel
-    int width;            // of the output
-    ptrdiff_t tap_x;      // between neighbouring taps
-    ptrdiff_t in_x;       // in the input, between neighbouring pixels of the output
-    ptrdiff_t in_pixel;   // between neighbouring pixels of the input
-    ptrdiff_t out_x;      // of the output
+    int taps_y, taps_x;  // the kernel
+    int width;           // of the output
+    ptrdiff_t tap_x;     // between neighbouring taps
+    ptrdiff_t in_x;      // in the input, between neighbouring pixels of the output
+    ptrdiff_t in_pixel;  // between neighbouring pixels of the input
+    ptrdiff_t out_x;     // of the output
     int taps() const { return taps_y * taps_x; }
     bool depthwise() const { return inputs == 1 && outputs == 1 && groups > 1; }
 };
@@ -105,30 +118,32 @@ constexpr int MOST_PIXELS = 6;   // and pixels of a row
 
 // Sums of pixels and channels go to their places, what is below zero as zero if so.
 template <int A, int B>
-static inline void store_block(Vec (&sums)[A][B], bool relu, float* y, ptrdiff_t step_a, ptrdiff_t step_b) {
+static inline void store_block(Vec (&sums)[A][B], bool relu, float* y, ptrdiff_t step_a,
+                               ptrdiff_t step_b) {
     if (relu) {
-        UNROLL for (int a = 0; a < A; a++)
-            UNROLL for (int b = 0; b < B; b++) sums[a][b] = sums[a][b] < 0.f ? Vec{} : sums[a][b];
+        EACH(a, A)
+            EACH(b, B) sums[a][b] = sums[a][b] < 0.f ? Vec{} : sums[a][b];
     }
-    UNROLL for (int a = 0; a < A; a++)
-        UNROLL for (int b = 0; b < B; b++) store(y + a * step_a + b * step_b, sums[a][b]);
+    EACH(a, A)
+        EACH(b, B) store(y + a * step_a + b * step_b, sums[a][b]);
 }
 
-// sums[k][p] += w[tap][k] * x[tap][p] over all taps and channels: K outputs of P pixels, in registers.
+// sums[k][p] += w[tap][k] * x[tap][p] over all taps and channels: K outputs of P pixels, in
+// registers.
 template <int K, int P>
 static void conv_block(const Conv& g, Rows rows, ptrdiff_t at, const float* w, const float* bias,
                        bool relu, float* y) {
     Vec sums[K][P];
-    UNROLL for (int k = 0; k < K; k++)
-        UNROLL for (int p = 0; p < P; p++) sums[k][p] = all(bias ? bias[k] : 0.f);
+    EACH(k, K)
+        EACH(p, P) sums[k][p] = all(bias ? bias[k] : 0.f);
     for (int r = 0; r < g.taps_y; r++)
         for (int s = 0; s < g.taps_x; s++) {
             const float* tap = rows[r] + at + s * g.tap_x;
             for (int c = 0; c < g.inputs; c++, tap += LANES, w += K) {
                 Vec in[P];
-                UNROLL for (int p = 0; p < P; p++) in[p] = load(tap + p * g.in_x);
-                UNROLL for (int k = 0; k < K; k++)
-                    UNROLL for (int p = 0; p < P; p++) sums[k][p] += w[k] * in[p];
+                EACH(p, P) in[p] = load(tap + p * g.in_x);
+                EACH(k, K)
+                    EACH(p, P) sums[k][p] += w[k] * in[p];
             }
         }
     store_block(sums, relu, y, LANES, g.out_x);
@@ -136,44 +151,44 @@ static void conv_block(const Conv& g, Rows rows, ptrdiff_t at, const float* w, c
 
 // y[p][c] = sum over taps of w[tap][c] * x[tap][p][c]: C channels of P pixels, in registers.
 template <int C, int P>
-static void depthwise_block(const Conv& g, Rows rows, ptrdiff_t at, const float* w, const float* bias,
-                            bool relu, float* y) {
+static void depthwise_block(const Conv& g, Rows rows, ptrdiff_t at, const float* w,
+                            const float* bias, bool relu, float* y) {
     Vec sums[C][P];
-    UNROLL for (int c = 0; c < C; c++)
-        UNROLL for (int p = 0; p < P; p++) sums[c][p] = all(bias ? bias[c] : 0.f);
+    EACH(c, C)
+        EACH(p, P) sums[c][p] = all(bias ? bias[c] : 0.f);
     for (int r = 0; r < g.taps_y; r++)
         for (int s = 0; s < g.taps_x; s++, w += g.groups) {
             const float* tap = rows[r] + at + s * g.tap_x;
-            UNROLL for (int c = 0; c < C; c++) {
+            EACH(c, C) {
                 const Vec weight = all(w[c]);
-                UNROLL for (int p = 0; p < P; p++)
-                    sums[c][p] += weight * load(tap + p * g.in_x + c * LANES);
+                EACH(p, P) sums[c][p] += weight * load(tap + p * g.in_x + c * LANES);
             }
         }
     store_block(sums, relu, y, LANES, g.out_x);
 }
 
-// sums[k][n] += dy[k] * x[n] over all pixels: the gradient of N weights (taps of input channels, which
-// begin there) of K outputs, of each lane. Of so many rows, which are `skip` further apart than long.
+// sums[k][n] += dy[k] * x[n] over all pixels: the gradient of N weights (taps of input channels,
+// which begin there) of K outputs, of each lane. Of so many rows, which are `skip` further apart
+// than long.
 template <int K, int N>
 static void weights_block(const Conv& g, const float* const* taps, const float* dy, float* sums,
                           ptrdiff_t step, int height, ptrdiff_t x_skip, ptrdiff_t dy_skip) {
     Vec sum[K][N];
-    UNROLL for (int k = 0; k < K; k++)
-        UNROLL for (int n = 0; n < N; n++) sum[k][n] = load(sums + k * step + n * LANES);
+    EACH(k, K)
+        EACH(n, N) sum[k][n] = load(sums + k * step + n * LANES);
     ptrdiff_t x = 0;
     for (int pixels = height * g.width, left = g.width; pixels > 0; pixels--) {
         Vec d[K];
-        UNROLL for (int k = 0; k < K; k++) d[k] = load(dy + k * LANES);
-        UNROLL for (int n = 0; n < N; n++) {
+        EACH(k, K) d[k] = load(dy + k * LANES);
+        EACH(n, N) {
             const Vec in = load(taps[n] + x);
-            UNROLL for (int k = 0; k < K; k++) sum[k][n] += d[k] * in;
+            EACH(k, K) sum[k][n] += d[k] * in;
         }
         x += g.in_x, dy += g.out_x;
         if (--left == 0) left = g.width, x += x_skip, dy += dy_skip;
     }
-    UNROLL for (int k = 0; k < K; k++)
-        UNROLL for (int n = 0; n < N; n++) store(sums + k * step + n * LANES, sum[k][n]);
+    EACH(k, K)
+        EACH(n, N) store(sums + k * step + n * LANES, sum[k][n]);
 }
 
 // The same where each channel has its own kernel: N taps of C channels.
@@ -182,32 +197,35 @@ static void depthwise_weights_block(const Conv& g, const float* const* taps, con
                                     float* sums, ptrdiff_t step, int height, ptrdiff_t x_skip,
                                     ptrdiff_t dy_skip) {
     Vec sum[C][N];
-    UNROLL for (int c = 0; c < C; c++)
-        UNROLL for (int n = 0; n < N; n++) sum[c][n] = load(sums + c * step + n * LANES);
+    EACH(c, C)
+        EACH(n, N) sum[c][n] = load(sums + c * step + n * LANES);
     ptrdiff_t x = 0;
     for (int pixels = height * g.width, left = g.width; pixels > 0; pixels--) {
-        UNROLL for (int c = 0; c < C; c++) {
+        EACH(c, C) {
             const Vec d = load(dy + c * LANES);
-            UNROLL for (int n = 0; n < N; n++) sum[c][n] += d * load(taps[n] + x + c * LANES);
+            EACH(n, N) sum[c][n] += d * load(taps[n] + x + c * LANES);
         }
         x += g.in_x, dy += g.out_x;
         if (--left == 0) left = g.width, x += x_skip, dy += dy_skip;
     }
-    UNROLL for (int c = 0; c < C; c++)
-        UNROLL for (int n = 0; n < N; n++) store(sums + c * step + n * LANES, sum[c][n]);
+    EACH(c, C)
+        EACH(n, N) store(sums + c * step + n * LANES, sum[c][n]);
 }
 
 // A kernel for each size of a block, chosen when it is known: block<a, b> for 1 <= a, b.
 typedef void ConvBlock(const Conv&, Rows, ptrdiff_t, const float*, const float*, bool, float*);
-typedef void WeightsBlock(const Conv&, const float* const*, const float*, float*, ptrdiff_t, int, ptrdiff_t, ptrdiff_t);
-constexpr int within(int size, int most) { return size < most ? size : most; }
+typedef void WeightsBlock(const Conv&, const float* const*, const float*, float*, ptrdiff_t, int,
+                          ptrdiff_t, ptrdiff_t);
 
-#define BLOCKS(NAME, TYPE, BLOCK, A, B)                                                             \
-    template <int... I> static TYPE* NAME(int a, int b, std::integer_sequence<int, I...>) {         \
-        static TYPE* const table[] = {                                                              \
-            ((I / B + 1) * (I % B + 1) <= SUMS ? BLOCK<I / B + 1, within(I % B + 1, SUMS / (I / B + 1))> : nullptr)...}; \
-        return table[(a - 1) * B + b - 1];                                                          \
-    }                                                                                               \
+// How many of b sums each of a has, so that all stay in registers.
+constexpr int fitting(int a, int b) { return within(b, SUMS / a); }
+
+#define BLOCKS(NAME, TYPE, BLOCK, A, B)                                                    \
+    template <int... I>                                                                    \
+    static TYPE* NAME(int a, int b, std::integer_sequence<int, I...>) {                    \
+        static TYPE* const table[] = {BLOCK<I / B + 1, fitting(I / B + 1, I % B + 1)>...}; \
+        return table[(a - 1) * B + b - 1];                                                 \
+    }                                                                                      \
     static TYPE* NAME(int a, int b) { return NAME(a, b, std::make_integer_sequence<int, A * B>()); }
 BLOCKS(conv_kernel, ConvBlock, conv_block, MOST_OUTPUTS, MOST_PIXELS)
 BLOCKS(depthwise_kernel, ConvBlock, depthwise_block, 8, MOST_PIXELS)
@@ -227,9 +245,9 @@ static void conv(const Conv& g, Rows rows, const float* w, const float* bias, bo
             for (int b = 0; b < blocks; b++) {
                 const int k = piece(g.outputs, blocks, b);
                 const int size = piece(g.outputs, blocks, b + 1) - k, out = group * g.outputs + k;
-                conv_kernel(size, end - j)(g, rows, j * g.in_x + ptrdiff_t(group) * g.inputs * LANES,
-                                           w + out * weights, bias ? bias + out : nullptr, relu,
-                                           y + j * g.out_x + out * LANES);
+                conv_kernel(size, end - j)(
+                    g, rows, j * g.in_x + ptrdiff_t(group) * g.inputs * LANES, w + out * weights,
+                    bias ? bias + out : nullptr, relu, y + j * g.out_x + out * LANES);
             }
     }
 }
@@ -247,8 +265,11 @@ static void pack(const Conv& g, const float* weights, float* w) {
         for (int b = 0; b < blocks; b++)
             for (int t = 0; t < g.taps(); t++)
                 for (int c = 0; c < g.inputs; c++)
-                    for (int k = piece(g.outputs, blocks, b); k < piece(g.outputs, blocks, b + 1); k++)
-                        *w++ = weights[(ptrdiff_t(group * g.outputs + k) * g.inputs + c) * g.taps() + t];
+                    for (int k = piece(g.outputs, blocks, b); k < piece(g.outputs, blocks, b + 1);
+                         k++)
+                        *w++ =
+                            weights[(ptrdiff_t(group * g.outputs + k) * g.inputs + c) * g.taps() +
+                                    t];
 }
 
 // The same for the gradient of the input, which is a convolution of that of the output with the
@@ -264,11 +285,15 @@ static void pack_turned(const Conv& g, const float* weights, float* w) {
         for (int b = 0; b < blocks; b++)
             for (int t = g.taps(); t-- > 0;)
                 for (int c = 0; c < g.inputs; c++)
-                    for (int k = piece(g.outputs, blocks, b); k < piece(g.outputs, blocks, b + 1); k++)
-                        *w++ = weights[(ptrdiff_t(group * g.inputs + c) * g.outputs + k) * g.taps() + t];
+                    for (int k = piece(g.outputs, blocks, b); k < piece(g.outputs, blocks, b + 1);
+                         k++)
+                        *w++ =
+                            weights[(ptrdiff_t(group * g.inputs + c) * g.outputs + k) * g.taps() +
+                                    t];
 }
 
-static void depthwise(const Conv& g, Rows rows, const float* w, const float* bias, bool relu, float* y) {
+static void depthwise(const Conv& g, Rows rows, const float* w, const float* bias, bool relu,
+                      float* y) {
     const int blocks = pieces_of(g.groups, 8);
     const int runs = pieces_of(g.width, within(SUMS / 8, MOST_PIXELS));
     for (int run = 0; run < runs; run++) {
@@ -282,8 +307,8 @@ static void depthwise(const Conv& g, Rows rows, const float* w, const float* bia
     }
 }
 
-// sums (outputs, inputs, taps), one group after the other, are raised by the gradient of the weights,
-// of each lane: of so many rows, in the input `in_y` apart.
+// sums (outputs, inputs, taps), one group after the other, are raised by the gradient of the
+// weights, of each lane: of so many rows, in the input `in_y` apart.
 static void conv_weights(const Conv& g, Rows rows, const float* dy, float* sums, int height,
                          ptrdiff_t in_y) {
     const bool depthwise = g.depthwise();
@@ -303,11 +328,11 @@ static void conv_weights(const Conv& g, Rows rows, const float* dy, float* sums,
                     for (int s = 0; s < g.taps_x; s++)
                         taps[n++] = rows[r] + s * g.tap_x + (input + c) * LANES;
             for (int part = 0; part < parts; part++) {
-                        const int n = piece(columns, parts, part), end = piece(columns, parts, part + 1);
+                const int n = piece(columns, parts, part), end = piece(columns, parts, part + 1);
                 const auto kernel = depthwise ? depthwise_weights_kernel(size, end - n)
                                               : weights_kernel(size, end - n);
-                kernel(g, &taps[n], dy + ptrdiff_t(k) * LANES, sums + k * step + n * LANES, step, height,
-                       x_skip, 0);
+                kernel(g, &taps[n], dy + ptrdiff_t(k) * LANES, sums + k * step + n * LANES, step,
+                       height, x_skip, 0);
             }
         }
 }
@@ -323,21 +348,22 @@ static void lane_moments(const float* x, int pixels, int before, int channels, f
         with_count(piece(channels, blocks, b + 1) - first, [&](auto count) {
             constexpr int C = count;
             Vec sums[C], squares[C];
-            UNROLL for (int c = 0; c < C; c++) sums[c] = squares[c] = Vec{};
+            EACH(c, C) sums[c] = squares[c] = Vec{};
             for (int i = 0; i < pixels; i++)
-                UNROLL for (int c = 0; c < C; c++) sums[c] += load(x + (i * channels + first + c) * LANES);
-            UNROLL for (int c = 0; c < C; c++) sums[c] /= float(pixels);
+                EACH(c, C) sums[c] += load(x + (i * channels + first + c) * LANES);
+            EACH(c, C) sums[c] /= float(pixels);
             for (int i = 0; i < pixels; i++)
-                UNROLL for (int c = 0; c < C; c++) {
+                EACH(c, C) {
                     const Vec difference = load(x + (i * channels + first + c) * LANES) - sums[c];
                     squares[c] += difference * difference;
                 }
             const float share = float(pixels) / float(before + pixels);
-            UNROLL for (int c = 0; c < C; c++) {
+            EACH(c, C) {
                 float *mean = means + (first + c) * LANES, *square = mean + channels * LANES;
                 const Vec difference = sums[c] - load(mean);
                 store(mean, load(mean) + difference * share);
-                store(square, load(square) + squares[c] + difference * difference * (share * before));
+                store(square,
+                      load(square) + squares[c] + difference * difference * (share * before));
             }
         });
     }
@@ -351,7 +377,8 @@ enum Activation { IDENTITY, RELU, SILU, GELU, GELU_TANH, TANH, SIGMOID };
 static inline Vec exponential(Vec x) {
     const Vec clamped = x > 88.7f ? all(88.7f) : x < -87.3f ? all(-87.3f) : x;
     const Vec times = clamped * 1.44269504088896341f;
-    const IntVec n = __builtin_convertvector(times + (times < 0.f ? all(-0.5f) : all(0.5f)), IntVec);
+    const IntVec n =
+        __builtin_convertvector(times + (times < 0.f ? all(-0.5f) : all(0.5f)), IntVec);
     const Vec whole = __builtin_convertvector(n, Vec);
     const Vec f = clamped - whole * 0.693359375f + whole * 2.12194440e-4f;
     Vec p = f * 1.9875691500e-4f + 1.3981999507e-3f;
@@ -364,7 +391,10 @@ static inline Vec exponential(Vec x) {
     Vec power;
     std::memcpy(&power, &bits, sizeof power);
     const Vec result = p * power;
-    return x > 88.7f ? (x > 88.72283f ? all(INFINITY) : result) : x < -87.3f ? Vec{} : x == x ? result : x;
+    return x > 88.7f    ? (x > 88.72283f ? all(INFINITY) : result)
+           : x < -87.3f ? Vec{}
+           : x == x     ? result
+                        : x;
 }
 static inline Vec sigmoid(Vec x) { return 1.f / (1.f + exponential(-x)); }
 static inline Vec absolute(Vec x) { return x < 0.f ? -x : x; }
@@ -405,32 +435,50 @@ static inline Vec error_function(Vec x) {
 
 static inline Vec activated(int activation, Vec x) {
     switch (activation) {
-        case RELU: return x < 0.f ? Vec{} : x;  // what is no number stays so
-        case SILU: return x * sigmoid(x);
-        case GELU: return 0.5f * x * (1.f + error_function(x * 0.70710678f));
+        case RELU:
+            return x < 0.f ? Vec{} : x;  // what is no number stays so
+        case SILU:
+            return x * sigmoid(x);
+        case GELU:
+            return 0.5f * x * (1.f + error_function(x * 0.70710678f));
         case GELU_TANH:
             return 0.5f * x * (1.f + hyperbolic_tangent(0.79788456f * (x + 0.044715f * x * x * x)));
-        case TANH: return hyperbolic_tangent(x);
-        case SIGMOID: return sigmoid(x);
-        default: return x;
+        case TANH:
+            return hyperbolic_tangent(x);
+        case SIGMOID:
+            return sigmoid(x);
+        default:
+            return x;
     }
 }
 
 // The derivative at x.
 static inline Vec slope_of(int activation, Vec x) {
     switch (activation) {
-        case RELU: return x <= 0.f ? Vec{} : all(1.f);
-        case SILU: { const Vec s = sigmoid(x); return s * (1.f + x * (1.f - s)); }
+        case RELU:
+            return x <= 0.f ? Vec{} : all(1.f);
+        case SILU: {
+            const Vec s = sigmoid(x);
+            return s * (1.f + x * (1.f - s));
+        }
         case GELU:
-            return 0.5f * (1.f + error_function(x * 0.70710678f))
-                 + x * 0.39894228f * exponential(-0.5f * x * x);
+            return 0.5f * (1.f + error_function(x * 0.70710678f)) +
+                   x * 0.39894228f * exponential(-0.5f * x * x);
         case GELU_TANH: {
             const Vec t = hyperbolic_tangent(0.79788456f * (x + 0.044715f * x * x * x));
-            return 0.5f * (1.f + t) + 0.5f * x * (1.f - t * t) * 0.79788456f * (1.f + 0.134145f * x * x);
+            return 0.5f * (1.f + t) +
+                   0.5f * x * (1.f - t * t) * 0.79788456f * (1.f + 0.134145f * x * x);
         }
-        case TANH: { const Vec t = hyperbolic_tangent(x); return 1.f - t * t; }
-        case SIGMOID: { const Vec s = sigmoid(x); return s * (1.f - s); }
-        default: return all(1.f);
+        case TANH: {
+            const Vec t = hyperbolic_tangent(x);
+            return 1.f - t * t;
+        }
+        case SIGMOID: {
+            const Vec s = sigmoid(x);
+            return s * (1.f - s);
+        }
+        default:
+            return all(1.f);
     }
 }
 
@@ -443,7 +491,7 @@ class Random {
     UIntVec spare;
     bool has_spare = false;
 
-   public:
+ public:
     explicit Random(uint64_t seed) {
         for (int lane = 0; lane < LANES; lane++) {
             uint32_t words[4];

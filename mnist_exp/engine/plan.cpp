@@ -1,17 +1,18 @@
 // A plan: the kernels of a network in their order, over buffers that are laid out once.
 //
 // A plan has programs (forward, backward), a program has stages, and a stage has operations. In a
-// stage "of tiles" each tile goes through all operations on one thread, some rows at a time, so that
-// what one writes is still in the cache when the next reads it. Threads wait for each other between
-// stages only. In a stage "of its own" each operation happens once; there sums over tiles are added
-// up, always in the same order. plan.py says what is done, and when; nothing is decided here.
+// stage "of tiles" each tile goes through all operations on one thread, some rows at a time, so
+// that what one writes is still in the cache when the next reads it. Threads wait for each other
+// between stages only. In a stage "of its own" each operation happens once; there sums over tiles
+// are added up, always in the same order. plan.py says what is done, and when; nothing is decided
+// here.
 #include <sys/mman.h>
 #include <time.h>
 
 #include <algorithm>
 #include <chrono>
-#include <initializer_list>
 #include <cstdlib>
+#include <initializer_list>
 
 #include "kernels.h"
 #include "pool.h"
@@ -53,7 +54,8 @@ struct At {
     // How many rows from the first on follow each other in all of these buffers.
     int together(int first, int end, std::initializer_list<int> of) const {
         int rows = end - first;
-        for (int buffer : of) rows = within(rows, buffers[buffer].rows - first % buffers[buffer].rows);
+        for (int buffer : of)
+            rows = within(rows, buffers[buffer].rows - first % buffers[buffer].rows);
         return rows;
     }
     float* of_tile(int buffer, int which) const {
@@ -93,7 +95,7 @@ double seconds_of_thread() {
     return time.tv_sec + 1e-9 * time.tv_nsec;
 }
 
-constexpr size_t LINE = 64;  // bytes that the cache moves at once
+constexpr size_t LINE = 64;               // bytes that the cache moves at once
 constexpr size_t PAGE = 2 * 1024 * 1024;  // a large page of memory, where the system has such
 
 }  // namespace
@@ -103,9 +105,7 @@ struct Plan {
     size_t sizes[KINDS] = {};
     std::vector<std::vector<Stage>> programs;
 
-    void add(Work run) {
-        programs.back().back().operations.push_back({std::move(run)});
-    }
+    void add(Work run) { programs.back().back().operations.push_back({std::move(run)}); }
 };
 
 extern "C" {
@@ -118,7 +118,8 @@ void plan_free(Plan* plan) { delete plan; }
 
 // How many floats each tile, each thread, and all together need.
 void plan_sizes(Plan* plan, int64_t of_tile, int64_t of_thread, int64_t of_all) {
-    plan->sizes[OF_TILE] = of_tile, plan->sizes[OF_THREAD] = of_thread, plan->sizes[OF_ALL] = of_all;
+    plan->sizes[OF_TILE] = of_tile, plan->sizes[OF_THREAD] = of_thread,
+    plan->sizes[OF_ALL] = of_all;
 }
 void plan_buffer(Plan* plan, int kind, int64_t offset, int64_t row, int rows) {
     plan->buffers.push_back({kind, size_t(offset), size_t(row), rows});
@@ -140,9 +141,11 @@ Memory* memory_new(const Plan* plan, int tiles, int threads) {
         // same few places of a cache.
         memory->sizes[kind] = (plan->sizes[kind] * sizeof(float) / LINE | 1) * LINE / sizeof(float);
         const size_t bytes = memory->sizes[kind] * sizeof(float) * counts[kind];
-        memory->begin[kind] = static_cast<float*>(std::aligned_alloc(PAGE, (bytes / PAGE + 1) * PAGE));
+        memory->begin[kind] =
+            static_cast<float*>(std::aligned_alloc(PAGE, (bytes / PAGE + 1) * PAGE));
 #if defined(MADV_HUGEPAGE)
-        if (memory->begin[kind]) madvise(memory->begin[kind], (bytes / PAGE + 1) * PAGE, MADV_HUGEPAGE);
+        if (memory->begin[kind])
+            madvise(memory->begin[kind], (bytes / PAGE + 1) * PAGE, MADV_HUGEPAGE);
 #endif
         if (!memory->begin[kind]) {
             for (float* begin : memory->begin) std::free(begin);
@@ -182,10 +185,12 @@ void plan_run(Plan* plan, const Memory* memory, int program, int images, float* 
             Stage& stage = stages[s];
             const int tasks = stage.of_tiles ? tiles : int(stage.operations.size());
             // A tile always has the same thread, in whose cache it is.
-            const int first = piece(tasks, threads, thread), end = piece(tasks, threads, thread + 1);
+            const int first = piece(tasks, threads, thread),
+                      end = piece(tasks, threads, thread + 1);
             for (int task = first; task < end; task++) {
-                const At at{plan->buffers, *memory, tensors, numbers, integers, images, tiles,
-                            stage.of_tiles ? task : 0, thread};
+                const At at{plan->buffers, *memory, tensors, numbers,
+                            integers,      images,  tiles,   stage.of_tiles ? task : 0,
+                            thread};
                 if (!stage.of_tiles) run(stage.operations[task], at, 0, 1, timed);
                 for (const Step& step : stage.steps)
                     run(stage.operations[step.operation], at, step.first, step.end, timed);
@@ -221,7 +226,8 @@ void add_load(Plan* plan, int tensor, int y, int channels, int pixels, int gradi
             const bool empty = gradient && lane >= images;
             for (int c = 0; c < channels; c++)
                 for (int i = 0; i < pixels; i++)
-                    to[(ptrdiff_t(i) * channels + c) * LANES + lane] = empty ? 0.f : image[c * pixels + i];
+                    to[(ptrdiff_t(i) * channels + c) * LANES + lane] =
+                        empty ? 0.f : image[c * pixels + i];
         }
     });
 }
@@ -235,7 +241,8 @@ void add_store(Plan* plan, int x, int tensor, int channels, int pixels) {
         for (int lane = 0; lane < at.images_here(); lane++)
             for (int c = 0; c < channels; c++)
                 for (int i = 0; i < pixels; i++)
-                    to[lane * size + c * pixels + i] = from[(ptrdiff_t(i) * channels + c) * LANES + lane];
+                    to[lane * size + c * pixels + i] =
+                        from[(ptrdiff_t(i) * channels + c) * LANES + lane];
     });
 }
 
@@ -243,28 +250,29 @@ void add_store(Plan* plan, int x, int tensor, int channels, int pixels) {
 
 // Vectors of sums as numbers, of the lanes that hold images.
 static void to_numbers(const float* vectors, float* numbers, int count, IntVec lanes) {
-    for (int i = 0; i < count; i++) numbers[i] = sum_of_lanes(lanes ? load(vectors + i * LANES) : Vec{});
+    for (int i = 0; i < count; i++)
+        numbers[i] = sum_of_lanes(lanes ? load(vectors + i * LANES) : Vec{});
 }
 
 static Conv geometry(int inputs, int outputs, int groups, int taps_y, int taps_x, int width,
-                     int in_width, int step_x, int apart_x) {
-    (void)in_width;
-    const ptrdiff_t in = ptrdiff_t(inputs) * groups * LANES, out = ptrdiff_t(outputs) * groups * LANES;
+                     int step_x, int apart_x) {
+    const ptrdiff_t in = ptrdiff_t(inputs) * groups * LANES,
+                    out = ptrdiff_t(outputs) * groups * LANES;
     return {inputs, outputs, groups, taps_y, taps_x, width, apart_x * in, step_x * in, in, out};
 }
 
 void add_pack(Plan* plan, int weight, int packed, int inputs, int outputs, int groups, int taps_y,
               int taps_x, int turned) {
-    const Conv g = geometry(inputs, outputs, groups, taps_y, taps_x, 1, 1, 1, 1);
+    const Conv g = geometry(inputs, outputs, groups, taps_y, taps_x, 1, 1, 1);
     plan->add([=](const At& at, int, int) {
         (turned ? pack_turned : pack)(g, at.tensor(weight), at[packed]);
     });
 }
 
 void add_conv(Plan* plan, int x, int y, int packed, int bias, int relu, int inputs, int outputs,
-              int groups, int taps_y, int taps_x, int width, int in_width, int step_y, int step_x,
-              int apart_y, int apart_x) {
-    const Conv g = geometry(inputs, outputs, groups, taps_y, taps_x, width, in_width, step_x, apart_x);
+              int groups, int taps_y, int taps_x, int width, int step_y, int step_x, int apart_y,
+              int apart_x) {
+    const Conv g = geometry(inputs, outputs, groups, taps_y, taps_x, width, step_x, apart_x);
     plan->add([=](const At& at, int first, int end) {
         std::vector<const float*> rows(taps_y);
         for (int i = first; i < end; i++) {
@@ -275,10 +283,10 @@ void add_conv(Plan* plan, int x, int y, int packed, int bias, int relu, int inpu
     });
 }
 
-void add_conv_weights(Plan* plan, int x, int dy, int sums, int partial, int height, int inputs,
-                      int outputs, int groups, int taps_y, int taps_x, int width, int in_width,
+void add_conv_weights(Plan* plan, int x, int dy, int sums, int partial, int height, int in_width,
+                      int inputs, int outputs, int groups, int taps_y, int taps_x, int width,
                       int step_y, int step_x, int apart_y, int apart_x) {
-    const Conv g = geometry(inputs, outputs, groups, taps_y, taps_x, width, in_width, step_x, apart_x);
+    const Conv g = geometry(inputs, outputs, groups, taps_y, taps_x, width, step_x, apart_x);
     const int weights = inputs * outputs * groups * taps_y * taps_x;
     plan->add([=](const At& at, int first, int end) {
         if (first == 0) std::memset(at[sums], 0, sizeof(float) * weights * LANES);
@@ -296,8 +304,8 @@ void add_conv_weights(Plan* plan, int x, int dy, int sums, int partial, int heig
     });
 }
 
-// Rows of a picture, put apart and into the middle of zeros; what a negative border cuts off is left
-// out.
+// Rows of a picture, put apart and into the middle of zeros; what a negative border cuts off is
+// left out.
 void add_place(Plan* plan, int x, int y, int channels, int height, int width, int to_width, int top,
                int left, int spread_y, int spread_x) {
     plan->add([=](const At& at, int first, int end) {
@@ -326,25 +334,31 @@ void add_place(Plan* plan, int x, int y, int channels, int height, int width, in
     });
 }
 
-void add_channel_sums(Plan* plan, int x, int sums, int partial, int channels, int width, int height) {
+void add_channel_sums(Plan* plan, int x, int sums, int partial, int channels, int width,
+                      int height) {
     plan->add([=](const At& at, int first, int end) {
         if (first == 0) std::memset(at[sums], 0, sizeof(float) * channels * LANES);
         for (int row = first; row < end; row++) {
             const float* from = at.row(x, row);
             for (int i = 0; i < width; i++)
-                for (float *sum = at[sums], *last = sum + channels * LANES; sum < last; sum += LANES) {
+                for (float *sum = at[sums], *last = sum + channels * LANES; sum < last;
+                     sum += LANES) {
                     store(sum, load(sum) + load(from));
                     from += LANES;
                 }
         }
-        if (end == height) to_numbers(at[sums], at[partial], channels, first_lanes(at.images_here()));
+        if (end == height)
+            to_numbers(at[sums], at[partial], channels, first_lanes(at.images_here()));
     });
 }
 
 // A gradient is `by`, or, where a tensor is used `again`, more by that.
-static void raise(float& gradient, double by, int again) { gradient = float((again ? gradient : 0) + by); }
+static void raise(float& gradient, double by, int again) {
+    gradient = float((again ? gradient : 0) + by);
+}
 
-// A gradient: the sum of what each use of a weight has of each tile, and, `again`, of what is there.
+// A gradient: the sum of what each use of a weight has of each tile, and, `again`, of what is
+// there.
 void add_sum_tiles(Plan* plan, const int* partials, int uses, int tensor, int again, int floats) {
     const std::vector<int> all(partials, partials + uses);
     plan->add([=](const At& at, int, int) {
@@ -374,8 +388,8 @@ struct Norm {
     }
 };
 
-// The mean of each channel of a tile, and the sum of squares of differences from it. Of each lane for
-// itself, rows joined to rows before as `add_norm` joins tiles; the lanes at the end.
+// The mean of each channel of a tile, and the sum of squares of differences from it. Of each lane
+// for itself, rows joined to rows before as `add_norm` joins tiles; the lanes at the end.
 void add_moments(Plan* plan, int x, int sums, int partial, int channels, int width, int height) {
     plan->add([=](const At& at, int first, int end) {
         float* mean = at[sums];
@@ -408,15 +422,18 @@ void add_norm(Plan* plan, int partial, int norm, int weight, int bias, int runni
             double count = 0, mean = 0, squares = 0;
             for (int tile = 0; tile < at.tiles; tile++) {
                 const float* found = at.of_tile(partial, tile);
-                const double more = double(pixels) * at.images_of(tile), difference = found[c] - mean;
-                squares += found[channels + c] + difference * difference * count * more / (count + more);
+                const double more = double(pixels) * at.images_of(tile),
+                             difference = found[c] - mean;
+                squares +=
+                    found[channels + c] + difference * difference * count * more / (count + more);
                 mean += difference * more / (count + more);
                 count += more;
             }
             n.set(c, mean, squares / count, eps, at.tensor(weight), at.tensor(bias));
             if (running_mean >= 0) {
                 const double m = at.numbers[momentum];
-                float &moving_mean = at.tensor(running_mean)[c], &moving_var = at.tensor(running_var)[c];
+                float &moving_mean = at.tensor(running_mean)[c],
+                      &moving_var = at.tensor(running_var)[c];
                 moving_mean = float((1 - m) * moving_mean + m * mean);
                 moving_var = float((1 - m) * moving_var + m * squares / (count - 1));
             }
@@ -467,18 +484,25 @@ void add_norm_gradient(Plan* plan, int partial, int norm, int terms, int dweight
 template <typename F>
 static void with_activation(int activation, F&& f) {
     switch (activation) {
-        case IDENTITY: return f(std::integral_constant<int, IDENTITY>{});
-        case RELU: return f(std::integral_constant<int, RELU>{});
-        case SILU: return f(std::integral_constant<int, SILU>{});
-        case GELU: return f(std::integral_constant<int, GELU>{});
-        case GELU_TANH: return f(std::integral_constant<int, GELU_TANH>{});
-        case TANH: return f(std::integral_constant<int, TANH>{});
-        default: return f(std::integral_constant<int, SIGMOID>{});
+        case IDENTITY:
+            return f(std::integral_constant<int, IDENTITY>{});
+        case RELU:
+            return f(std::integral_constant<int, RELU>{});
+        case SILU:
+            return f(std::integral_constant<int, SILU>{});
+        case GELU:
+            return f(std::integral_constant<int, GELU>{});
+        case GELU_TANH:
+            return f(std::integral_constant<int, GELU_TANH>{});
+        case TANH:
+            return f(std::integral_constant<int, TANH>{});
+        default:
+            return f(std::integral_constant<int, SIGMOID>{});
     }
 }
 
-// f(first channel, std::integral_constant of how many) for all channels, some at a time, so that what
-// belongs to each stays in a register.
+// f(first channel, std::integral_constant of how many) for all channels, some at a time, so that
+// what belongs to each stays in a register.
 template <typename F>
 static void by_channels(int channels, F&& f) {
     const int blocks = pieces_of(channels, SUMS >= 24 ? 4 : 2);
@@ -494,7 +518,7 @@ static void map_pixels(const float* x, float* y, const float* norm, int channels
     by_channels(channels, [&](int first, auto count) {
         constexpr int C = count;
         Vec slope[C], offset[C];
-        UNROLL for (int c = 0; c < C; c++) {
+        EACH(c, C) {
             slope[c] = all(norm ? norm[first + c] : 1.f);
             offset[c] = all(norm ? norm[channels + first + c] : 0.f);
         }
@@ -502,22 +526,22 @@ static void map_pixels(const float* x, float* y, const float* norm, int channels
         const float* from = x + first * LANES;
         float* to = y + first * LANES;
         for (int i = 0; i < pixels; i++, from += pixel, to += pixel)
-            UNROLL for (int c = 0; c < C; c++) {
+            EACH(c, C) {
                 const Vec v = load(from + c * LANES);
                 store(to + c * LANES, activated(ACTIVATION, norm ? v * slope[c] + offset[c] : v));
             }
     });
 }
 
-// d = dy times the slope of the activation; and if there is a norm, sums of d and of its product with
-// the normalised x.
+// d = dy times the slope of the activation; and if there is a norm, sums of d and of its product
+// with the normalised x.
 template <int ACTIVATION>
-static void map_back_pixels(const float* dy, const float* x, float* d, const float* norm, float* sums,
-                            int channels, int pixels) {
+static void map_back_pixels(const float* dy, const float* x, float* d, const float* norm,
+                            float* sums, int channels, int pixels) {
     by_channels(channels, [&](int first, auto count) {
         constexpr int C = count;
         Vec slope[C], offset[C], mean[C], sum[C], product[C];
-        UNROLL for (int c = 0; c < C; c++) {
+        EACH(c, C) {
             slope[c] = all(norm ? norm[first + c] : 1.f);
             offset[c] = all(norm ? norm[channels + first + c] : 0.f);
             mean[c] = all(norm ? norm[2 * channels + first + c] : 0.f);
@@ -527,10 +551,11 @@ static void map_back_pixels(const float* dy, const float* x, float* d, const flo
         const float *from = dy + first * LANES, *input = x + first * LANES;
         float* to = d + first * LANES;
         for (int i = 0; i < pixels; i++, from += pixel, input += pixel, to += pixel)
-            UNROLL for (int c = 0; c < C; c++) {
+            EACH(c, C) {
                 const Vec in = load(input + c * LANES);
                 Vec v = load(from + c * LANES);
-                if (ACTIVATION == RELU) v = (norm ? in * slope[c] + offset[c] : in) <= 0.f ? Vec{} : v;
+                if (ACTIVATION == RELU)
+                    v = (norm ? in * slope[c] + offset[c] : in) <= 0.f ? Vec{} : v;
                 else if (ACTIVATION != IDENTITY)
                     v *= slope_of(ACTIVATION, norm ? in * slope[c] + offset[c] : in);
                 store(to + c * LANES, v);
@@ -538,7 +563,7 @@ static void map_back_pixels(const float* dy, const float* x, float* d, const flo
                 product[c] += v * (in - mean[c]);
             }
         if (!norm) return;
-        UNROLL for (int c = 0; c < C; c++) {
+        EACH(c, C) {
             float *s = sums + (first + c) * LANES, *p = s + channels * LANES;
             store(s, load(s) + sum[c]);
             store(p, load(p) + product[c] * norm[3 * channels + first + c]);
@@ -546,13 +571,14 @@ static void map_back_pixels(const float* dy, const float* x, float* d, const flo
     });
 }
 
-// dx = a d + b x + c of each channel, where `lanes` hold images; and where x is above zero, if `relu`.
-static void norm_back_pixels(const float* d, const float* x, float* dx, const float* terms, IntVec lanes,
-                             bool relu, int channels, int pixels) {
+// dx = a d + b x + c of each channel, where `lanes` hold images; and where x is above zero, if
+// `relu`.
+static void norm_back_pixels(const float* d, const float* x, float* dx, const float* terms,
+                             IntVec lanes, bool relu, int channels, int pixels) {
     by_channels(channels, [&](int first, auto count) {
         constexpr int C = count;
         Vec a[C], b[C], t[C];
-        UNROLL for (int c = 0; c < C; c++) {
+        EACH(c, C) {
             a[c] = all(terms[first + c]), b[c] = all(terms[channels + first + c]);
             t[c] = all(terms[2 * channels + first + c]);
         }
@@ -561,15 +587,16 @@ static void norm_back_pixels(const float* d, const float* x, float* dx, const fl
         const float *from = d + first * LANES, *input = x + first * LANES;
         float* to = dx + first * LANES;
         for (int i = 0; i < pixels; i++, from += pixel, input += pixel, to += pixel)
-            UNROLL for (int c = 0; c < C; c++) {
-                const Vec in = load(input + c * LANES), v = a[c] * load(from + c * LANES) + b[c] * in + t[c];
+            EACH(c, C) {
+                const Vec in = load(input + c * LANES),
+                          v = a[c] * load(from + c * LANES) + b[c] * in + t[c];
                 store(to + c * LANES, lanes & (all_pass | ~(in <= 0.f)) ? v : Vec{});
             }
     });
 }
 
-// A row of numbers, some of them dropped: which share is kept, in 2**-16, and the seed of a layer are
-// the `which` and next of the integers.
+// A row of numbers, some of them dropped: which share is kept, in 2**-16, and the seed of a layer
+// are the `which` and next of the integers.
 static void drop_row(const At& at, int which, int row, const float* from, float* to, int vectors) {
     const uint32_t kept = uint32_t(at.integers[which]);
     const float scale = kept ? 65536.f / float(kept) : 0.f;
@@ -588,15 +615,16 @@ void add_norm_back(Plan* plan, int d, int x, int dx, int terms, int relu, int ch
         const IntVec lanes = first_lanes(at.images_here());
         for (int row = first, rows; row < end; row += rows) {
             rows = at.together(row, end, {d, x, dx});
-            norm_back_pixels(at.row(d, row), at.row(x, row), at.row(dx, row), at[terms], lanes, relu,
-                             channels, rows * width);
+            norm_back_pixels(at.row(d, row), at.row(x, row), at.row(dx, row), at[terms], lanes,
+                             relu, channels, rows * width);
         }
     });
 }
 
 // y = dropout(activation(slope * x + offset)); each of the three may be left out (norm < 0,
 // IDENTITY, drop < 0).
-void add_map(Plan* plan, int x, int y, int norm, int activation, int drop, int channels, int width) {
+void add_map(Plan* plan, int x, int y, int norm, int activation, int drop, int channels,
+             int width) {
     plan->add([=](const At& at, int first, int end) {
         for (int row = first, rows; row < end; row += rows) {
             rows = at.together(row, end, {x, y});
@@ -621,8 +649,8 @@ void add_map_back(Plan* plan, int dy, int x, int d, int norm, int activation, in
         for (int row = first, rows; row < end; row += rows) {
             rows = at.together(row, end, {dropped, x, d});
             with_activation(activation, [&](auto which) {
-                map_back_pixels<which>(at.row(dropped, row), at.row(x, row), at.row(d, row), at[norm],
-                                       at[sums], channels, rows * width);
+                map_back_pixels<which>(at.row(dropped, row), at.row(x, row), at.row(d, row),
+                                       at[norm], at[sums], channels, rows * width);
             });
         }
         if (norm >= 0 && end == height)
@@ -678,7 +706,8 @@ void add_combine(Plan* plan, int a, int b, int y, int sign, int a_pixels, int a_
 }
 
 // y = the sum of x over what `combine` has repeated: pixels, channels or both.
-void add_reduce(Plan* plan, int x, int y, int pixels, int channels, int to_pixels, int to_channels) {
+void add_reduce(Plan* plan, int x, int y, int pixels, int channels, int to_pixels,
+                int to_channels) {
     plan->add([=](const At& at, int, int) {
         const float* from = at[x];
         float* to = at[y];
@@ -757,8 +786,10 @@ void pool_row(const Windows& w, const At& at, int x, int y, int i) {
             for (int r = 0; r < down; r++)
                 for (int s = 0; s < across; s++) {
                     const Vec v = load(rows[r] + (left + s) * pixel + c * LANES);
-                    if (MEAN) found += v;
-                    else found = (v > found) | (v != v) ? v : found;
+                    if (MEAN)
+                        found += v;
+                    else
+                        found = (v > found) | (v != v) ? v : found;
                 }
             store(to, MEAN ? found / w.divisors[i * w.width + j] : found);
         }
@@ -776,7 +807,8 @@ void pool_back_row(const Windows& w, const At& at, int x, int y, int dy, int dx,
         for (int i = w.of_rows[2 * row]; i < w.of_rows[2 * row + 1]; i++)
             for (int j = w.of_columns[2 * column]; j < w.of_columns[2 * column + 1]; j++) {
                 const int top = w.row(i)[0], left = w.column(j)[0], right = w.column(j)[1];
-                const float *d = at.row(dy, i) + j * pixel, *most = MEAN ? d : at.row(y, i) + j * pixel;
+                const float *d = at.row(dy, i) + j * pixel,
+                            *most = MEAN ? d : at.row(y, i) + j * pixel;
                 const float share = 1 / w.divisors[i * w.width + j];
                 for (ptrdiff_t c = 0; c < pixel; c += LANES) {
                     if (MEAN) {
@@ -790,7 +822,8 @@ void pool_back_row(const Windows& w, const At& at, int x, int y, int dy, int dx,
                     };
                     IntVec is_first = has(row, column);
                     for (int r = top; r <= row; r++)
-                        for (int s = left; s < (r < row ? right : column); s++) is_first &= ~has(r, s);
+                        for (int s = left; s < (r < row ? right : column); s++)
+                            is_first &= ~has(r, s);
                     store(to + c, load(to + c) + (is_first ? load(d + c) : Vec{}));
                 }
             }
@@ -798,17 +831,23 @@ void pool_back_row(const Windows& w, const At& at, int x, int y, int dy, int dx,
 }
 
 Windows windows(int height, int width, int in_height, int in_width, int channels, const int* rows,
-                const int* columns, const int* of_rows, const int* of_columns, const float* divisors) {
-    return {width, in_width, channels, {rows, rows + 2 * height}, {columns, columns + 2 * width},
-            {of_rows, of_rows + 2 * in_height}, {of_columns, of_columns + 2 * in_width},
+                const int* columns, const int* of_rows, const int* of_columns,
+                const float* divisors) {
+    return {width,
+            in_width,
+            channels,
+            {rows, rows + 2 * height},
+            {columns, columns + 2 * width},
+            {of_rows, of_rows + 2 * in_height},
+            {of_columns, of_columns + 2 * in_width},
             {divisors, divisors + height * width}};
 }
 }  // namespace
 
 extern "C" {
 
-void add_pool(Plan* plan, int x, int y, int mean, int height, int width, int in_height, int in_width,
-              int channels, const int* rows, const int* columns, const int* of_rows,
+void add_pool(Plan* plan, int x, int y, int mean, int height, int width, int in_height,
+              int in_width, int channels, const int* rows, const int* columns, const int* of_rows,
               const int* of_columns, const float* divisors) {
     const Windows w = windows(height, width, in_height, in_width, channels, rows, columns, of_rows,
                               of_columns, divisors);
@@ -842,7 +881,8 @@ void add_log_softmax(Plan* plan, int x, int y, int channels, int pixels) {
             }
             for (int c = 0; c < channels; c++) sum += exponential(load(from + c * LANES) - most);
             for (int lane = 0; lane < LANES; lane++) sum[lane] = std::log(sum[lane]);
-            for (int c = 0; c < channels; c++) store(to + c * LANES, load(from + c * LANES) - most - sum);
+            for (int c = 0; c < channels; c++)
+                store(to + c * LANES, load(from + c * LANES) - most - sum);
         }
     });
 }

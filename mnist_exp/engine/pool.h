@@ -19,10 +19,13 @@ class Gate {
     std::mutex mutex;
     std::condition_variable changed;
 
-   public:
+ public:
     int get() const { return number.load(); }
     void set(int value) {
-        { std::lock_guard<std::mutex> lock(mutex); number.store(value); }
+        {
+            std::lock_guard<std::mutex> lock(mutex);
+            number.store(value);
+        }
         changed.notify_all();
     }
     void wait_while(int seen) {
@@ -44,7 +47,7 @@ class Barrier {
     std::atomic<int> arrived{0};
     Gate round;
 
-   public:
+ public:
     void wait(int threads) {
         const int mine = round.get();
         if (arrived.fetch_add(1) + 1 < threads) return round.wait_while(mine);
@@ -69,7 +72,7 @@ class Team {
         }
     }
 
-   public:
+ public:
     void run(int threads, const std::function<void(int)>& all_work) {
         if (threads <= 1) return all_work(0);
         wanted = threads;
