@@ -6,12 +6,24 @@ Exits with 1 when a goal was missed. Leave the machine alone meanwhile.
 import argparse
 import sys
 
-from benchmarks import agreement, before, epoch, overhead, section, step, store, sweep, tried
+from benchmarks import (
+    agreement,
+    before,
+    epoch,
+    kernels,
+    overhead,
+    section,
+    step,
+    store,
+    sweep,
+    tried,
+)
 
 BENCHMARKS = {
     "epoch": epoch,
     "before": before,
     "step": step,
+    "kernels": kernels,
     "tried": tried,
     "sweep": sweep,
     "overhead": overhead,

@@ -36,6 +36,11 @@ class CompiledNetwork:
         """Why torch has to compute the whole network, as it is now, for such images; or ""."""
         return self._replaced or _unsuited(images) or self._version(images).unsuited
 
+    @property
+    def programs(self) -> list[Program]:
+        """What it has run so far."""
+        return [program for version in self._versions for program in version.programs.values()]
+
     @contextlib.contextmanager
     def standing_in(self) -> Iterator[None]:
         """In the block, calling the network computes here. It is the network itself that is called,

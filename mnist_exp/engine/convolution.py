@@ -78,7 +78,7 @@ def _convolve(draft: PlanDraft, whole: Geometry, x: Buffer, y: Buffer, flops: in
     packed, bias = _pack(draft, whole, turned=False), draft.tensor_or_none(conv.bias)
     draft.tiles(
         "conv", x, y, packed, bias, int(conv.relu), *whole.forward(), rows=whole.after.height,
-        makes=y, needs=[Need(x, whole.reads)], flops=flops,
+        makes=y, needs=[Need(x, whole.reads)], flops=flops, of=conv.weight,
     )  # fmt: skip
 
 
@@ -88,7 +88,7 @@ def _weight_gradient(draft: PlanDraft, whole: Geometry, dy: Buffer) -> None:
     sums = draft.sums(draft.lengths[weight]), draft.gradient_partial(weight)
     draft.tiles(
         "conv_weights", x, dy, *sums, height, whole.bordered[1], *whole.forward(), rows=height,
-        flops=whole.flops, needs=[Need(x, whole.reads), Need(dy, same_row)],
+        flops=whole.flops, of=weight, needs=[Need(x, whole.reads), Need(dy, same_row)],
     )  # fmt: skip
 
 
@@ -129,7 +129,7 @@ def _input_gradient(draft: PlanDraft, whole: Geometry, dy: Buffer) -> Buffer:
     packed, dx = _pack(draft, whole, turned=True), draft.buffer_like(whole.conv.x)
     draft.tiles(
         "conv", dy, dx, packed, NONE, 0, *whole.backward(), rows=whole.before.height, makes=dx,
-        needs=[Need(dy, whole.turned_reads)], flops=whole.flops,
+        needs=[Need(dy, whole.turned_reads)], flops=whole.flops, of=whole.conv.weight,
     )  # fmt: skip
     return dx
 

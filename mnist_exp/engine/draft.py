@@ -162,9 +162,10 @@ class PlanDraft:
 
     def tiles(
         self, kernel: str, *arguments: Any, rows: int = 1, makes: Buffer | None = None,
-        needs: Collection[Need] = (), flops: int = 0,
+        needs: Collection[Need] = (), flops: int = 0, of: str = "",
     ) -> None:  # fmt: skip
-        self._call(KernelCall(kernel, arguments, rows, makes, tuple(needs), flops), of_tiles=True)
+        call = KernelCall(kernel, arguments, rows, makes, tuple(needs), flops, of)
+        self._call(call, of_tiles=True)
 
     def once(self, kernel: str, *arguments: Any) -> None:
         self._call(KernelCall(kernel, arguments), of_tiles=False)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mnist_exp.engine.kernels import functions
 from mnist_exp.engine.plan import KernelPlan, carried_out_by
+from mnist_exp.engine.schedule import KernelCall
 from mnist_exp.engine.trace import Segment
 
 Sizes = Mapping[str, tuple[int, ...]]
@@ -39,6 +40,7 @@ class Program:
             for dropout in self.plan.draft.dropouts
         ]
         self.free: list[_Memory] = []
+        self.timed = False
 
     def run(self, tensors: Mapping[str, Tensor], inputs: Sequence[Tensor]) -> Sequence[Tensor]:
         """The outputs of the segment, of which torch can ask the gradients that are wanted."""
@@ -53,6 +55,17 @@ class Program:
             run, *of_inputs, *(tensors[name] for name in self.wanted)
         )
         return graded
+
+    def seconds(self) -> list[tuple[int, KernelCall, float]]:
+        """Of each call: whether it is in the forward program (0) or the backward one (1), and its
+        seconds of processor time while this was `timed`."""
+        found = []
+        for program, stages in enumerate(self.plan.draft.programs):
+            calls = [call for stage in stages for call in stage.calls]
+            seconds = (ctypes.c_double * len(calls))()
+            functions().plan_seconds(self.address, program, seconds)
+            found += [(program, call, own) for call, own in zip(calls, seconds, strict=True)]
+        return found
 
     def memory(self, images: int) -> _Memory:
         """Memory that no other batch uses, for so many images."""
@@ -129,7 +142,8 @@ class _Run:
         functions().set_threads(min(self.memory.threads, torch.get_num_threads()))
         functions().plan_run(
             self.program.address, self.memory.address, program, self.images,
-            (ctypes.c_void_p * len(addresses))(*addresses), self.numbers, self.integers, 0,
+            (ctypes.c_void_p * len(addresses))(*addresses), self.numbers, self.integers,
+            int(self.program.timed),
         )  # fmt: skip
 
     def __del__(self) -> None:

@@ -49,7 +49,8 @@ class Need:
 class KernelCall:
     """Of a kernel, by its name in plan.cpp without `add_`; `rows` are those of what it makes, one
     by one, or 1 where it makes all of it at once. `flops` are its operations for one image, of
-    those that count as such: multiplications and additions of convolutions."""
+    those that count as such: multiplications and additions of convolutions, with the weights `of`
+    that name."""
 
     kernel: str
     arguments: tuple[Any, ...]
@@ -57,6 +58,7 @@ class KernelCall:
     makes: Buffer | None = None
     needs: tuple[Need, ...] = ()
     flops: int = 0
+    of: str = ""
 
     def buffers(self) -> Iterable[Buffer]:
         """Those that are among its arguments."""
