@@ -12,11 +12,13 @@ from torch.autograd import forward_ad
 from torch.nn.modules.module import _has_any_global_hook
 
 from mnist_exp.engine import fallback
-from mnist_exp.engine.execution import Program
-from mnist_exp.engine.operations import Norm
+from mnist_exp.engine.execution import Program, tensor_of
+from mnist_exp.engine.operations import Conv, Norm
 from mnist_exp.engine.reads import UntraceableError
-from mnist_exp.engine.trace import Segment, trace
+from mnist_exp.engine.trace import Segment, Traced, trace
 
+WIDE = 48
+"""Channels from which on torch's kernels are as quick: `python -m benchmarks kernels` compares."""
 VERSIONS = 8
 """Traces that are kept: of training, of evaluation, of other sizes of images."""
 
@@ -122,6 +124,9 @@ class _Version:
             self.traced = trace(network, images.detach())
         except UntraceableError as error:
             self.unsuited = str(error)
+            return
+        if _is_wide(self.traced, network):
+            self.unsuited = f"convolutions of {WIDE} channels and more, for which torch is quicker"
             return
         (placeholder,) = self.traced.graph.find_nodes(op="placeholder")
         (output,) = self.traced.graph.find_nodes(op="output")
@@ -229,6 +234,20 @@ def _with_values(result: Any, values: dict[str, Any]) -> Any:
         items = (_with_values(item, values) for item in result)
         return type(result)(*items) if hasattr(result, "_fields") else tuple(items)
     return result
+
+
+def _is_wide(traced: Traced, network: nn.Module) -> bool:
+    """Whether most multiplications are in convolutions for which torch's kernels are made."""
+    work = {True: 0, False: 0}
+    for segment in traced.parts:
+        for operation in segment.operations if isinstance(segment, Segment) else ():
+            if isinstance(operation, Conv):
+                weight = tensor_of(network, operation.weight)
+                outputs, inputs, *taps = weight.shape
+                narrow = min(inputs, outputs // operation.groups) < WIDE or math.prod(taps) == 1
+                pixels = math.prod(traced.sizes[operation.y][1:])
+                work[not narrow] += weight.numel() * pixels
+    return work[True] > work[False]
 
 
 def _place(network: nn.Module, name: str) -> tuple[dict[str, Any], str]:
