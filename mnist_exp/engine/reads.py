@@ -125,7 +125,7 @@ def calls_into(called: Called) -> Iterator[None]:
     def watch(frame: FrameType, event: str, called_in_c: Any) -> None:
         code = frame.f_code
         is_new = event == "call" and code not in called
-        if is_new and not code.co_filename.startswith(NOT_THE_USERS):
+        if is_new and not _is_pythons(frame) and not code.co_filename.startswith(NOT_THE_USERS):
             called[code] = [*_of_globals(code, frame.f_globals), *_of_defaults(frame)]
             if code.co_freevars and not any(code in other.co_consts for other in called):
                 called[code] += _of_functions_around(code)
@@ -142,6 +142,12 @@ def calls_into(called: Called) -> Iterator[None]:
         sys.setprofile(before)
         if collects:
             gc.enable()
+
+
+def _is_pythons(frame: FrameType) -> bool:
+    """Whether it is a function of Python's own that lies in no file."""
+    is_of_named_tuple = str(frame.f_globals.get("__name__")).startswith("namedtuple_")
+    return frame.f_code.co_filename.startswith("<frozen ") or is_of_named_tuple
 
 
 def _names_in(called: Called) -> set[str]:
