@@ -25,7 +25,7 @@ from mnist_exp.engine.reads import (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Segment:
     """Operations that follow each other, with the values that they take and that they give."""
 
