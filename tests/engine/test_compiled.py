@@ -330,7 +330,7 @@ def test_a_form(name: str, batch: int) -> None:
 
 # ---- Many more ----------------------------------------------------------------------------------
 
-MANY = settings(drawn, max_examples=1000)
+MANY = settings(drawn, max_examples=250)
 
 
 @pytest.mark.slow

@@ -65,7 +65,7 @@ def test_a_drawn_network_is_computed_as_in_float64(
 
 
 @pytest.mark.slow
-@settings(fast, max_examples=500)
+@settings(fast, max_examples=100)
 @given(layers, sizes, heads, batches)
 def test_so_are_many(drawn: list[Layer], size: int, head: str, batch: int) -> None:
     check_drawn(drawn, size, head, batch)

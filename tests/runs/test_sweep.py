@@ -338,7 +338,7 @@ def interrupted(seconds: float, sign: int) -> subprocess.CompletedProcess[str]:
     a fraction of a second: there are enough of them that no run ends before the signal comes."""
     code = "import sys; from mnist_exp.runs import sweep; from mnist_exp.commands import cli; "
     code += "sweep.JOB = 'quick_job'; "
-    code += "sys.exit(cli.main(['sweep', 'MODELS=2', 'SEEDS=2', 'EPOCHS=60', 'WORKERS=2']))"
+    code += "sys.exit(cli.main(['sweep', 'MODELS=2', 'SEEDS=2', 'EPOCHS=2000', 'WORKERS=2']))"
     process = subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, text=True, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, start_new_session=True,
