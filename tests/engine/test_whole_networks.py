@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mnist_exp.data import Digits
+from mnist_exp.engine import compiled
 from mnist_exp.notebook import loading
 from mnist_exp.training import classifier
 from mnist_exp.training.loop import build
@@ -36,8 +37,14 @@ def test_an_iteration_is_computed_as_in_float64(number: int, mnist: Mnist) -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", sorted(set(range(1, 22)) - set(QUICK)))
-def test_so_is_any_other(number: int, mnist: Mnist) -> None:
+def test_so_is_any_other(number: int, mnist: Mnist, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "WIDE", 10**9)  # model 1 would be torch's, which is quicker there
     check_iteration(number, mnist)
+
+
+def test_a_network_of_wide_layers_is_left_to_torch() -> None:
+    network, images = loading.load_iteration(1).recipe.network(), noise(2, 1, 28, 28)
+    assert "48 channels" in compiled.CompiledNetwork(network).unsuited(images)
 
 
 def check_drawn(drawn: list[Layer], size: int, head: str, batch: int) -> None:
