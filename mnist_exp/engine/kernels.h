@@ -39,7 +39,6 @@ static inline Vec load(const float* from) {
 }
 static inline void store(float* to, Vec v) { std::memcpy(to, &v, sizeof v); }
 static inline Vec all(float value) { return value - Vec{}; }       // not +, which makes 0 of -0
-static inline Vec maximum(Vec a, Vec b) { return a > b ? a : b; }  // b where one is no number
 
 // The sum over the lanes, halves first: the same order on every thread.
 template <int N>

@@ -9,7 +9,6 @@
 #include <sys/mman.h>
 #include <time.h>
 
-#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <initializer_list>
