@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from against_torch import check, in_engine, noise
+from against_torch import Apply, check, in_engine, noise
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -20,18 +20,6 @@ drawn = settings(
 batches = st.integers(1, 40)
 channels = st.integers(1, 20)
 pairs = st.tuples
-
-
-class Apply(nn.Module):
-    """A function of the values of layers, in a network."""
-
-    def __init__(self, function: Callable[..., Tensor], *layers: nn.Module) -> None:
-        super().__init__()
-        self.function = function
-        self.layers = nn.ModuleList(layers)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x, *self.layers)
 
 
 def seeded(make: Callable[[], nn.Module], seed: int = 1) -> nn.Module:

@@ -7,18 +7,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from against_torch import in_engine, noise
+from against_torch import Apply, in_engine, noise
 from torch import Tensor, nn
-
-
-class Apply(nn.Module):
-    def __init__(self, function: Callable[..., Tensor], *layers: nn.Module) -> None:
-        super().__init__()
-        self.function = function
-        self.layers = nn.ModuleList(layers)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x, *self.layers)
 
 
 def conv(inputs: int = 3, outputs: int = 3, kernel: int = 3, **rest: Any) -> nn.Conv2d:

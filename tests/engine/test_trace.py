@@ -15,25 +15,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from against_torch import check, computed, in_engine, noise
+from against_torch import Apply, check, computed, in_engine, noise
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, weight_norm
 
 from mnist_exp.engine.compiled import CompiledNetwork
 
 IMAGES = noise(19, 2, 9, 9)
-
-
-class Apply(nn.Module):
-    """A function of the values of layers, in a network."""
-
-    def __init__(self, function: Callable[..., Any], *layers: nn.Module) -> None:
-        super().__init__()
-        self.function = function
-        self.layers = nn.ModuleList(layers)
-
-    def forward(self, x: Tensor) -> Any:
-        return self.function(x, *self.layers)
 
 
 def conv(inputs: int = 4, outputs: int = 4) -> nn.Conv2d:

@@ -1,7 +1,7 @@
 """A network in the engine against the same one in torch, in float64."""
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,3 +115,15 @@ def in_engine(network: nn.Module, *args: Any, **kwargs: Any) -> tuple[Any, tuple
     engine = CompiledNetwork(network)
     with engine.standing_in():
         return network(*args, **kwargs), engine.through_torch
+
+
+class Apply(nn.Module):
+    """A function of the values of layers, in a network."""
+
+    def __init__(self, function: Callable[..., Any], *layers: nn.Module) -> None:
+        super().__init__()
+        self.function = function
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.function(x, *self.layers)
