@@ -320,7 +320,7 @@ def measures(self: Own, x: Tensor) -> Tensor:
 
 
 def takes_the_time(self: Own, x: Tensor) -> Tensor:
-    return self.conv(x) * (1 + time.perf_counter_ns() * 1e-30)
+    return self.conv(x) * float(time.perf_counter_ns())
 
 
 def changes_its_input(self: Own, x: Tensor) -> Tensor:
