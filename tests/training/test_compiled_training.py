@@ -69,9 +69,15 @@ def test_on_any_number_of_threads_the_same_bits(mnist: Mnist, number: int) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", range(1, 22))
+@pytest.mark.parametrize("number", range(2, 22))
 def test_so_it_is_for_every_iteration(mnist: Mnist, number: int) -> None:
     test_on_any_number_of_threads_the_same_bits(mnist, number)
+
+
+def test_model_1_is_wide_enough_for_torch(mnist: Mnist) -> None:
+    own = training(mnist, recipe(1), digits=50)
+    list(own.epochs())
+    assert [name for name in own.through_torch if "torch is quicker" in name]
 
 
 def test_threads_may_change_on_the_way(mnist: Mnist) -> None:
