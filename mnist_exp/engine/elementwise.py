@@ -42,7 +42,7 @@ def map_back(
     """The gradient of what a map was made of, x."""
     channels, width, height = draft.sides(operation.y)
     d, norm = draft.buffer_like(operation.y), operation.norm
-    sums = draft.sums(2 * channels) if norm else NONE
+    sums = draft.sums(4 * channels) if norm else NONE
     partial = draft.partial(2 * channels) if norm else NONE
     needs = [Need(dy, same_row), Need(x, same_row)]
     arguments = dy, x, d, *settings, sums, partial, channels, width, height

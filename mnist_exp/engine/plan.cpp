@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <time.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <initializer_list>
@@ -500,98 +501,52 @@ static void with_activation(int activation, F&& f) {
     }
 }
 
-// f(first channel, std::integral_constant of how many) for all channels, some at a time, so that
-// what belongs to each stays in a register.
-template <typename F>
-static void by_channels(int channels, F&& f) {
-    const int blocks = pieces_of(channels, SUMS >= 24 ? 4 : 2);
-    for (int b = 0; b < blocks; b++) {
-        const int first = piece(channels, blocks, b);
-        with_count(piece(channels, blocks, b + 1) - first, [&](auto count) { f(first, count); });
-    }
-}
+// What is read is read in the order of memory, all channels of a pixel and then the next pixel: to
+// take the channels some at a time and keep what belongs to each in registers is slower.
 
 // y = activation(slope * x + offset), where there is a slope, of each channel.
 template <int ACTIVATION>
 static void map_pixels(const float* x, float* y, const float* norm, int channels, int pixels) {
-    by_channels(channels, [&](int first, auto count) {
-        constexpr int C = count;
-        Vec slope[C], offset[C];
-        EACH(c, C) {
-            slope[c] = all(norm ? norm[first + c] : 1.f);
-            offset[c] = all(norm ? norm[channels + first + c] : 0.f);
+    for (int i = 0; i < pixels; i++)
+        for (int c = 0; c < channels; c++, x += LANES, y += LANES) {
+            const Vec v = load(x);
+            store(y, activated(ACTIVATION, norm ? v * norm[c] + norm[channels + c] : v));
         }
-        const ptrdiff_t pixel = ptrdiff_t(channels) * LANES;
-        const float* from = x + first * LANES;
-        float* to = y + first * LANES;
-        for (int i = 0; i < pixels; i++, from += pixel, to += pixel)
-            EACH(c, C) {
-                const Vec v = load(from + c * LANES);
-                store(to + c * LANES, activated(ACTIVATION, norm ? v * slope[c] + offset[c] : v));
-            }
-    });
 }
 
 // d = dy times the slope of the activation; and if there is a norm, sums of d and of its product
-// with the normalised x.
+// with the difference of x from the mean.
 template <int ACTIVATION>
 static void map_back_pixels(const float* dy, const float* x, float* d, const float* norm,
                             float* sums, int channels, int pixels) {
-    by_channels(channels, [&](int first, auto count) {
-        constexpr int C = count;
-        Vec slope[C], offset[C], mean[C], sum[C], product[C];
-        EACH(c, C) {
-            slope[c] = all(norm ? norm[first + c] : 1.f);
-            offset[c] = all(norm ? norm[channels + first + c] : 0.f);
-            mean[c] = all(norm ? norm[2 * channels + first + c] : 0.f);
-            sum[c] = product[c] = Vec{};
+    const ptrdiff_t to_product = ptrdiff_t(channels) * LANES;
+    for (int i = 0; i < pixels; i++) {
+        float* sum = sums;
+        for (int c = 0; c < channels; c++, dy += LANES, x += LANES, d += LANES, sum += LANES) {
+            const Vec in = load(x), y = norm ? in * norm[c] + norm[channels + c] : in;
+            Vec v = load(dy);
+            if (ACTIVATION == RELU)
+                v = y <= 0.f ? Vec{} : v;
+            else if (ACTIVATION != IDENTITY)
+                v *= slope_of(ACTIVATION, y);
+            store(d, v);
+            if (!norm) continue;
+            store(sum, load(sum) + v);
+            store(sum + to_product, load(sum + to_product) + v * (in - norm[2 * channels + c]));
         }
-        const ptrdiff_t pixel = ptrdiff_t(channels) * LANES;
-        const float *from = dy + first * LANES, *input = x + first * LANES;
-        float* to = d + first * LANES;
-        for (int i = 0; i < pixels; i++, from += pixel, input += pixel, to += pixel)
-            EACH(c, C) {
-                const Vec in = load(input + c * LANES);
-                Vec v = load(from + c * LANES);
-                if (ACTIVATION == RELU)
-                    v = (norm ? in * slope[c] + offset[c] : in) <= 0.f ? Vec{} : v;
-                else if (ACTIVATION != IDENTITY)
-                    v *= slope_of(ACTIVATION, norm ? in * slope[c] + offset[c] : in);
-                store(to + c * LANES, v);
-                sum[c] += v;
-                product[c] += v * (in - mean[c]);
-            }
-        if (!norm) return;
-        EACH(c, C) {
-            float *s = sums + (first + c) * LANES, *p = s + channels * LANES;
-            store(s, load(s) + sum[c]);
-            store(p, load(p) + product[c] * norm[3 * channels + first + c]);
-        }
-    });
+    }
 }
 
 // dx = a d + b x + c of each channel, where `lanes` hold images; and where x is above zero, if
 // `relu`.
 static void norm_back_pixels(const float* d, const float* x, float* dx, const float* terms,
                              IntVec lanes, bool relu, int channels, int pixels) {
-    by_channels(channels, [&](int first, auto count) {
-        constexpr int C = count;
-        Vec a[C], b[C], t[C];
-        EACH(c, C) {
-            a[c] = all(terms[first + c]), b[c] = all(terms[channels + first + c]);
-            t[c] = all(terms[2 * channels + first + c]);
+    const float *a = terms, *b = terms + channels, *t = terms + 2 * channels;
+    for (int i = 0; i < pixels; i++)
+        for (int c = 0; c < channels; c++, d += LANES, x += LANES, dx += LANES) {
+            const Vec in = load(x), v = a[c] * load(d) + b[c] * in + t[c];
+            store(dx, (relu ? lanes & ~(in <= 0.f) : lanes) ? v : Vec{});
         }
-        const IntVec all_pass = relu ? IntVec{} : IntVec{} - 1;
-        const ptrdiff_t pixel = ptrdiff_t(channels) * LANES;
-        const float *from = d + first * LANES, *input = x + first * LANES;
-        float* to = dx + first * LANES;
-        for (int i = 0; i < pixels; i++, from += pixel, input += pixel, to += pixel)
-            EACH(c, C) {
-                const Vec in = load(input + c * LANES),
-                          v = a[c] * load(from + c * LANES) + b[c] * in + t[c];
-                store(to + c * LANES, lanes & (all_pass | ~(in <= 0.f)) ? v : Vec{});
-            }
-    });
 }
 
 // A row of numbers, some of them dropped: which share is kept, in 2**-16, and the seed of a layer
@@ -641,7 +596,11 @@ void add_map(Plan* plan, int x, int y, int norm, int activation, int drop, int c
 void add_map_back(Plan* plan, int dy, int x, int d, int norm, int activation, int drop, int sums,
                   int partial, int channels, int width, int height) {
     plan->add([=](const At& at, int first, int end) {
-        if (norm >= 0 && first == 0) std::memset(at[sums], 0, sizeof(float) * 2 * channels * LANES);
+        // Those of all rows, and behind them those of these rows.
+        const ptrdiff_t numbers = norm >= 0 ? 2 * ptrdiff_t(channels) * LANES : 0;
+        float *of_all = at[sums], *own = of_all + numbers;
+        if (first == 0) std::fill_n(of_all, numbers, 0.f);
+        std::fill_n(own, numbers, 0.f);
         for (int row = first; drop >= 0 && row < end; row++)
             drop_row(at, drop, row, at.row(dy, row), at.row(d, row), channels * width);
         const int dropped = drop >= 0 ? d : dy;
@@ -649,11 +608,15 @@ void add_map_back(Plan* plan, int dy, int x, int d, int norm, int activation, in
             rows = at.together(row, end, {dropped, x, d});
             with_activation(activation, [&](auto which) {
                 map_back_pixels<which>(at.row(dropped, row), at.row(x, row), at.row(d, row),
-                                       at[norm], at[sums], channels, rows * width);
+                                       at[norm], own, channels, rows * width);
             });
         }
-        if (norm >= 0 && end == height)
-            to_numbers(at[sums], at[partial], 2 * channels, first_lanes(at.images_here()));
+        for (ptrdiff_t i = 0; i < numbers; i += LANES)
+            store(of_all + i, load(of_all + i) + load(own + i));
+        if (norm < 0 || end < height) return;
+        to_numbers(of_all, at[partial], 2 * channels, first_lanes(at.images_here()));
+        const Norm n(at[norm], channels);
+        for (int c = 0; c < channels; c++) at[partial][channels + c] *= n.inverse[c];
     });
 }
 
@@ -800,29 +763,34 @@ void pool_row(const Windows& w, const At& at, int x, int y, int i) {
 template <bool MEAN>
 void pool_back_row(const Windows& w, const At& at, int x, int y, int dy, int dx, int row) {
     const ptrdiff_t pixel = ptrdiff_t(w.channels) * LANES;
+    std::vector<const float*> before;  // the pixels of a window that come first
     float* to = at.row(dx, row);
     for (int column = 0; column < w.in_width; column++, to += pixel) {
         std::memset(to, 0, sizeof(float) * pixel);
         for (int i = w.of_rows[2 * row]; i < w.of_rows[2 * row + 1]; i++)
             for (int j = w.of_columns[2 * column]; j < w.of_columns[2 * column + 1]; j++) {
-                const int top = w.row(i)[0], left = w.column(j)[0], right = w.column(j)[1];
-                const float *d = at.row(dy, i) + j * pixel,
-                            *most = MEAN ? d : at.row(y, i) + j * pixel;
-                const float share = 1 / w.divisors[i * w.width + j];
-                for (ptrdiff_t c = 0; c < pixel; c += LANES) {
-                    if (MEAN) {
+                const float* d = at.row(dy, i) + j * pixel;
+                if (MEAN) {
+                    const float share = 1 / w.divisors[i * w.width + j];
+                    for (ptrdiff_t c = 0; c < pixel; c += LANES)
                         store(to + c, load(to + c) + load(d + c) * share);
-                        continue;
-                    }
+                    continue;
+                }
+                const int top = w.row(i)[0], left = w.column(j)[0], right = w.column(j)[1];
+                before.clear();
+                for (int r = top; r <= row; r++)
+                    for (int s = left; s < (r < row ? right : column); s++)
+                        before.push_back(at.row(x, r) + s * pixel);
+                const float *most = at.row(y, i) + j * pixel,
+                            *own = at.row(x, row) + column * pixel;
+                for (ptrdiff_t c = 0; c < pixel; c += LANES) {
                     const Vec m = load(most + c);
-                    const auto has = [&](int r, int s) {
-                        const Vec v = load(at.row(x, r) + s * pixel + c);
+                    const auto has = [&](const float* of) {
+                        const Vec v = load(of + c);
                         return (v == m) | (v != v);
                     };
-                    IntVec is_first = has(row, column);
-                    for (int r = top; r <= row; r++)
-                        for (int s = left; s < (r < row ? right : column); s++)
-                            is_first &= ~has(r, s);
+                    IntVec is_first = has(own);
+                    for (const float* other : before) is_first &= ~has(other);
                     store(to + c, load(to + c) + (is_first ? load(d + c) : Vec{}));
                 }
             }
