@@ -4,7 +4,7 @@ import math
 
 from mnist_exp.engine.draft import NONE, PlanDraft, same_row
 from mnist_exp.engine.elementwise import map_back
-from mnist_exp.engine.kernels import lanes
+from mnist_exp.engine.kernels import pixel
 from mnist_exp.engine.operations import Activation, Conv, Map, Shape
 from mnist_exp.engine.schedule import OF_THREAD, Buffer, KernelCall, Need, Rows
 
@@ -105,7 +105,7 @@ def _placed(
     spread: tuple[int, int],
 ) -> Buffer:  # fmt: skip
     """A value with its pixels `spread` apart, the first in this `corner` of zeros."""
-    placed = draft.buffer(size[1] * shape.channels * lanes(), OF_THREAD, size[0])
+    placed = draft.buffer(size[1] * pixel(shape.channels), OF_THREAD, size[0])
 
     def rows(i: int) -> tuple[int, int]:
         row, between = divmod(i - corner[0], spread[0])

@@ -8,7 +8,7 @@ program, and `give` hands a gradient to a value.
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from mnist_exp.engine.kernels import lanes
+from mnist_exp.engine.kernels import lanes, pixel
 from mnist_exp.engine.operations import Drop, Norm, Operation, shape_of
 from mnist_exp.engine.schedule import (
     OF_ALL,
@@ -70,7 +70,7 @@ class PlanDraft:
     def join(self, one: Buffer, other: Buffer, y: Buffer, sign: int, name: str) -> None:
         """Let y be the sum, the difference or the product of values like that of the name."""
         needs = [Need(one, same_row), Need(other, same_row)]
-        arguments = one, other, y, sign, self.row(name)
+        arguments = one, other, y, sign, self.row(name) // lanes()
         self.tiles("join", *arguments, rows=self.height(name), makes=y, needs=needs)
 
     def undone(self, operation: Operation, undo: Callable[[Buffer], None]) -> None:
@@ -117,8 +117,8 @@ class PlanDraft:
         return shape.channels, shape.width, shape.height
 
     def row(self, name: str) -> int:
-        """The numbers in a row of a value."""
-        return self.shapes[name].channels * self.shapes[name].width
+        """The floats of a tile's row of a value."""
+        return pixel(self.shapes[name].channels) * self.shapes[name].width
 
     def height(self, name: str) -> int:
         return self.shapes[name].height
@@ -134,7 +134,7 @@ class PlanDraft:
 
     def buffer_like(self, name: str) -> Buffer:
         """A buffer for a value, or its gradient."""
-        return self.buffer(self.row(name) * lanes(), OF_THREAD, self.height(name))
+        return self.buffer(self.row(name), OF_THREAD, self.height(name))
 
     def sums(self, numbers: int) -> Buffer:
         """A buffer for sums that go on from row to row."""

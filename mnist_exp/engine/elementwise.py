@@ -3,6 +3,7 @@
 from typing import Any
 
 from mnist_exp.engine.draft import NONE, PlanDraft, same_row
+from mnist_exp.engine.kernels import lanes
 from mnist_exp.engine.operations import Activation, Affine, Combine, Map, Norm
 from mnist_exp.engine.schedule import Buffer, KernelCall, Need
 
@@ -135,7 +136,7 @@ def _reduced(draft: PlanDraft, gradient: Buffer, name: str, x: str) -> Buffer:
 
 def _scaled(draft: PlanDraft, x: Buffer, scale: float, shift: float, name: str) -> Buffer:
     y = draft.buffer_like(name)
-    arguments = x, y, float(scale), float(shift), draft.row(name)
+    arguments = x, y, float(scale), float(shift), draft.row(name) // lanes()
     same = [Need(x, same_row)]
     draft.tiles("affine", *arguments, rows=draft.height(name), makes=y, needs=same)
     return y

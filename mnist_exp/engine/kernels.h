@@ -38,7 +38,7 @@ static inline Vec load(const float* from) {
     return v;
 }
 static inline void store(float* to, Vec v) { std::memcpy(to, &v, sizeof v); }
-static inline Vec all(float value) { return value - Vec{}; }       // not +, which makes 0 of -0
+static inline Vec all(float value) { return value - Vec{}; }  // not +, which makes 0 of -0
 
 // The sum over the lanes, halves first: the same order on every thread.
 template <int N>
@@ -63,6 +63,13 @@ static inline IntVec first_lanes(int images) {
     IntVec lanes;
     for (int i = 0; i < LANES; i++) lanes[i] = i < images ? -1 : 0;
     return lanes;
+}
+
+// Floats from a pixel to the next. Many channels take an odd number of vectors: so one channel of
+// neighbouring pixels lies in other sets of the first cache. Where all fall into the same two, as
+// with 32 channels, a depthwise convolution takes twice as long.
+constexpr ptrdiff_t pixel_of(int channels) {
+    return (channels < 16 ? channels : channels | 1) * LANES;
 }
 
 // Piece `i` of `pieces` as equal as they can be of 0..total: where it begins.
@@ -107,6 +114,13 @@ struct Conv {
     ptrdiff_t out_x;     // of the output
     int taps() const { return taps_y * taps_x; }
     bool depthwise() const { return inputs == 1 && outputs == 1 && groups > 1; }
+    // Of a depthwise convolution that has a kernel of its own, with 3 x 3 taps and no stride, how
+    // many pixels apart they are: 1 or 2; of others 0.
+    int nine_apart() const {
+        const ptrdiff_t apart = tap_x / in_pixel;
+        const bool nine = depthwise() && taps_y == 3 && taps_x == 3 && in_x == in_pixel;
+        return nine && apart <= 2 ? int(apart) : 0;
+    }
 };
 
 // The rows of the input that the taps of a row of the output are in.
@@ -166,6 +180,28 @@ static void depthwise_block(const Conv& g, Rows rows, ptrdiff_t at, const float*
     store_block(sums, relu, y, LANES, g.out_x);
 }
 
+// The same of P pixels, a channel after the other, with 3 x 3 taps that are D pixels apart in a
+// row: each number that is read is used for as many of them as it is of.
+template <int D, int P>
+static void nine_taps(const Conv& g, Rows rows, ptrdiff_t at, const float* w, const float* bias,
+                      bool relu, float* y) {
+    for (int c = 0; c < g.groups; c++, at += LANES, w++, y += LANES) {
+        Vec sums[1][P];
+        EACH(p, P) sums[0][p] = all(bias ? bias[c] : 0.f);
+        EACH(r, 3) {
+            const float* from = rows[r] + at;
+            Vec weights[3];
+            EACH(t, 3) weights[t] = all(w[(3 * r + t) * g.groups]);
+            EACH(q, P + 2 * D) {
+                const Vec in = load(from + q * g.in_pixel);
+                EACH(t, 3)
+                    if (q >= t * D && q - t * D < P) sums[0][q - t * D] += weights[t] * in;
+            }
+        }
+        store_block(sums, relu, y, 0, g.out_x);
+    }
+}
+
 // sums[k][n] += dy[k] * x[n] over all pixels: the gradient of N weights (taps of input channels,
 // which begin there) of K outputs, of each lane. Of so many rows, which are `skip` further apart
 // than long.
@@ -211,6 +247,36 @@ static void depthwise_weights_block(const Conv& g, const float* const* taps, con
         EACH(n, N) store(sums + c * step + n * LANES, sum[c][n]);
 }
 
+// The same for a channel with 3 x 3 taps, D pixels apart in a row, which are nine sums: of P
+// pixels.
+template <int D, int P>
+static inline void nine_sums(Vec (&sums)[3][3], const float* const* taps, ptrdiff_t x,
+                             ptrdiff_t in_pixel, const float* dy, ptrdiff_t out_x) {
+    Vec d[P];
+    EACH(p, P) d[p] = load(dy + p * out_x);
+    EACH(r, 3)
+        EACH(q, P + 2 * D) {
+            const Vec in = load(taps[3 * r] + x + q * in_pixel);
+            EACH(t, 3)
+                if (q >= t * D && q - t * D < P) sums[r][t] += d[q - t * D] * in;
+        }
+}
+template <int D>
+static void nine_weights(const Conv& g, const float* const* taps, const float* dy, float* sums,
+                         int height, ptrdiff_t x_skip) {
+    Vec sum[3][3];
+    EACH(n, 9) sum[n / 3][n % 3] = load(sums + n * LANES);
+    ptrdiff_t x = 0;
+    for (int row = 0; row < height; row++, x += x_skip) {
+        int j = 0;
+        for (; j + 4 <= g.width; j += 4, x += 4 * g.in_x, dy += 4 * g.out_x)
+            nine_sums<D, 4>(sum, taps, x, g.in_pixel, dy, g.out_x);
+        for (; j < g.width; j++, x += g.in_x, dy += g.out_x)
+            nine_sums<D, 1>(sum, taps, x, g.in_pixel, dy, g.out_x);
+    }
+    EACH(n, 9) store(sums + n * LANES, sum[n / 3][n % 3]);
+}
+
 // A kernel for each size of a block, chosen when it is known: block<a, b> for 1 <= a, b.
 typedef void ConvBlock(const Conv&, Rows, ptrdiff_t, const float*, const float*, bool, float*);
 typedef void WeightsBlock(const Conv&, const float* const*, const float*, float*, ptrdiff_t, int,
@@ -228,6 +294,7 @@ constexpr int fitting(int a, int b) { return within(b, SUMS / a); }
     static TYPE* NAME(int a, int b) { return NAME(a, b, std::make_integer_sequence<int, A * B>()); }
 BLOCKS(conv_kernel, ConvBlock, conv_block, MOST_OUTPUTS, MOST_PIXELS)
 BLOCKS(depthwise_kernel, ConvBlock, depthwise_block, 8, MOST_PIXELS)
+BLOCKS(nine_taps_kernel, ConvBlock, nine_taps, 2, 8)
 BLOCKS(weights_kernel, WeightsBlock, weights_block, 4, 6)
 BLOCKS(depthwise_weights_kernel, WeightsBlock, depthwise_weights_block, 8, 3)
 #undef BLOCKS
@@ -293,6 +360,14 @@ static void pack_turned(const Conv& g, const float* weights, float* w) {
 
 static void depthwise(const Conv& g, Rows rows, const float* w, const float* bias, bool relu,
                       float* y) {
+    if (const int apart = g.nine_apart()) {
+        const int runs = pieces_of(g.width, 8);
+        for (int run = 0; run < runs; run++) {
+            const int j = piece(g.width, runs, run), end = piece(g.width, runs, run + 1);
+            nine_taps_kernel(apart, end - j)(g, rows, j * g.in_x, w, bias, relu, y + j * g.out_x);
+        }
+        return;
+    }
     const int blocks = pieces_of(g.groups, 8);
     const int runs = pieces_of(g.width, within(SUMS / 8, MOST_PIXELS));
     for (int run = 0; run < runs; run++) {
@@ -317,7 +392,13 @@ static void conv_weights(const Conv& g, Rows rows, const float* dy, float* sums,
     const int parts = pieces_of(columns, depthwise ? 3 : SUMS / 4);
     const ptrdiff_t step = ptrdiff_t(columns) * LANES, x_skip = in_y - g.width * g.in_x;
     std::vector<const float*> taps(columns);
-    for (int group = 0; group < groups; group++)
+    const int apart = g.nine_apart();
+    for (int c = 0; apart && c < g.groups; c++) {
+        for (int r = 0; r < 3; r++) taps[3 * r] = rows[r] + c * LANES;
+        (apart == 1 ? nine_weights<1> : nine_weights<2>)(g, taps.data(), dy + c * LANES,
+                                                         sums + c * step, height, x_skip);
+    }
+    for (int group = 0; group < groups && !apart; group++)
         for (int b = 0; b < blocks; b++) {
             const int k = group * outputs + piece(outputs, blocks, b);
             const int size = piece(outputs, blocks, b + 1) - piece(outputs, blocks, b);
@@ -342,6 +423,7 @@ static void conv_weights(const Conv& g, Rows rows, const float* dy, float* sums,
 // joined to those of so many pixels `before` (Chan, Golub and LeVeque 1979).
 static void lane_moments(const float* x, int pixels, int before, int channels, float* means) {
     const int blocks = pieces_of(channels, 8);
+    const ptrdiff_t pixel = pixel_of(channels);
     for (int b = 0; b < blocks; b++) {
         const int first = piece(channels, blocks, b);
         with_count(piece(channels, blocks, b + 1) - first, [&](auto count) {
@@ -349,11 +431,11 @@ static void lane_moments(const float* x, int pixels, int before, int channels, f
             Vec sums[C], squares[C];
             EACH(c, C) sums[c] = squares[c] = Vec{};
             for (int i = 0; i < pixels; i++)
-                EACH(c, C) sums[c] += load(x + (i * channels + first + c) * LANES);
+                EACH(c, C) sums[c] += load(x + i * pixel + (first + c) * LANES);
             EACH(c, C) sums[c] /= float(pixels);
             for (int i = 0; i < pixels; i++)
                 EACH(c, C) {
-                    const Vec difference = load(x + (i * channels + first + c) * LANES) - sums[c];
+                    const Vec difference = load(x + i * pixel + (first + c) * LANES) - sums[c];
                     squares[c] += difference * difference;
                 }
             const float share = float(pixels) / float(before + pixels);

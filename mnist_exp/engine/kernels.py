@@ -15,6 +15,11 @@ def functions() -> ctypes.CDLL:
     return loaded
 
 
+def pixel(channels: int) -> int:
+    """How many floats of a tile a pixel with so many channels takes."""
+    return int(functions().pixel_floats(channels))
+
+
 def lanes() -> int:
     """How many images are side by side in a tile."""
     return int(functions().lanes())

@@ -111,6 +111,7 @@ struct Plan {
 extern "C" {
 
 int lanes() { return LANES; }
+int pixel_floats(int channels) { return int(pixel_of(channels)); }
 void set_threads(int count) { Threads::of_process().count = count; }
 
 Plan* plan_new() { return new Plan; }
@@ -226,7 +227,7 @@ void add_load(Plan* plan, int tensor, int y, int channels, int pixels, int gradi
             const bool empty = gradient && lane >= images;
             for (int c = 0; c < channels; c++)
                 for (int i = 0; i < pixels; i++)
-                    to[(ptrdiff_t(i) * channels + c) * LANES + lane] =
+                    to[i * pixel_of(channels) + c * LANES + lane] =
                         empty ? 0.f : image[c * pixels + i];
         }
     });
@@ -242,7 +243,7 @@ void add_store(Plan* plan, int x, int tensor, int channels, int pixels) {
             for (int c = 0; c < channels; c++)
                 for (int i = 0; i < pixels; i++)
                     to[lane * size + c * pixels + i] =
-                        from[(ptrdiff_t(i) * channels + c) * LANES + lane];
+                        from[i * pixel_of(channels) + c * LANES + lane];
     });
 }
 
@@ -256,8 +257,7 @@ static void to_numbers(const float* vectors, float* numbers, int count, IntVec l
 
 static Conv geometry(int inputs, int outputs, int groups, int taps_y, int taps_x, int width,
                      int step_x, int apart_x) {
-    const ptrdiff_t in = ptrdiff_t(inputs) * groups * LANES,
-                    out = ptrdiff_t(outputs) * groups * LANES;
+    const ptrdiff_t in = pixel_of(inputs * groups), out = pixel_of(outputs * groups);
     return {inputs, outputs, groups, taps_y, taps_x, width, apart_x * in, step_x * in, in, out};
 }
 
@@ -309,7 +309,7 @@ void add_conv_weights(Plan* plan, int x, int dy, int sums, int partial, int heig
 void add_place(Plan* plan, int x, int y, int channels, int height, int width, int to_width, int top,
                int left, int spread_y, int spread_x) {
     plan->add([=](const At& at, int first, int end) {
-        const ptrdiff_t pixel = ptrdiff_t(channels) * LANES;
+        const ptrdiff_t pixel = pixel_of(channels);
         for (int row = first; row < end; row++) {
             float* to = at.row(y, row);
             const int i = (row - top) / spread_y;
@@ -340,12 +340,9 @@ void add_channel_sums(Plan* plan, int x, int sums, int partial, int channels, in
         if (first == 0) std::memset(at[sums], 0, sizeof(float) * channels * LANES);
         for (int row = first; row < end; row++) {
             const float* from = at.row(x, row);
-            for (int i = 0; i < width; i++)
-                for (float *sum = at[sums], *last = sum + channels * LANES; sum < last;
-                     sum += LANES) {
-                    store(sum, load(sum) + load(from));
-                    from += LANES;
-                }
+            for (int i = 0; i < width; i++, from += pixel_of(channels))
+                for (ptrdiff_t c = 0; c < channels * LANES; c += LANES)
+                    store(at[sums] + c, load(at[sums] + c) + load(from + c));
         }
         if (end == height)
             to_numbers(at[sums], at[partial], channels, first_lanes(at.images_here()));
@@ -507,10 +504,12 @@ static void with_activation(int activation, F&& f) {
 // y = activation(slope * x + offset), where there is a slope, of each channel.
 template <int ACTIVATION>
 static void map_pixels(const float* x, float* y, const float* norm, int channels, int pixels) {
-    for (int i = 0; i < pixels; i++)
-        for (int c = 0; c < channels; c++, x += LANES, y += LANES) {
-            const Vec v = load(x);
-            store(y, activated(ACTIVATION, norm ? v * norm[c] + norm[channels + c] : v));
+    const ptrdiff_t pixel = pixel_of(channels);
+    for (int i = 0; i < pixels; i++, x += pixel, y += pixel)
+        for (int c = 0; c < channels; c++) {
+            const Vec v = load(x + c * LANES);
+            store(y + c * LANES,
+                  activated(ACTIVATION, norm ? v * norm[c] + norm[channels + c] : v));
         }
 }
 
@@ -519,22 +518,21 @@ static void map_pixels(const float* x, float* y, const float* norm, int channels
 template <int ACTIVATION>
 static void map_back_pixels(const float* dy, const float* x, float* d, const float* norm,
                             float* sums, int channels, int pixels) {
-    const ptrdiff_t to_product = ptrdiff_t(channels) * LANES;
-    for (int i = 0; i < pixels; i++) {
-        float* sum = sums;
-        for (int c = 0; c < channels; c++, dy += LANES, x += LANES, d += LANES, sum += LANES) {
-            const Vec in = load(x), y = norm ? in * norm[c] + norm[channels + c] : in;
-            Vec v = load(dy);
+    const ptrdiff_t pixel = pixel_of(channels);
+    for (int i = 0; i < pixels; i++, dy += pixel, x += pixel, d += pixel)
+        for (int c = 0; c < channels; c++) {
+            const Vec in = load(x + c * LANES), y = norm ? in * norm[c] + norm[channels + c] : in;
+            Vec v = load(dy + c * LANES);
             if (ACTIVATION == RELU)
                 v = y <= 0.f ? Vec{} : v;
             else if (ACTIVATION != IDENTITY)
                 v *= slope_of(ACTIVATION, y);
-            store(d, v);
+            store(d + c * LANES, v);
             if (!norm) continue;
+            float *sum = sums + c * LANES, *product = sum + channels * LANES;
             store(sum, load(sum) + v);
-            store(sum + to_product, load(sum + to_product) + v * (in - norm[2 * channels + c]));
+            store(product, load(product) + v * (in - norm[2 * channels + c]));
         }
-    }
 }
 
 // dx = a d + b x + c of each channel, where `lanes` hold images; and where x is above zero, if
@@ -542,23 +540,26 @@ static void map_back_pixels(const float* dy, const float* x, float* d, const flo
 static void norm_back_pixels(const float* d, const float* x, float* dx, const float* terms,
                              IntVec lanes, bool relu, int channels, int pixels) {
     const float *a = terms, *b = terms + channels, *t = terms + 2 * channels;
-    for (int i = 0; i < pixels; i++)
-        for (int c = 0; c < channels; c++, d += LANES, x += LANES, dx += LANES) {
-            const Vec in = load(x), v = a[c] * load(d) + b[c] * in + t[c];
-            store(dx, (relu ? lanes & ~(in <= 0.f) : lanes) ? v : Vec{});
+    const ptrdiff_t pixel = pixel_of(channels);
+    for (int i = 0; i < pixels; i++, d += pixel, x += pixel, dx += pixel)
+        for (int c = 0; c < channels; c++) {
+            const Vec in = load(x + c * LANES), v = a[c] * load(d + c * LANES) + b[c] * in + t[c];
+            store(dx + c * LANES, (relu ? lanes & ~(in <= 0.f) : lanes) ? v : Vec{});
         }
 }
 
 // A row of numbers, some of them dropped: which share is kept, in 2**-16, and the seed of a layer
 // are the `which` and next of the integers.
-static void drop_row(const At& at, int which, int row, const float* from, float* to, int vectors) {
+static void drop_row(const At& at, int which, int row, const float* from, float* to, int channels,
+                     int width) {
     const uint32_t kept = uint32_t(at.integers[which]);
     const float scale = kept ? 65536.f / float(kept) : 0.f;
     Random random(uint64_t(at.integers[which + 1]) +
                   (uint64_t(at.tile) << 16 | uint64_t(row)) * 0xD1342543DE82EF95u);
-    for (int i = 0; i < vectors; i++, from += LANES, to += LANES)
-        // What is no number stays so, dropped or not, as in torch.
-        store(to, load(from) * (random.below(kept) ? all(scale) : Vec{}));
+    for (int i = 0; i < width; i++, from += pixel_of(channels), to += pixel_of(channels))
+        for (ptrdiff_t c = 0; c < channels * LANES; c += LANES)
+            // What is no number stays so, dropped or not, as in torch.
+            store(to + c, load(from + c) * (random.below(kept) ? all(scale) : Vec{}));
 }
 
 extern "C" {
@@ -587,7 +588,7 @@ void add_map(Plan* plan, int x, int y, int norm, int activation, int drop, int c
             });
         }
         for (int row = first; drop >= 0 && row < end; row++)
-            drop_row(at, drop, row, at.row(y, row), at.row(y, row), channels * width);
+            drop_row(at, drop, row, at.row(y, row), at.row(y, row), channels, width);
     });
 }
 
@@ -602,7 +603,7 @@ void add_map_back(Plan* plan, int dy, int x, int d, int norm, int activation, in
         if (first == 0) std::fill_n(of_all, numbers, 0.f);
         std::fill_n(own, numbers, 0.f);
         for (int row = first; drop >= 0 && row < end; row++)
-            drop_row(at, drop, row, at.row(dy, row), at.row(d, row), channels * width);
+            drop_row(at, drop, row, at.row(dy, row), at.row(d, row), channels, width);
         const int dropped = drop >= 0 ? d : dy;
         for (int row = first, rows; row < end; row += rows) {
             rows = at.together(row, end, {dropped, x, d});
@@ -654,10 +655,10 @@ void add_combine(Plan* plan, int a, int b, int y, int sign, int a_pixels, int a_
     const int pixels = a_pixels > b_pixels ? a_pixels : b_pixels;
     const int channels = a_channels > b_channels ? a_channels : b_channels;
     plan->add([=](const At& at, int, int) {
-        float* to = at[y];
         for (int i = 0; i < pixels; i++) {
-            const float* left = at[a] + ptrdiff_t(a_pixels > 1 ? i : 0) * a_channels * LANES;
-            const float* right = at[b] + ptrdiff_t(b_pixels > 1 ? i : 0) * b_channels * LANES;
+            const float* left = at[a] + (a_pixels > 1 ? i : 0) * pixel_of(a_channels);
+            const float* right = at[b] + (b_pixels > 1 ? i : 0) * pixel_of(b_channels);
+            float* to = at[y] + i * pixel_of(channels);
             for (int c = 0; c < channels; c++, to += LANES) {
                 const Vec u = load(left + (a_channels > 1 ? c : 0) * LANES);
                 const Vec v = load(right + (b_channels > 1 ? c : 0) * LANES);
@@ -671,11 +672,10 @@ void add_combine(Plan* plan, int a, int b, int y, int sign, int a_pixels, int a_
 void add_reduce(Plan* plan, int x, int y, int pixels, int channels, int to_pixels,
                 int to_channels) {
     plan->add([=](const At& at, int, int) {
-        const float* from = at[x];
-        float* to = at[y];
-        std::memset(to, 0, sizeof(float) * to_pixels * to_channels * LANES);
+        std::memset(at[y], 0, sizeof(float) * to_pixels * pixel_of(to_channels));
         for (int i = 0; i < pixels; i++) {
-            float* row = to + ptrdiff_t(to_pixels > 1 ? i : 0) * to_channels * LANES;
+            const float* from = at[x] + i * pixel_of(channels);
+            float* row = at[y] + (to_pixels > 1 ? i : 0) * pixel_of(to_channels);
             for (int c = 0; c < channels; c++, from += LANES) {
                 float* sum = row + (to_channels > 1 ? c : 0) * LANES;
                 store(sum, load(sum) + load(from));
@@ -688,13 +688,17 @@ void add_reduce(Plan* plan, int x, int y, int pixels, int channels, int to_pixel
 void add_concatenate(Plan* plan, const int* xs, int count, int y, int pixels, const int* channels) {
     const std::vector<int> from(xs, xs + count), counts(channels, channels + count);
     plan->add([=](const At& at, int, int) {
-        float* to = at[y];
-        for (int i = 0; i < pixels; i++)
+        int whole = 0;
+        for (int count : counts) whole += count;
+        for (int i = 0; i < pixels; i++) {
+            float* to = at[y] + i * pixel_of(whole);
             for (size_t part = 0; part < from.size(); part++) {
                 const ptrdiff_t floats = ptrdiff_t(counts[part]) * LANES;
-                std::memcpy(to, at[from[part]] + i * floats, sizeof(float) * floats);
+                std::memcpy(to, at[from[part]] + i * pixel_of(counts[part]),
+                            sizeof(float) * floats);
                 to += floats;
             }
+        }
     });
 }
 
@@ -702,20 +706,20 @@ void add_concatenate(Plan* plan, const int* xs, int count, int y, int pixels, co
 void add_take_channels(Plan* plan, int x, int y, int pixels, int channels, int first, int count) {
     plan->add([=](const At& at, int, int) {
         for (int i = 0; i < pixels; i++)
-            std::memcpy(at[y] + ptrdiff_t(i) * count * LANES,
-                        at[x] + (ptrdiff_t(i) * channels + first) * LANES,
+            std::memcpy(at[y] + i * pixel_of(count), at[x] + i * pixel_of(channels) + first * LANES,
                         sizeof(float) * count * LANES);
     });
 }
 
-// What is [rows][columns] becomes [columns][rows]: from pixels and channels to torch's order of
-// flattened features, channel by channel, and back.
-void add_transpose(Plan* plan, int x, int y, int rows, int columns) {
+// Features in torch's order, channel by channel, of pixels; and, if `back`, pixels of features.
+void add_flatten(Plan* plan, int x, int y, int pixels, int channels, int back) {
     plan->add([=](const At& at, int, int) {
-        for (int i = 0; i < rows; i++)
-            for (int j = 0; j < columns; j++)
-                store(at[y] + (ptrdiff_t(j) * rows + i) * LANES,
-                      load(at[x] + (ptrdiff_t(i) * columns + j) * LANES));
+        for (int c = 0; c < channels; c++)
+            for (int i = 0; i < pixels; i++) {
+                const ptrdiff_t feature = (ptrdiff_t(c) * pixels + i) * LANES,
+                                pixel = i * pixel_of(channels) + c * LANES;
+                store(at[y] + (back ? pixel : feature), load(at[x] + (back ? feature : pixel)));
+            }
     });
 }
 
@@ -737,13 +741,13 @@ struct Windows {
 template <bool MEAN>
 void pool_row(const Windows& w, const At& at, int x, int y, int i) {
     const int channels = w.channels, top = w.row(i)[0], down = w.row(i)[1] - top;
-    const ptrdiff_t pixel = channels * LANES;
+    const ptrdiff_t pixel = pixel_of(channels);
     std::vector<const float*> rows(down);
     for (int r = 0; r < down; r++) rows[r] = at.row(x, top + r);
     float* to = at.row(y, i);
-    for (int j = 0; j < w.width; j++) {
+    for (int j = 0; j < w.width; j++, to += pixel) {
         const int left = w.column(j)[0], across = w.column(j)[1] - left;
-        for (int c = 0; c < channels; c++, to += LANES) {
+        for (int c = 0; c < channels; c++) {
             Vec found = all(MEAN ? 0.f : -INFINITY);
             for (int r = 0; r < down; r++)
                 for (int s = 0; s < across; s++) {
@@ -753,7 +757,7 @@ void pool_row(const Windows& w, const At& at, int x, int y, int i) {
                     else
                         found = (v > found) | (v != v) ? v : found;
                 }
-            store(to, MEAN ? found / w.divisors[i * w.width + j] : found);
+            store(to + c * LANES, MEAN ? found / w.divisors[i * w.width + j] : found);
         }
     }
 }
@@ -762,17 +766,17 @@ void pool_row(const Windows& w, const At& at, int x, int y, int i) {
 // first pixel that has it gets the gradient, as in torch.
 template <bool MEAN>
 void pool_back_row(const Windows& w, const At& at, int x, int y, int dy, int dx, int row) {
-    const ptrdiff_t pixel = ptrdiff_t(w.channels) * LANES;
+    const ptrdiff_t pixel = pixel_of(w.channels), floats = ptrdiff_t(w.channels) * LANES;
     std::vector<const float*> before;  // the pixels of a window that come first
     float* to = at.row(dx, row);
     for (int column = 0; column < w.in_width; column++, to += pixel) {
-        std::memset(to, 0, sizeof(float) * pixel);
+        std::memset(to, 0, sizeof(float) * floats);
         for (int i = w.of_rows[2 * row]; i < w.of_rows[2 * row + 1]; i++)
             for (int j = w.of_columns[2 * column]; j < w.of_columns[2 * column + 1]; j++) {
                 const float* d = at.row(dy, i) + j * pixel;
                 if (MEAN) {
                     const float share = 1 / w.divisors[i * w.width + j];
-                    for (ptrdiff_t c = 0; c < pixel; c += LANES)
+                    for (ptrdiff_t c = 0; c < floats; c += LANES)
                         store(to + c, load(to + c) + load(d + c) * share);
                     continue;
                 }
@@ -783,7 +787,7 @@ void pool_back_row(const Windows& w, const At& at, int x, int y, int dy, int dx,
                         before.push_back(at.row(x, r) + s * pixel);
                 const float *most = at.row(y, i) + j * pixel,
                             *own = at.row(x, row) + column * pixel;
-                for (ptrdiff_t c = 0; c < pixel; c += LANES) {
+                for (ptrdiff_t c = 0; c < floats; c += LANES) {
                     const Vec m = load(most + c);
                     const auto has = [&](const float* of) {
                         const Vec v = load(of + c);
@@ -839,8 +843,8 @@ void add_pool_back(Plan* plan, int x, int y, int dy, int dx, int mean, int heigh
 void add_log_softmax(Plan* plan, int x, int y, int channels, int pixels) {
     plan->add([=](const At& at, int, int) {
         for (int i = 0; i < pixels; i++) {
-            const float* from = at[x] + ptrdiff_t(i) * channels * LANES;
-            float* to = at[y] + ptrdiff_t(i) * channels * LANES;
+            const float* from = at[x] + i * pixel_of(channels);
+            float* to = at[y] + i * pixel_of(channels);
             Vec most = load(from), sum{};
             for (int c = 1; c < channels; c++) {
                 const Vec v = load(from + c * LANES);
@@ -857,7 +861,7 @@ void add_log_softmax(Plan* plan, int x, int y, int channels, int pixels) {
 void add_log_softmax_back(Plan* plan, int y, int dy, int dx, int channels, int pixels) {
     plan->add([=](const At& at, int, int) {
         for (int i = 0; i < pixels; i++) {
-            const ptrdiff_t first = ptrdiff_t(i) * channels * LANES;
+            const ptrdiff_t first = i * pixel_of(channels);
             Vec sum{};
             for (int c = 0; c < channels; c++) sum += load(at[dy] + first + c * LANES);
             for (int c = 0; c < channels; c++) {

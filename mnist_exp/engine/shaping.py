@@ -71,11 +71,11 @@ def concatenate(draft: PlanDraft, operation: Concatenate) -> None:
 def flatten(draft: PlanDraft, operation: Flatten) -> None:
     y, x, shape = draft.make(operation.y), draft.values[operation.x], draft.shapes[operation.x]
     needs = [draft.all_of(x, operation.x)]
-    draft.tiles("transpose", x, y, shape.pixels, shape.channels, makes=y, needs=needs)
+    draft.tiles("flatten", x, y, shape.pixels, shape.channels, 0, makes=y, needs=needs)
 
     def undo(dy: Buffer) -> None:
         dx, needs = draft.buffer_like(operation.x), [draft.all_of(dy, operation.y)]
-        draft.tiles("transpose", dy, dx, shape.channels, shape.pixels, makes=dx, needs=needs)
+        draft.tiles("flatten", dy, dx, shape.pixels, shape.channels, 1, makes=dx, needs=needs)
         draft.give(operation.x, dx)
 
     draft.undone(operation, undo)
