@@ -37,6 +37,18 @@ static inline Vec load(const float* from) {
     std::memcpy(&v, from, sizeof v);
     return v;
 }
+// The same, kept in a register: it is used several times, and compilers like to read it again.
+static inline Vec held(const float* from) {
+    Vec v = load(from);
+#if defined(__AVX512F__)
+    asm("" : "+v"(v));
+#elif defined(__AVX__)
+    asm("" : "+x"(v));
+#elif defined(__aarch64__)
+    asm("" : "+w"(v));
+#endif
+    return v;
+}
 static inline void store(float* to, Vec v) { std::memcpy(to, &v, sizeof v); }
 static inline Vec all(float value) { return value - Vec{}; }  // not +, which makes 0 of -0
 
@@ -154,7 +166,7 @@ static void conv_block(const Conv& g, Rows rows, ptrdiff_t at, const float* w, c
             const float* tap = rows[r] + at + s * g.tap_x;
             for (int c = 0; c < g.inputs; c++, tap += LANES, w += K) {
                 Vec in[P];
-                EACH(p, P) in[p] = load(tap + p * g.in_x);
+                EACH(p, P) in[p] = held(tap + p * g.in_x);
                 EACH(k, K)
                     EACH(p, P) sums[k][p] += w[k] * in[p];
             }
@@ -193,7 +205,7 @@ static void nine_taps(const Conv& g, Rows rows, ptrdiff_t at, const float* w, co
             Vec weights[3];
             EACH(t, 3) weights[t] = all(w[(3 * r + t) * g.groups]);
             EACH(q, P + 2 * D) {
-                const Vec in = load(from + q * g.in_pixel);
+                const Vec in = held(from + q * g.in_pixel);
                 EACH(t, 3)
                     if (q >= t * D && q - t * D < P) sums[0][q - t * D] += weights[t] * in;
             }
@@ -214,9 +226,9 @@ static void weights_block(const Conv& g, const float* const* taps, const float* 
     ptrdiff_t x = 0;
     for (int pixels = height * g.width, left = g.width; pixels > 0; pixels--) {
         Vec d[K];
-        EACH(k, K) d[k] = load(dy + k * LANES);
+        EACH(k, K) d[k] = held(dy + k * LANES);
         EACH(n, N) {
-            const Vec in = load(taps[n] + x);
+            const Vec in = held(taps[n] + x);
             EACH(k, K) sum[k][n] += d[k] * in;
         }
         x += g.in_x, dy += g.out_x;
@@ -253,10 +265,10 @@ template <int D, int P>
 static inline void nine_sums(Vec (&sums)[3][3], const float* const* taps, ptrdiff_t x,
                              ptrdiff_t in_pixel, const float* dy, ptrdiff_t out_x) {
     Vec d[P];
-    EACH(p, P) d[p] = load(dy + p * out_x);
+    EACH(p, P) d[p] = held(dy + p * out_x);
     EACH(r, 3)
         EACH(q, P + 2 * D) {
-            const Vec in = load(taps[3 * r] + x + q * in_pixel);
+            const Vec in = held(taps[3 * r] + x + q * in_pixel);
             EACH(t, 3)
                 if (q >= t * D && q - t * D < P) sums[r][t] += d[q - t * D] * in;
         }
