@@ -50,6 +50,18 @@ static inline Vec held(const float* from) {
     return v;
 }
 static inline void store(float* to, Vec v) { std::memcpy(to, &v, sizeof v); }
+// The same past the caches, for what is read again only when they hold other things.
+static inline void store_past_cache(float* to, Vec v) {
+#if defined(__clang__)
+    __builtin_nontemporal_store(v, reinterpret_cast<Vec*>(to));
+#elif defined(__AVX512F__)
+    __builtin_ia32_movntps512(to, v);
+#elif defined(__AVX__)
+    __builtin_ia32_movntps256(to, v);
+#else
+    store(to, v);
+#endif
+}
 static inline Vec all(float value) { return value - Vec{}; }  // not +, which makes 0 of -0
 
 // The sum over the lanes, halves first: the same order on every thread.

@@ -95,6 +95,9 @@ double seconds_of_thread() {
     return time.tv_sec + 1e-9 * time.tv_nsec;
 }
 
+// Bytes of a value of the whole batch, of which little is left in the caches when a later stage,
+// which goes through several such values, reads it.
+constexpr size_t MUCH = 3 * 1024 * 1024;
 constexpr size_t LINE = 64;               // bytes that the cache moves at once
 constexpr size_t PAGE = 2 * 1024 * 1024;  // a large page of memory, where the system has such
 
@@ -517,7 +520,7 @@ static void map_pixels(const float* x, float* y, const float* norm, int channels
 // with the difference of x from the mean.
 template <int ACTIVATION>
 static void map_back_pixels(const float* dy, const float* x, float* d, const float* norm,
-                            float* sums, int channels, int pixels) {
+                            float* sums, bool past_cache, int channels, int pixels) {
     const ptrdiff_t pixel = pixel_of(channels);
     for (int i = 0; i < pixels; i++, dy += pixel, x += pixel, d += pixel)
         for (int c = 0; c < channels; c++) {
@@ -527,7 +530,7 @@ static void map_back_pixels(const float* dy, const float* x, float* d, const flo
                 v = y <= 0.f ? Vec{} : v;
             else if (ACTIVATION != IDENTITY)
                 v *= slope_of(ACTIVATION, y);
-            store(d + c * LANES, v);
+            (past_cache ? store_past_cache : store)(d + c * LANES, v);
             if (!norm) continue;
             float *sum = sums + c * LANES, *product = sum + channels * LANES;
             store(sum, load(sum) + v);
@@ -605,11 +608,13 @@ void add_map_back(Plan* plan, int dy, int x, int d, int norm, int activation, in
         for (int row = first; drop >= 0 && row < end; row++)
             drop_row(at, drop, row, at.row(dy, row), at.row(d, row), channels, width);
         const int dropped = drop >= 0 ? d : dy;
+        const size_t floats = size_t(at.tiles) * height * width * pixel_of(channels);
+        const bool past_cache = norm >= 0 && floats * sizeof(float) > MUCH;
         for (int row = first, rows; row < end; row += rows) {
             rows = at.together(row, end, {dropped, x, d});
             with_activation(activation, [&](auto which) {
                 map_back_pixels<which>(at.row(dropped, row), at.row(x, row), at.row(d, row),
-                                       at[norm], own, channels, rows * width);
+                                       at[norm], own, past_cache, channels, rows * width);
             });
         }
         for (ptrdiff_t i = 0; i < numbers; i += LANES)
