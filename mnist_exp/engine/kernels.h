@@ -1,8 +1,9 @@
 // Kernels: loops over one tile, which is LANES images side by side in memory.
 //
-// A tile of a value with C channels of H x W pixels is float[H][W][C][LANES]: the LANES numbers of
-// a channel of a pixel are one vector register, and whatever is done to one image is done to all of
-// them by the same instruction. README.md shows a convolution in this layout.
+// A tile of a value with C channels of H x W pixels is float[H][W][C][LANES], with the pixels as
+// far apart as `pixel_of` says: the LANES numbers of a channel of a pixel are one vector register,
+// and whatever is done to one image is done to all of them by the same instruction. README.md shows
+// a convolution in this layout.
 //
 // No kernel knows how many tiles or threads there are, so that no result depends on them.
 #pragma once

@@ -14,7 +14,7 @@
 // A number that threads wait for to change: at first awake, since it takes them longer to wake up
 // than most waits last, and then asleep, since another process may want the core.
 class Gate {
-    static constexpr int SPINS = 1000;  // some 20 microseconds
+    static constexpr int SPINS = 5000;  // some 100 microseconds
     std::atomic<int> number{0};
     std::mutex mutex;
     std::condition_variable changed;

@@ -65,6 +65,22 @@ def test_a_convolution(drawn: tuple[nn.Conv2d, tuple[int, int]], batch: int) -> 
     check(nn.Sequential(before, layer), noise(batch, 2, *size))
 
 
+@drawn
+@given(
+    st.integers(2, 35), pairs(st.integers(5, 21), st.integers(5, 21)), st.integers(1, 3),
+    st.integers(1, 2), st.integers(0, 2), st.booleans(), batches,
+)  # fmt: skip
+def test_a_depthwise_convolution_of_nine_taps(
+    channels: int, size: tuple[int, int], down: int, across: int, padding: int, bias: bool,
+    batch: int,
+) -> None:  # fmt: skip
+    assume(size[0] + 2 * padding > 2 * down)
+    settings = {"padding": padding, "dilation": (down, across), "groups": channels, "bias": bias}
+    before = seeded(lambda: nn.Conv2d(2, channels, 1))
+    layer = seeded(lambda: nn.Conv2d(channels, channels, 3, **settings))
+    check(nn.Sequential(before, layer, nn.ReLU()), noise(batch, 2, *size))
+
+
 class Functional(nn.Module):
     """The same layer as a function of its weights."""
 
@@ -196,7 +212,7 @@ def poolings(draw: Any) -> tuple[Any, tuple[int, int]]:
 
 
 @settings(drawn, max_examples=25)
-@given(poolings(), st.integers(1, 5), batches)
+@given(poolings(), st.sampled_from([1, 3, 5, 16]), batches)
 def test_a_pooling(pooling: tuple[Any, tuple[int, int]], channels: int, batch: int) -> None:
     function, size = pooling
     before = seeded(lambda: nn.Conv2d(1, channels, 1))
@@ -333,7 +349,7 @@ def test_many_convolutions(drawn: tuple[nn.Conv2d, tuple[int, int]], batch: int)
 
 @pytest.mark.slow
 @MANY
-@given(poolings(), st.integers(1, 5), batches)
+@given(poolings(), st.sampled_from([1, 3, 5, 16]), batches)
 def test_many_poolings(pooling: tuple[Any, tuple[int, int]], channels: int, batch: int) -> None:
     function, size = pooling
     before = seeded(lambda: nn.Conv2d(1, channels, 1))
