@@ -36,6 +36,11 @@ def check() -> None:
         raise KeyboardInterrupt
 
 
+def pending() -> bool:
+    """Whether a signal has come that nobody has heard."""
+    return _unheard
+
+
 def heard() -> None:
     """Say that a KeyboardInterrupt has arrived where something is done about it."""
     global _unheard

@@ -67,17 +67,19 @@ def train(order: Order, request: dict[str, Any]) -> JobResult:
                 time.sleep(0.2)
         finally:  # also when the scheduler is gone
             _end(process)
+        is_stopped = stop.is_set()
         out.seek(0)
         errors.seek(0)
         lines, complaints = out.read().splitlines(), errors.read().strip().splitlines()
-    return _result(job, time.monotonic() - begun, process.returncode, lines, complaints)
+    seconds = time.monotonic() - begun
+    return _result(job, seconds, process.returncode, lines, complaints, is_stopped)
 
 
 def _result(
-    job: Job, seconds: float, code: int, lines: list[str], complaints: list[str]
+    job: Job, seconds: float, code: int, lines: list[str], complaints: list[str], is_stopped: bool
 ) -> JobResult:
     """What a process came to that ended with this exit code, and wrote these lines to stdout and
-    these to stderr."""
+    these to stderr. If it `is_stopped`, the sweep has asked it to end."""
     run_id = lines[0] if lines else ""
     if code == 0:
         return JobResult(job, run_id, seconds, **json.loads(lines[-1]))
@@ -85,7 +87,7 @@ def _result(
         failure = f"its process was ended by signal {-code}"
         if run_id:
             with suppress(ExpectedError):  # a store that is away hears of it later
-                tracking.end_run(run_id, "FAILED", failure)
+                tracking.end_run(run_id, "KILLED" if is_stopped else "FAILED", failure)
     else:
         failure = complaints[-1] if complaints else f"exit code {code}"
     return JobResult(job, run_id, seconds, failure=failure)

@@ -127,12 +127,13 @@ def _under_way(begin: Callable[[], Run]) -> Iterator[RunWriter]:
     except BaseException as error:
         if writer is None:
             raise
+        # Where an interrupt came, a library may have made another error of it.
+        early = isinstance(error, KeyboardInterrupt | PrunedError) or interrupts.pending()
         # A store that cannot be written to now learns of the end when it is opened next, since the
         # process is gone by then (liveness.mark_lost). So a server that is away is not waited for,
         # as MLflow would.
         with interrupts.answered(), contextlib.suppress(ExpectedError), readable_errors():
             check_answers()
-            early = isinstance(error, KeyboardInterrupt | PrunedError)
             ended = writer.end("KILLED" if early else "FAILED")
             if ended and isinstance(error, PrunedError):
                 writer.client.set_tag(writer.run_id, names.PRUNED, str(error))

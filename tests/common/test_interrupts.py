@@ -111,6 +111,21 @@ def test_a_run_ends_though_it_is_signalled_while_it_is_begun_or_ended(
 
 
 @pytest.mark.usefixtures("store")
+def test_a_run_is_killed_by_an_interrupt_of_which_something_has_made_another_error() -> None:
+    def stop() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except KeyboardInterrupt as error:
+            raise RuntimeError("stopped") from error
+
+    interrupts.listen()
+    with pytest.raises(RuntimeError, match="stopped"), tracking.start_run("wrapped", {}, {}):
+        stop()
+    run = tracking.runs().iloc[0]
+    assert run["status"] == "KILLED"
+
+
+@pytest.mark.usefixtures("store")
 def test_a_run_that_is_being_finished_is_finished() -> None:
     with signal_in("set_terminated", signal.SIGTERM), tracking.start_run("finished", {}, {}):
         pass

@@ -25,7 +25,7 @@ from mnist_exp import ROOT, tracking
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.notebook import entries, loading
 from mnist_exp.recipe import Target
-from mnist_exp.runs import environment, job, run, sweep
+from mnist_exp.runs import environment, job, run, sweep, worker
 from mnist_exp.runs import plan as plans
 from mnist_exp.runs.job import Job, Order
 from mnist_exp.runs.sweep import Sweep
@@ -287,6 +287,18 @@ def test_what_counts_as_held(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(settle([2], [1], split="validation").missing) == 1
     monkeypatch.setitem(sweep.data.SHA256, "t10k-images-idx3-ubyte", "other digits")
     assert len(settle([2], [1]).missing) == 1
+
+
+@pytest.mark.parametrize(("is_stopped", "status"), [(True, "KILLED"), (False, "FAILED")])
+def test_a_process_that_was_killed_ends_its_run_by_who_killed_it(
+    is_stopped: bool, status: str
+) -> None:
+    client, experiment = tracking.open_store()
+    run_id = client.create_run(experiment).info.run_id
+    wanted = Job(2, 1, "test", None, "")
+    result = worker._result(wanted, 1.0, -9, [run_id], [], is_stopped)
+    assert "signal 9" in result.failure
+    assert client.get_run(run_id).info.status == status
 
 
 @pytest.mark.slow
