@@ -127,7 +127,9 @@ def calls_into(called: Called) -> Iterator[None]:
         is_new = event == "call" and code not in called
         if is_new and not _is_pythons(frame) and not code.co_filename.startswith(NOT_THE_USERS):
             called[code] = [*_of_globals(code, frame.f_globals), *_of_defaults(frame)]
-            if code.co_freevars and not any(code in other.co_consts for other in called):
+            # What looks for functions looks at all objects that there are, which takes its time.
+            around = set(code.co_freevars) - {"__class__"}
+            if around and not any(code in other.co_consts for other in called):
                 called[code] += _of_functions_around(code)
         owner = called_in_c.__self__ if event == "c_call" else None
         if isinstance(owner, type) and issubclass(owner, torch.autograd.Function):
@@ -186,7 +188,8 @@ def _of_globals(code: CodeType, names: dict[str, Any]) -> Iterator[Read]:
 
 def _of_defaults(frame: FrameType) -> Iterator[Read]:
     """What a function has for arguments that are not given, unless it is plain."""
-    function = _function(frame)
+    takes = frame.f_code.co_argcount + frame.f_code.co_kwonlyargcount
+    function = _function(frame) if takes else None
     if function is None:
         return
     get = functools.partial(_defaults, function)
