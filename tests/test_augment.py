@@ -43,16 +43,17 @@ def test_zeros_come_in_from_outside() -> None:
 
 
 def angles_of(rotation: RandomRotation, n: int, seed: int) -> torch.Tensor:
-    """The angles that were drawn, read off an image of a bright spot far from the centre."""
-    size, radius = 2001, 900
-    image = torch.zeros(1, 1, size, size)
-    middle = size // 2
-    image[..., middle - 2 : middle + 3, middle + radius - 2 : middle + radius + 3] = 1
+    """The angles that were drawn, up to 7.4 degrees, read off an image of a bright spot far from
+    the centre: beyond, it leaves the image, whose every pixel takes its time."""
+    height, width, radius = 241, 2001, 900
+    image = torch.zeros(1, 1, height, width)
+    middle, centre = height // 2, width // 2
+    image[..., middle - 2 : middle + 3, centre + radius - 2 : centre + radius + 3] = 1
     found = []
     generator = torch.Generator().manual_seed(seed)
     for _ in range(n):
         _, _, row, column = rotation(image, generator).nonzero().double().mean(dim=0)
-        found.append(torch.atan2(middle - row, column - middle))
+        found.append(torch.atan2(middle - row, column - centre))
     return torch.stack(found).rad2deg()
 
 
