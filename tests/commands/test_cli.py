@@ -559,9 +559,20 @@ def checkout(tmp_path: Path) -> Path:
     ],
 )
 def test_a_broken_iteration_is_one_line(
-    source: str, says: str, checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(entries, "read_entry", lambda number: entries.parse(source, number))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/never/mlflow.db")
+    assert says in refused(["run", "MODEL=6"], capsys)
+    assert not (tmp_path / "never").exists()
+
+
+def test_a_broken_iteration_is_one_line_of_the_program(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (checkout / "experiments" / "model_6.py").write_text(source)
+    file = checkout / "experiments" / "model_6.py"
+    file.write_text(MODEL_6.replace("Conv2d(8, 16, 3", "Conv2d(9, 16, 3"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/never/mlflow.db")
     done = subprocess.run(
         [sys.executable, "-m", "mnist_exp", "run", "MODEL=6"],
@@ -569,7 +580,7 @@ def test_a_broken_iteration_is_one_line(
     )  # fmt: skip
     assert done.returncode == 2
     assert done.stdout == ""
-    assert says in done.stderr
+    assert f"model_6.py, line {CALLS_CONV2}: network: RuntimeError" in done.stderr
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "never").exists()
 
