@@ -1,10 +1,10 @@
 """The benchmarks measure what they say."""
 
-import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import sleeping
 import torch
 from scipy import stats
 from torch import nn
@@ -17,29 +17,17 @@ from mnist_exp.data import Digits
 from mnist_exp.notebook import loading
 from mnist_exp.training.classifier import example_input, network_input
 
-slept = 0.0
-
-
-def prepare(seconds: float) -> None:
-    global slept
-    slept = seconds
-
-
-def sleep() -> float:
-    time.sleep(slept)
-    return slept
-
 
 def test_contenders_take_turns_in_processes_of_their_own() -> None:
     seconds = measure.in_turns(
         {
-            "slow": measure.Contender(prepare, (0.02,), sleep),
-            "fast": measure.Contender(prepare, (0.01,), sleep),
+            "slow": measure.Contender(sleeping.prepare, (0.02,), sleeping.sleep),
+            "fast": measure.Contender(sleeping.prepare, (0.01,), sleeping.sleep),
         },
         rounds=3,
     )
     assert seconds == {"slow": [0.02] * 3, "fast": [0.01] * 3}
-    assert slept == 0.0
+    assert sleeping.slept == 0.0
     assert measure.ratio(seconds["slow"], seconds["fast"]) == "2.00 (2.00 to 2.00)"
 
 
