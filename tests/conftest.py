@@ -5,16 +5,18 @@ import bare_shell  # noqa: F401 (first, and by its import alone)
 # isort: on
 
 import dataclasses
+import gc
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import committed
 import pytest
 import torch
 from handmade import GOOD, SCRIPT, add_evidence, record_run
+from once import once
 
 from mnist_exp import ROOT, data, tracking
 from mnist_exp.commands import arguments
@@ -24,6 +26,8 @@ from mnist_exp.evidence import comparison
 from mnist_exp.notebook import entries
 from mnist_exp.notebook.entries import EXPERIMENTS, Entry
 from mnist_exp.reporting.page import write_page
+from mnist_exp.runs import trial
+from mnist_exp.runs.trial import Findings
 from mnist_exp.tracking import ui
 
 # `make test` runs these tests, and they run make, which is to behave as it does for a user.
@@ -37,6 +41,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # Two threads on two cores spin while they wait for each other: beside another busy process, tests
 # that are otherwise quick take minutes.
 torch.set_num_threads(1)
+
+# What has been imported stays: whoever looks at all objects, as the engine does for the functions
+# around a network's, need not look at the hundreds of thousands of torch and MLflow.
+gc.freeze()
 
 REFERENCE = ROOT / "tests" / "reference"
 
@@ -105,7 +113,18 @@ def report_folder(fresh_store: Path, tmp_path_factory: pytest.TempPathFactory) -
     return page.parent
 
 
+@pytest.fixture(scope="session")
+def try_out_once() -> Callable[..., Findings]:
+    """Tries a recipe out, or knows what came of it: a trial takes longer than a run of few digits,
+    and most tests begin runs that another has begun before."""
+    return once(trial.try_out)
+
+
 @pytest.fixture
-def few_digits(mnist: tuple[Digits, Digits], monkeypatch: pytest.MonkeyPatch) -> None:
+def few_digits(
+    mnist: tuple[Digits, Digits], try_out_once: Callable[..., Findings],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     """Runs train on 500 real digits and are scored on 500, whatever their split."""
     monkeypatch.setattr(data, "load", lambda _: (mnist[0][:500], mnist[1][:500]))
+    monkeypatch.setattr(trial, "try_out", try_out_once)

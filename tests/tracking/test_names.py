@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,8 +23,9 @@ from mnist_exp import ROOT, data, track, tracking
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.data import Digits
 from mnist_exp.notebook import entries, loading
-from mnist_exp.runs import checkout, resume, run, sweep
+from mnist_exp.runs import checkout, resume, run, sweep, trial
 from mnist_exp.runs.plan import settle
+from mnist_exp.runs.trial import Findings
 from mnist_exp.tracking import PrunedError, names
 from mnist_exp.views import Rotations
 
@@ -145,14 +146,16 @@ def uncommitted(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def held(
-    fresh_store: Path, mnist: tuple[Digits, Digits], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Held]:
+    fresh_store: Path, mnist: tuple[Digits, Digits], try_out_once: Callable[..., Findings],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Held]:  # fmt: skip
     """By kind, the names of all that a run of each sort holds."""
     folder = tmp_path_factory.mktemp("named")
     shutil.copytree(fresh_store, folder / "mlruns")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlruns/mlflow.db")
         patch.setattr(data, "load", lambda _: (mnist[0][:500], mnist[1][:500]))
+        patch.setattr(trial, "try_out", try_out_once)
         patch.setattr(checkout, "ROOT", uncommitted(tmp_path_factory.mktemp("checkout")))
         patch.setattr(loading, "load_target", lambda: EASY)
         taught(met(seed=1))
