@@ -616,7 +616,8 @@ class Random {
             has_spare = false;
             return spare < bound;
         }
-        const UIntVec sum = a + b + counter++;
+        const UIntVec sum = a + b + counter;
+        counter += 1;
         a = b ^ (b >> 9);
         b = c + (c << 3);
         c = ((c << 21) | (c >> 11)) + sum;
