@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, weight_norm
 
 from mnist_exp.engine.compiled import CompiledNetwork
+from mnist_exp.engine.reads import Snapshot, calls_into
 
 IMAGES = noise(19, 2, 9, 9)
 
@@ -933,3 +934,29 @@ def test_the_old_weight_norm_is_torchs() -> None:
     for _ in range(2):
         same_as_torch(network, engine)
     assert "cannot be copied" in engine.through_torch[0]
+
+
+class Scaled(nn.Module):
+    """Has a function that is around another one."""
+
+    def __init__(self, factors: list[float]) -> None:
+        super().__init__()
+
+        def scaled(x: Tensor) -> Tensor:
+            return factors[0] * x
+
+        self.scaled = scaled
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scaled(x)
+
+
+def test_what_is_around_a_function_is_read_and_seen_to_change() -> None:
+    factors = [2.0]
+    network, called = Scaled(factors), {}
+    with calls_into(called):
+        network(IMAGES)
+    snapshot = Snapshot(network, set(), called)
+    assert snapshot.is_now()
+    factors[0] = 3.0
+    assert not snapshot.is_now()
