@@ -228,7 +228,8 @@ def test_a_worker_trains_what_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> Non
     asked = settle([2], [1])
     (missing,) = asked.missing
     missing = dataclasses.replace(missing, code_sha256=sent.code_sha256)
-    (result,) = train_missing(dataclasses.replace(asked, missing=(missing,), entries={2: sent}))
+    changed = dataclasses.replace(asked, missing=(missing,), entries={2: sent})
+    (result,) = train_missing(changed, workers=1)
     assert result.failure == ""
     (kept,) = tracking.runs().query("model == 2").to_dict("records")
     assert result.run_id == kept["run_id"]
