@@ -47,6 +47,21 @@ torch.set_num_threads(1)
 gc.freeze()
 
 REFERENCE = ROOT / "tests" / "reference"
+LONGEST = (
+    "runs/test_own_ideas.py", "test_documents.py", "tracking/test_server.py",
+    "runs/test_sweep.py", "faults/test_faults.py", "runs/test_trial.py", "runs/test_resume.py",
+    "test_tour.py", "engine/test_sanitizers.py", "test_user_files.py", "commands/test_cli.py",
+    "runs/test_tune.py", "runs/test_run.py", "runs/test_plan.py", "tracking/test_names.py",
+    "common/test_startup.py", "tracking/test_surroundings.py", "runs/test_property_recipes.py",
+    "training/test_loop.py", "reporting/test_publish.py", "data/test_data.py", "test_setup.py",
+)  # fmt: skip
+"""The files whose tests take longest, longest first. Each is one worker's: one that came last would
+leave the other worker idle."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    files = {ROOT / "tests" / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: files.get(item.path, len(files)))
 
 
 @pytest.fixture(scope="session", autouse=True)
