@@ -1,7 +1,6 @@
 """What a report says: a comparison as texts, tables and pictures, section by section."""
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -10,17 +9,17 @@ import pandas as pd
 
 from mnist_exp import __version__
 from mnist_exp.common.words import counted, duration, percent, ranges
-from mnist_exp.evidence.comparison import Comparison, changed_lines
-from mnist_exp.evidence.effect import Effect
+from mnist_exp.evidence.comparison import Comparison
 from mnist_exp.evidence.ideas import Ideas
 from mnist_exp.evidence.references import course_figures
 from mnist_exp.evidence.verdict import Verdict, pass_rate_bound
-from mnist_exp.notebook.entries import Entry
-from mnist_exp.recipe import Target
 from mnist_exp.reporting import pictures
+from mnist_exp.reporting.answer import smallest, summary, target_text
 from mnist_exp.reporting.layout import CHAIN, Layout
 from mnist_exp.reporting.networks import BestRun, Field, best_run_of, fields_of
 from mnist_exp.reporting.pictures import Picture
+from mnist_exp.reporting.rows import Row, rows_of, strip_limits
+from mnist_exp.reporting.steps import Step, steps_of
 from mnist_exp.showing import tables
 from mnist_exp.showing.tables import plain
 from mnist_exp.tracking import ui
@@ -34,22 +33,6 @@ CHANCE = (
 SUPPORT = "With every seed passing, 95 % one-sided confidence supports a pass rate of at least " + (
     ", ".join(f"{100 * pass_rate_bound(n, n):.0f} % ({n} of {n})" for n in (1, 3, 5, 10, 20)) + "."
 )
-
-
-@dataclass(frozen=True)
-class Step:
-    """An iteration, and what it changed and did against the one it was made from."""
-
-    iteration: Entry
-    effect: Effect | None = None
-    diff: tuple[tuple[str, str], ...] = ()
-    """("plus" or "minus", line of code)."""
-
-    @property
-    def fence(self) -> str:
-        """What encloses the diff in Markdown: longer than any backticks in it."""
-        runs = re.findall("`+", "".join(line for _, line in self.diff))
-        return "`" * max(3, 1 + max(map(len, runs), default=0))
 
 
 @dataclass(frozen=True)
@@ -75,6 +58,8 @@ class Contents:
     """As a sentence without its full stop; empty where nothing is judged."""
     summary: str
     """What came of it."""
+    smallest: str
+    """Which is the smallest that meets the target, and how near the next is; may be empty."""
     made: str
     """When, with which version and from how many runs."""
     verdicts: pd.DataFrame
@@ -94,6 +79,10 @@ class Contents:
     ideas: Ideas
     """What those texts show, and why other ideas are not among them."""
     steps: tuple[Step, ...]
+    rows: tuple[Row, ...]
+    """The iterations as a page shows them, with what is said of them elsewhere here."""
+    bar: float | None
+    """Where the bar is in the strips of the rows, from 0 to 1; None where nothing is judged."""
     course: pd.DataFrame
     """Texts, one row per figure of the public course."""
     fields: tuple[Field, ...]
@@ -133,14 +122,18 @@ def contents_of(comparison: Comparison, layout: Layout = CHAIN) -> Contents:
     effects = [effect for effect in layout.effects(comparison) if effect.seeds]
     followed, unknown_fields = fields_of(comparison.counting, labels)
     runs = comparison.runs_on_split
+    steps = steps_of(comparison, layout)
+    told = table.assign(**{"made again by": [_command(verdict) for verdict in verdicts]})
+    low, high = strip_limits(comparison, judged=bool(judged))
     return Contents(
         title=layout.title,
         split=comparison.split,
         headings=layout.headings(comparison),
         target=target_text(target) if judged else "",
         summary=summary(verdicts, judged),
+        smallest=smallest(judged),
         made=_made(len(runs), len(comparison.counting)),
-        verdicts=table.assign(**{"made again by": [_command(verdict) for verdict in verdicts]}),
+        verdicts=told,
         judged=judged,
         uncounted=comparison.uncounted,
         choices=comparison.choices if judged else {},
@@ -148,7 +141,9 @@ def contents_of(comparison: Comparison, layout: Layout = CHAIN) -> Contents:
         candidates=tables.shown_candidates(comparison.candidates, target),
         scripts=_scripts(comparison),
         ideas=comparison.ideas,
-        steps=_steps(comparison, layout),
+        steps=steps,
+        rows=rows_of(comparison, layout, steps, told, followed),
+        bar=(target.test_accuracy - low) / (high - low) if judged else None,
         course=_course(comparison),
         fields=followed,
         unknown_fields=unknown_fields,
@@ -166,33 +161,6 @@ def _price(comparison: Comparison, layout: Layout) -> Picture:
     if layout.side_by_side or comparison.split != "test":
         return pictures.sizes_picture(comparison, layout.labels(comparison))
     return pictures.price_picture(comparison)
-
-
-def summary(verdicts: Sequence[Verdict], judged: Sequence[Verdict]) -> str:
-    """What came of the iterations, as a sentence: how many of those that are judged meet the
-    target."""
-    if not verdicts:
-        return "No run counts yet, so nothing is judged."
-    if not judged:
-        scored = f"{counted(len(verdicts), 'iteration')}, scored on the {verdicts[0].split} digits."
-        if verdicts[0].split != "test":
-            return f"{scored} They serve to choose, and nothing is judged by them."
-        last = counted(verdicts[0].target.last_epochs, "epoch")
-        return f"{scored} None is judged: the target looks at the last {last}, and all ran fewer."
-    met = sum(verdict.met for verdict in judged)
-    return (
-        f"{met} of {counted(len(judged), 'iteration')} "
-        f"meet{'s' if met == 1 else ''} the target on every seed that was run."
-    )
-
-
-def target_text(target: Target) -> str:
-    """The target as a sentence without its full stop."""
-    return (
-        f"test accuracy of at least {percent(target.test_accuracy)} in every one of the last "
-        f"{target.last_epochs} epochs, in at most {target.max_epochs} epochs, with fewer than "
-        f"{target.parameters_below:,} parameters"
-    )
 
 
 def _made(runs: int, counting: int) -> str:
@@ -235,20 +203,6 @@ def _scripts(comparison: Comparison) -> pd.DataFrame:
     """The verdicts on the ideas of scripts, which have no number: the idea comes first."""
     table = tables.shown_verdicts(comparison.ideas.verdicts, comparison.target)
     return table.set_index("idea").drop(columns="model").reset_index()
-
-
-def _steps(comparison: Comparison, layout: Layout) -> tuple[Step, ...]:
-    """Each iteration with its effect and, in a chain, with what it changed."""
-    by_model = {effect.model: effect for effect in layout.effects(comparison)}
-    steps = []
-    for number, iteration in comparison.iterations.items():
-        effect = by_model.get(number)
-        if effect is None or layout.side_by_side:  # the first of a chain has none before it
-            steps.append(Step(iteration, effect))
-        else:
-            before = comparison.iterations[effect.baseline]
-            steps.append(Step(iteration, effect, changed_lines(before, iteration)))
-    return tuple(steps)
 
 
 def _course(comparison: Comparison) -> pd.DataFrame:

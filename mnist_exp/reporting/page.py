@@ -1,6 +1,7 @@
 """A report as a page that holds everything itself, and as Markdown."""
 
 import base64
+import hashlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from markupsafe import Markup
 
 from mnist_exp.common import markdown
 from mnist_exp.common.errors import ExpectedError
+from mnist_exp.common.words import percent
 from mnist_exp.evidence.comparison import Comparison
 from mnist_exp.evidence.verdict import JUDGING, as_frame
 from mnist_exp.reporting.contents import Contents, contents_of
@@ -29,7 +31,8 @@ def write_page(comparison: Comparison, page: Path, layout: Layout = CHAIN) -> Pa
     """
     folder = page.with_name(f"{page.stem}_files")
     folder.mkdir(parents=True, exist_ok=True)
-    described = _tables(comparison)
+    contents = contents_of(comparison, layout)
+    described = _tables(comparison, contents)
     for name, (table, _) in described.items():
         table.to_csv(folder / name, index=False)
     files = [
@@ -37,12 +40,10 @@ def write_page(comparison: Comparison, page: Path, layout: Layout = CHAIN) -> Pa
         for name, (_, what) in described.items()
     ]
     shutil.rmtree(folder / "figures", ignore_errors=True)  # those of an earlier report
-    contents = contents_of(comparison, layout)
     write_figures(contents.pictures, folder / "figures", ("svg", "png"))
     text = as_markdown("comparison.md.j2", contents, "figures")
     (folder / f"{page.stem}.md").write_text(text, encoding="utf-8")
-    template = _templates(_unbroken).get_template("comparison.html.j2")
-    page.write_text(template.render(report=contents, files=files), encoding="utf-8")
+    page.write_text(_as_html(contents, files), encoding="utf-8")
     return page
 
 
@@ -56,18 +57,33 @@ def refuse_place(page: Path) -> None:
         )
 
 
-def _tables(comparison: Comparison) -> dict[str, tuple[pd.DataFrame, str]]:
+def _as_html(contents: Contents, files: list[dict[str, str]]) -> str:
+    """The page. It holds a script, and says by its hash that no other may run."""
+    templates = _templates(_unbroken)
+    script, _, _ = templates.loader.get_source(templates, "page.js")  # type: ignore[union-attr]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return templates.get_template("comparison.html.j2").render(
+        report=contents, files=files, percent=percent, script=Markup(script),
+        script_hash=f"sha256-{digest}", numbers=[row.number for row in contents.rows],
+    )  # fmt: skip
+
+
+def _tables(comparison: Comparison, contents: Contents) -> dict[str, tuple[pd.DataFrame, str]]:
     """The tables of a report and what they are, by the names of their files."""
     runs = comparison.runs_on_split
     history = comparison.history[comparison.history["run_id"].isin(runs["run_id"])]
     verdicts = as_frame(comparison.verdicts)
     if comparison.split != "test":
         verdicts = verdicts.drop(columns=list(JUDGING))
-    return {
+    tables = {
         "verdicts.csv": (verdicts, "one row per iteration"),
         "runs.csv": (runs, "one row per run, with its scores and why it does not count"),
         "history.csv": (history, "one row per run and epoch"),
     }
+    if "tried" in contents.headings:
+        what = "one row per recipe that was tried on the validation split"
+        tables["candidates.csv"] = comparison.candidates, what
+    return tables
 
 
 def as_markdown(template: str, contents: Contents, figures: str) -> str:

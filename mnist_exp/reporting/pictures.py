@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ class Picture:
     alt: str
     caption: str
 
-    @property
+    @cached_property
     def svg(self) -> Markup:
         """The figure as part of a page: in the page's ink, without a background."""
         text = svg(self.figure, self.name)
@@ -48,6 +49,10 @@ class Picture:
         text = text.replace("<svg", label, 1)
         text = text.replace(INK, "currentColor").replace(PAPER, "none")
         return Markup(text)
+
+    def svg_for(self, number: int) -> Markup:
+        """The same once more, with ids that are those of an iteration."""
+        return Markup(str(self.svg).replace(f"{self.name}-", f"{self.name}-of-{number}-"))
 
 
 def svg(figure: Figure, name: str) -> str:
@@ -87,11 +92,19 @@ def accuracy_picture(comparison: Comparison, labels: Mapping[int, str]) -> Pictu
     )
     return Picture(
         "accuracy",
-        iterations.accuracy_by_seed(comparison.counting, comparison.history, target, labels, split),
-        f"Train and {split} accuracy per epoch, one panel per iteration. The figures are in "
-        "history.csv; the table above has the best, final and worst.",
+        iterations.accuracy_by_seed(
+            comparison.counting,
+            comparison.history,
+            target,
+            labels,
+            split,
+            {effect.model: effect.baseline for effect in comparison.effects},
+        ),
+        f"Train and {split} accuracy per epoch, a panel per iteration, or per family of many. The "
+        "figures are in history.csv; the table above has the best, final and worst.",
         f"Train and {split} accuracy per epoch: a thin line per seed (a band where there are "
-        f"many), and the mean.{dashed} What is below the axis is cut off.",
+        f"many), and the mean.{dashed} Each panel has an axis of its own, and what is below it is "
+        "cut off.",
     )
 
 
@@ -149,9 +162,9 @@ def price_picture(comparison: Comparison) -> Picture:
         iterations.price(verdicts, target, public),
         f"Parameters against the worst test accuracy. {worst}. Public results: {reference}.",
         f"Parameters against the worst test accuracy in the last {target.last_epochs} epochs over "
-        "all seeds. No iteration is smaller and better than those on the frontier; the target is "
-        "to the left of the dotted and above the dashed line. What is far from it is off the "
-        "scale. Diamonds are the best public results under the same rules, of one seed each "
+        "all seeds; below the break on another scale, and by an arrow where there are far more "
+        "parameters. No iteration is smaller and better than those on the frontier. Diamonds are "
+        "the best public results under the same rules, of one seed each "
         "(experiments/public.csv).",
     )
 

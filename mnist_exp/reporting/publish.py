@@ -22,7 +22,8 @@ from mnist_exp.notebook.candidates import Candidate
 from mnist_exp.notebook.code_hash import has_code
 from mnist_exp.notebook.entries import EXPERIMENTS
 from mnist_exp.notebook.loading import load_iteration
-from mnist_exp.reporting.contents import contents_of, summary
+from mnist_exp.reporting.answer import summary
+from mnist_exp.reporting.contents import contents_of
 from mnist_exp.reporting.networks import BestRun, Field
 from mnist_exp.reporting.page import as_markdown
 from mnist_exp.reporting.pictures import write_figures

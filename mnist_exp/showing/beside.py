@@ -9,11 +9,11 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import (
-    FuncFormatter,
     LogLocator,
     MaxNLocator,
     NullFormatter,
     PercentFormatter,
+    StrMethodFormatter,
 )
 
 from mnist_exp.common.words import percent
@@ -116,7 +116,7 @@ def sizes(
     axes.xaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 2, 5)))
     axes.set(xlabel="parameters", ylabel=f"final {split} accuracy")
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1, symbol=" %"))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     sns.despine(ax=axes)
     return figure

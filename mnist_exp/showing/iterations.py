@@ -5,41 +5,44 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import (
-    FuncFormatter,
     LogLocator,
     MaxNLocator,
     NullFormatter,
     PercentFormatter,
+    StrMethodFormatter,
 )
 
 from mnist_exp.common.words import counted, percent
 from mnist_exp.evidence.effect import Effect
 from mnist_exp.recipe import Target
+from mnist_exp.showing import limits
 from mnist_exp.showing.style import (
     FAIL,
     GREY,
     HELD_OUT,
+    INK,
     PASS,
     STYLE,
     TRAIN,
     WIDTH,
     bar,
-    size_limit,
 )
 
-SHOWN = (0.98, 1.0)
-"""The accuracies that figures show where all are in it: the differences that matter are there."""
+MOST_PANELS = 30
+"""Of more, none could be read."""
 REACH = 0.1
 """Figures show what is so far below the best, as a fraction, or nearer."""
-NEAR = {"parameters": 2, "accuracy": 0.003}
-"""The price is drawn around the target: up to this multiple of its parameters, and from this
-fraction below its accuracy."""
+LARGEST = 2
+"""The price is drawn up to this multiple of the parameters that the target asks for."""
+FAR = 5
+"""An effect larger than so many of the usual ones has its place on another scale."""
 SHORT_NAME = 12
 """Characters of an iteration's name that leave room beside it."""
 MOST_LINES = 10
@@ -50,41 +53,88 @@ MOST_LINES = 10
 def accuracy_by_seed(
     runs: pd.DataFrame, history: pd.DataFrame, target: Target | None,
     labels: Mapping[int, str] | None = None, split: str = "test",
+    families: Mapping[int, int] | None = None,
 ) -> Figure:  # fmt: skip
     """Accuracy per epoch in training and on a split, one panel per iteration: a thin line per seed
-    and the mean over them.
+    and the mean over them. More than MOST_PANELS iterations share panels: each has the means of a
+    family, by `families` those that were made from the same one.
 
     `runs` have `run_id`, `model` and `seed`; `history` is theirs. The `labels` are what panels call
     the iterations; the `target` is drawn where there is one.
     """
-    parts = (("train", TRAIN), (split, HELD_OUT))
-    columns = ["run_id", "epoch", *(f"{part}_accuracy" for part, _ in parts)]
+    parts = {"train_accuracy": TRAIN, f"{split}_accuracy": HELD_OUT}
+    columns = ["run_id", "epoch", *parts]
     rows = history.reindex(columns=columns).merge(runs[["run_id", "model", "seed"]], on="run_id")
     models = sorted(rows["model"].unique())
-    shown = shown_accuracies(rows.groupby("run_id")[columns[2:]].last().melt()["value"])
-    figure, panels = _panels(len(models))
-    for number, (axes, model) in enumerate(zip(panels, models, strict=True)):
-        epochs = rows[rows["model"] == model]
-        for part, colour in parts:
-            _draw_seeds(axes, epochs, f"{part}_accuracy", colour)
-        axes.set(xlabel="", ylabel="", ylim=shown)
+    names = {model: f"model {model}" for model in models} | dict(labels or {})
+    groups = in_panels(models, families or {})
+    figure, panels = _panels(len(groups))
+    for number, (axes, group) in enumerate(zip(panels, groups, strict=True)):
+        epochs = rows[rows["model"].isin(group)]
+        if len(group) == 1:
+            for accuracy, colour in parts.items():
+                _draw_seeds(axes, epochs, accuracy, colour)
+            _name_panel(axes, names[group[0]], counted(epochs["seed"].nunique(), "seed"))
+        else:
+            _draw_family(axes, epochs, f"{split}_accuracy", names)
+        _frame_curves(axes, epochs, f"{split}_accuracy", target)
         if target:
             _draw_bar(axes, target, label=number == 0)
-        seeds = counted(epochs["seed"].nunique(), "seed")
-        name = (labels or {}).get(model, f"model {model}")
-        if len(name) > SHORT_NAME:  # a panel is not wide enough for both
-            axes.set_title(f"{name}\n{seeds}", fontsize=8)
-        else:
-            axes.set_title(f"{name}, {seeds}", fontsize=10)
-        if not (epochs[columns[2:]] > shown[0]).any(axis=None):
-            axes.text(0.5, 0.5, f"below {percent(shown[0])}", transform=axes.transAxes, ha="center")
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1, symbol=" %"))
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, min_n_ticks=1))
     figure.supxlabel("epoch", fontsize=10)
     figure.supylabel("accuracy", fontsize=10)
-    lines = [Line2D([], [], color=colour, label=part) for part, colour in parts]
-    figure.legend(handles=lines, loc="outside upper right", ncols=2, frameon=False)
+    lines = [
+        Line2D([], [], color=colour, label=part)
+        for part, colour in zip(("train", split), parts.values(), strict=True)
+    ]
+    if len(groups) == len(models):
+        figure.legend(handles=lines, loc="outside upper right", ncols=2, frameon=False)
     return figure
+
+
+def in_panels(models: Sequence[int], families: Mapping[int, int]) -> list[list[int]]:
+    """Which iterations share a panel: none, or else those of a family, or else neighbours, so that
+    there are at most MOST_PANELS."""
+    if len(models) <= MOST_PANELS:
+        return [[model] for model in models]
+    by_family: dict[int, list[int]] = {}
+    for model in models:
+        by_family.setdefault(families.get(model, 0), []).append(model)
+    if 1 < len(by_family) <= MOST_PANELS:
+        return list(by_family.values())
+    size = math.ceil(len(models) / MOST_PANELS)
+    return [list(models[start : start + size]) for start in range(0, len(models), size)]
+
+
+def _draw_family(
+    axes: Axes, epochs: pd.DataFrame, accuracy: str, names: Mapping[int, str]
+) -> None:  # fmt: skip
+    """A line for the mean of each iteration, with its name in the legend."""
+    for model, own in epochs.groupby("model"):
+        mean = own.groupby("epoch")[accuracy].mean()
+        axes.plot(mean.index, mean, linewidth=1.4, label=names[int(str(model))])
+    axes.legend(fontsize=6, frameon=False, loc="lower right")
+
+
+def _name_panel(axes: Axes, name: str, seeds: str) -> None:
+    if len(name) > SHORT_NAME:  # a panel is not wide enough for both
+        axes.set_title(f"{name}\n{seeds}", fontsize=8)
+    else:
+        axes.set_title(f"{name}, {seeds}", fontsize=9)
+
+
+def _frame_curves(
+    axes: Axes, epochs: pd.DataFrame, accuracy: str, target: Target | None
+) -> None:  # fmt: skip
+    """Scale a panel to the second half of its trainings: to the bar, or lower where they are."""
+    held_out = epochs.dropna(subset=accuracy)
+    settled = held_out.loc[held_out["epoch"] > held_out["epoch"].max() / 2, accuracy]
+    if len(settled):
+        axes.set_ylim(limits.around(settled, target.test_accuracy if target else None))
+    axes.set(xlabel="", ylabel="")
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1, symbol=" %"))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+    axes.tick_params(labelsize=8)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, min_n_ticks=1))
 
 
 def _draw_seeds(axes: Axes, epochs: pd.DataFrame, accuracy: str, colour: str) -> None:
@@ -96,18 +146,6 @@ def _draw_seeds(axes: Axes, epochs: pd.DataFrame, accuracy: str, colour: str) ->
     if not many:
         sns.lineplot(**line, units="seed", estimator=None, linewidth=0.6, alpha=0.5)
     sns.lineplot(**line, errorbar=("pi", 100) if many else None, linewidth=1.8)
-
-
-def shown_accuracies(last: pd.Series) -> tuple[float, float]:
-    """The accuracies that a figure is to show, from those after the last epoch of each run: all
-    that are not far below the best, with some room below them."""
-    best = last.max()
-    near = last[last >= best - REACH]
-    if near.empty or near.min() >= SHOWN[0]:
-        return SHOWN
-    high = 1.0 if best > 1 - REACH else min(1.0, math.ceil(100 * best + 5) / 100)
-    low = near.min() - (high - near.min()) / 2
-    return max(0.0, math.floor(100 * low) / 100), high
 
 
 def _draw_bar(axes: Axes, target: Target, *, label: bool) -> None:
@@ -125,44 +163,73 @@ def _draw_bar(axes: Axes, target: Target, *, label: bool) -> None:
 def price(verdicts: pd.DataFrame, target: Target, public: pd.DataFrame) -> Figure:
     """What accuracy costs: parameters against the worst test accuracy of the last epochs, over all
     seeds, with the frontier of those that no other beats in both, and the `public` results beside
-    them, of one seed each (`references.public_results`). Iterations far from the target
-    are named only, unless all are."""
-    figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
-    axes = figure.subplots()
+    them, of one seed each (`references.public_results`). What is far below the target has a panel
+    of its own, on another scale, and what is far larger stands at the right edge, unless all do."""
     points = verdicts.dropna(subset="worst_accuracy")
-    _draw_verdicts(axes, points)
-    _draw_public(axes, public)
-    _draw_frontier(axes, points)
-    _draw_limits(axes, target)
-    axes.set(
-        xscale="log", xlabel="parameters",
-        ylabel=f"worst test accuracy\nof the last {target.last_epochs} epochs",
+    lower = points["worst_accuracy"] < target.test_accuracy - limits.REACH
+    larger = points["parameters"] > LARGEST * target.parameters_below
+    if lower.all():
+        lower[:] = False
+    if larger.all():
+        larger[:] = False
+    figure = Figure(figsize=(4.2, 4.6), layout="constrained")
+    panels = list(
+        figure.subplots(2, 1, sharex=True, height_ratios=(4, 1)) if lower.any()
+        else [figure.subplots()]
     )  # fmt: skip
-    if len(points):
-        _frame(axes, points, target, public)
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=2, symbol=" %"))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.legend(frameon=False, fontsize=8, loc="lower left")
-    sns.despine(ax=axes)
+    _frame(panels[0], points[~lower], points[~larger], target, public)
+    for axes, rows in zip(panels, (points[~lower], points[lower]), strict=False):
+        _draw_verdicts(axes, rows, larger)
+        axes.axvline(target.parameters_below, color=INK, linestyle=":", linewidth=1)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=2, symbol=" %"))
+        sns.despine(ax=axes)
+    upper, last = panels[0], panels[-1]
+    _draw_public(upper, public)
+    _draw_frontier(upper, points[~larger])
+    bar(upper, target, label=True)
+    upper.set_ylabel(f"worst test accuracy of the last {target.last_epochs} epochs")
+    last.set_xlabel(f"parameters (dotted: {target.parameters_below:,})")
+    if last is not upper:
+        _break_axis(upper, last, points.loc[lower, "worst_accuracy"])
+    figure.legend(
+        *upper.get_legend_handles_labels(), loc="outside upper left", ncols=2, frameon=False,
+        fontsize=8, handlelength=1.2, columnspacing=1,
+    )  # fmt: skip
     return figure
 
 
-def _draw_verdicts(axes: Axes, points: pd.DataFrame) -> None:
-    """A mark for each iteration, with its number."""
+def _break_axis(upper: Axes, lower: Axes, accuracies: pd.Series) -> None:
+    """Show that the lower panel goes on below the upper one, on another scale."""
+    upper.spines["bottom"].set_visible(False)
+    upper.tick_params(bottom=False, which="both")
+    lower.set_ylim(limits.around(accuracies, None))
+    lower.yaxis.set_major_locator(MaxNLocator(nbins=3))
+    for axes, end in ((upper, 0), (lower, 1)):
+        axes.plot(
+            [0], [end], transform=axes.transAxes, marker=[(-1, -0.6), (1, 0.6)], markersize=9,
+            linestyle="none", color=INK, clip_on=False,
+        )  # fmt: skip
+
+
+def _draw_verdicts(axes: Axes, points: pd.DataFrame, larger: pd.Series) -> None:
+    """A mark for each iteration, with its number; at the right edge where it is `larger`."""
+    edge = axes.get_xlim()[1] / 1.04
+    places = points.assign(x=points["parameters"].mask(larger[points.index], edge))
     for met, colour, marker in ((True, PASS, "o"), (False, FAIL, "X")):
-        alike = points[points["met"] == met]
+        alike = places[places["met"] == met]
         axes.scatter(
-            alike["parameters"], alike["worst_accuracy"], color=colour, marker=marker, s=60,
-            zorder=3 + met, label=f"iteration, {'' if met else 'not '}met on every seed",
+            alike["x"], alike["worst_accuracy"], color=colour, marker=marker, s=50,
+            zorder=3 + met, label=f"{'' if met else 'not '}met on every seed",
         )  # fmt: skip
-    rows: Any = points.sort_values("worst_accuracy").itertuples()
-    for place, row in enumerate(rows):
-        side = 1 if place % 2 else -1  # neighbours would cover each other's number
-        axes.annotate(
-            f"{row.model}", (row.parameters, row.worst_accuracy), textcoords="offset points",
-            xytext=(9 * side, 3 if row.met else -9), ha="center", fontsize=8,
-        )  # fmt: skip
+    for _, crowd in places.sort_values("worst_accuracy").groupby(np.log2(places["x"]).round()):
+        rows: Any = crowd.itertuples()
+        for place, row in enumerate(rows):
+            side = 1 if place % 2 and row.x < edge else -1  # neighbours would cover each other's
+            axes.annotate(
+                f"{row.model} →" if row.x == edge else f"{row.model}",
+                (row.x, row.worst_accuracy), textcoords="offset points", xytext=(6 * side, 0),
+                ha="left" if side > 0 else "right", va="center", fontsize=8,
+            )  # fmt: skip
 
 
 def _draw_public(axes: Axes, public: pd.DataFrame) -> None:
@@ -184,39 +251,24 @@ def _draw_frontier(axes: Axes, points: pd.DataFrame) -> None:
     best = frontier(points)
     axes.step(
         best["parameters"], best["worst_accuracy"], where="post", color=GREY, linewidth=1.2,
-        label="frontier of the iterations",
+        label="frontier",
     )  # fmt: skip
 
 
-def _draw_limits(axes: Axes, target: Target) -> None:
-    """The accuracy and the parameters that the target asks for, as lines."""
-    bar(axes, target, label=True)
-    size_limit(axes, target)
-
-
-def _frame(axes: Axes, points: pd.DataFrame, target: Target, public: pd.DataFrame) -> None:
-    """Scale the axes to what is near the target, if anything is, and name what is far from it."""
-    near = points[
-        (points["parameters"] <= NEAR["parameters"] * target.parameters_below)
-        & (points["worst_accuracy"] >= target.test_accuracy - NEAR["accuracy"])
-    ]
-    shown = points if near.empty else near
-    far = ", ".join(map(str, points["model"].drop(shown.index)))
-    if far:
-        axes.annotate(
-            f"off the scale: {far}", (target.parameters_below, 0), ha="right", fontsize=8,
-            xycoords=("data", "axes fraction"), textcoords="offset points", xytext=(-4, 4),
-        )  # fmt: skip
-    heights = pd.concat([shown["worst_accuracy"], public["lowest"]])
-    low = min(heights.min(), target.test_accuracy)
-    high = max(heights.max(), target.test_accuracy)
-    spread = max(high - low, 0.001)
-    axes.set_ylim(low - 0.3 * spread, high + 0.2 * spread)
-    sizes = pd.concat([shown["parameters"], public["parameters"]])
-    fewest, most = sizes.min(), sizes.max()
-    axes.set_xlim(0.8 * fewest, 1.4 * max(most, target.parameters_below))
-    steps = (1,) if most > 20 * fewest else (1, 2, 4, 6, 8)
+def _frame(
+    axes: Axes, high: pd.DataFrame, small: pd.DataFrame, target: Target, public: pd.DataFrame
+) -> None:
+    """Scale the axes: from top to bottom to those that are `high`, and from left to right to those
+    that are `small`, with the target and what is public."""
+    heights = pd.concat([high["worst_accuracy"], public["lowest"]])
+    axes.set_ylim(limits.around(heights, target.test_accuracy))
+    sizes = pd.concat([small["parameters"], public["parameters"]])
+    fewest, most = sizes.min(), max(sizes.max(), target.parameters_below)
+    axes.set(xscale="log", xlim=(0.8 * fewest, 1.4 * most))
+    steps = (1,) if most > 20 * fewest else (2, 4, 8)
     axes.xaxis.set_major_locator(LogLocator(subs=steps))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def frontier(verdicts: pd.DataFrame) -> pd.DataFrame:
@@ -231,32 +283,49 @@ def effects(
     steps: Sequence[Effect], labels: Mapping[int, str] | None = None, split: str = "test"
 ) -> Figure:
     """The effect of each iteration on the final accuracy, against its baseline; with `labels`,
-    against one that is the same for all."""
-    figure = Figure(figsize=(WIDTH, 1.1 + 0.4 * len(steps)), layout="constrained")
-    axes = figure.subplots()
+    against one that is the same for all. Where few are so large that the rest would be dots on
+    zero, the rest has a panel of its own."""
+    figure = Figure(figsize=(WIDTH, 1.2 + 0.27 * len(steps)), layout="constrained")
+    sizes = pd.Series([100 * abs(step.mean) for step in steps])
+    near = FAR * sizes.median()
+    apart = near > 0 and sizes.max() > near
+    panels = figure.subplots(
+        1, 1 + apart, sharey=True, squeeze=False, width_ratios=(3, 1) if apart else None
+    ).flat
+    for axes in panels:
+        _draw_effects(axes, steps)
+        sns.despine(ax=axes)
+    texts = [labels[s.model] if labels else f"{s.baseline} → {s.model}" for s in steps]
+    panels[0].set_yticks(range(len(steps)), texts)
+    panels[0].set_ylim(len(steps) - 0.4, -0.6)
+    if apart:
+        panels[0].set_xlim(-near, near)
+        panels[0].set_title("the smaller ones, enlarged", fontsize=9)
+        panels[1].set_title("all", fontsize=9)
+    against = f" to model {steps[0].baseline},\n" if labels else ", "
+    text = f"difference of final {split} accuracy{against}percentage points"
+    panels[0].set_xlabel(text)
+    panels[0].set_ylabel("" if labels else "model")
+    return figure
+
+
+def _draw_effects(axes: Axes, steps: Sequence[Effect]) -> None:
+    """A row for each: the mean, and its interval as a bar."""
     axes.axvline(0, color=GREY, linewidth=1)
     for row, step in enumerate(steps):
         if step.interval:
             low, high = (100 * bound for bound in step.interval)
             axes.plot([low, high], [row, row], color=HELD_OUT, linewidth=2.5)
         fill = HELD_OUT if step.interval else "none"
-        axes.plot(100 * step.mean, row, "o", color=HELD_OUT, markerfacecolor=fill)
-    texts = [labels[s.model] if labels else f"{s.baseline} → {s.model}" for s in steps]
-    axes.set_yticks(range(len(steps)), texts)
-    against = f" to model {steps[0].baseline},\n" if labels else ", "
-    axes.set_xlabel(f"difference of final {split} accuracy{against}percentage points")
-    axes.set_ylabel("" if labels else "model")
-    axes.set_ylim(len(steps) - 0.4, -0.6)
-    sns.despine(ax=axes)
-    return figure
+        axes.plot(100 * step.mean, row, "o", color=HELD_OUT, markerfacecolor=fill, markersize=5)
 
 
 def _panels(count: int) -> tuple[Figure, list[Axes]]:
-    """Panels with the same axes, so that what is lower or slower is seen to be."""
+    """Panels with the same epochs, so that what is slower is seen to be."""
     columns = 2 if count <= 4 else 3
     rows = max(1, -(-count // columns))
     figure = Figure(figsize=(WIDTH, (4 / columns) * rows + 0.8), layout="constrained")
-    grid = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
+    grid = list(figure.subplots(rows, columns, sharex=True, squeeze=False).flat)
     for axes in grid[count:]:
         axes.axis("off")
     for number, axes in enumerate(grid[:count]):

@@ -16,9 +16,9 @@ from mnist_exp.evidence import comparison
 from mnist_exp.notebook import entries, loading
 from mnist_exp.notebook.entries import Entry
 from mnist_exp.reporting import contents
-from mnist_exp.reporting.contents import Step
 from mnist_exp.reporting.layout import Layout
 from mnist_exp.reporting.page import write_page
+from mnist_exp.reporting.steps import Step
 
 
 class Page(HTMLParser):
