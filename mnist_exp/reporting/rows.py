@@ -142,7 +142,7 @@ def strip_limits(comparison: Comparison, *, judged: bool) -> tuple[float, float]
     if scores.empty:
         return 0.0, 1.0
     bar = comparison.target.test_accuracy if judged else None
-    reach = limits.REACH if judged else 0.1
+    reach = limits.REACH if judged else limits.FURTHEST
     return limits.around(limits.near(scores, bar, reach), bar)
 
 
@@ -173,8 +173,7 @@ def _curves(runs: pd.DataFrame, comparison: Comparison) -> Curves | None:
     if longest < FEWEST_EPOCHS:
         return None
     bar = comparison.target.test_accuracy if comparison.split == "test" else None
-    settled = history.loc[history["epoch"] > longest / 2, accuracy]
-    low, high = limits.around(settled, bar)
+    low, high = limits.of_curves(history, accuracy, bar)
 
     def dot(epoch: float, value: float, text: str) -> Dot:
         return Dot((epoch - 1) / (longest - 1), (high - value) / (high - low), text)

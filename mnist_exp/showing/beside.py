@@ -18,7 +18,7 @@ from matplotlib.ticker import (
 
 from mnist_exp.common.words import percent
 from mnist_exp.recipe import Target
-from mnist_exp.showing.iterations import REACH
+from mnist_exp.showing.limits import FURTHEST
 from mnist_exp.showing.style import GREY, HELD_OUT, INK, STYLE, WIDTH, bar, size_limit
 
 LABEL = 0.05
@@ -66,7 +66,7 @@ def _limits(accuracies: Iterable[float], target: Target | None) -> tuple[float, 
     """Between which accuracies all lie that are not far below the best, with some room; and the
     target, if that is near."""
     ordered = sorted(accuracies)
-    low, high = next(x for x in ordered if x >= ordered[-1] - REACH), ordered[-1]
+    low, high = next(x for x in ordered if x >= ordered[-1] - FURTHEST), ordered[-1]
     spread = max(high - low, 0.002)
     if target and low - spread <= target.test_accuracy <= high + spread:
         low, high = min(low, target.test_accuracy), max(high, target.test_accuracy)

@@ -37,8 +37,6 @@ from mnist_exp.showing.style import (
 
 MOST_PANELS = 30
 """Of more, none could be read."""
-REACH = 0.1
-"""Figures show what is so far below the best, as a fraction, or nearer."""
 LARGEST = 2
 """The price is drawn up to this multiple of the parameters that the target asks for."""
 FAR = 5
@@ -126,13 +124,12 @@ def _frame_curves(
     axes: Axes, epochs: pd.DataFrame, accuracy: str, target: Target | None
 ) -> None:  # fmt: skip
     """Scale a panel to the second half of its trainings: to the bar, or lower where they are."""
-    held_out = epochs.dropna(subset=accuracy)
-    settled = held_out.loc[held_out["epoch"] > held_out["epoch"].max() / 2, accuracy]
-    if len(settled):
-        axes.set_ylim(limits.around(settled, target.test_accuracy if target else None))
+    if epochs[accuracy].notna().any():
+        bar_at = target.test_accuracy if target else None
+        axes.set_ylim(limits.of_curves(epochs, accuracy, bar_at))
     axes.set(xlabel="", ylabel="")
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1, symbol=" %"))
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=2, symbol=" %"))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
     axes.tick_params(labelsize=8)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, min_n_ticks=1))
 

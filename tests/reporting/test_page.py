@@ -1,13 +1,17 @@
 """Pages and Markdown, from hand-made tables and stores."""
 
+import base64
 import csv
 import dataclasses
+import hashlib
 import itertools
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import handmade
 import pytest
 from handmade import SCRIPT, add_field, record_run
 from torch import nn
@@ -16,6 +20,7 @@ from mnist_exp.evidence import comparison
 from mnist_exp.notebook import entries, loading
 from mnist_exp.notebook.entries import Entry
 from mnist_exp.reporting import contents
+from mnist_exp.reporting.answer import smallest
 from mnist_exp.reporting.layout import Layout
 from mnist_exp.reporting.page import write_page
 from mnist_exp.reporting.steps import Step
@@ -40,15 +45,69 @@ class Page(HTMLParser):
         return [attributes.get(key) for tag, attributes in self.tags if tag == name]
 
 
-def test_the_page_holds_everything_itself_and_nothing_that_runs(report_folder: Path) -> None:
+def test_the_page_holds_everything_itself_and_takes_nothing_from_elsewhere(
+    report_folder: Path,
+) -> None:
     source = (report_folder / "comparison.html").read_text()
     page = Page(source)
-    assert not [tag for tag, _ in page.tags if tag == "script"]
+    assert page.attributes("script", "src") == [None]
+    assert not [tag for tag, _ in page.tags if tag in ("iframe", "object", "embed", "form", "base")]
+    assert not [key for _, own in page.tags for key in own if key.startswith("on")]
     assert SCRIPT in page.text
     assert all(str(src).startswith("data:image/png") for src in page.attributes("img", "src"))
     outside = re.findall(r'(?:src|href)="(?!data:|#|http://127\.0\.0\.1:5000/)[^"]*"', source)
     assert outside == []
+    assert not re.search(r"@import|url\((?!#)", source.partition("</style>")[0])
     assert len(source.encode()) < 2_000_000
+
+
+def test_the_page_runs_its_own_script_alone(report_folder: Path) -> None:
+    source = (report_folder / "comparison.html").read_text()
+    script = source.partition("<script>")[2].partition("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    rules = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    assert f"{rules}; script-src 'sha256-{digest}'" in source
+    assert not re.search(r"fetch|XMLHttpRequest|import|innerHTML|eval", script)
+
+
+def test_a_line_says_what_came_of_an_iteration_and_opens_into_the_rest(report_folder: Path) -> None:
+    source = (report_folder / "comparison.html").read_text().replace("\xa0", " ")
+    table = source[source.index('<table id="iterations">') : source.index('<p class="key')]
+    four, five, six = table.split('<tbody class="row ')[1:]
+    assert "no run counts" in Page(four).text
+    assert five.startswith('none"')
+    assert six.startswith('all"')
+    assert re.findall(r"<title>(.*?)</title>", six)[:3] == [
+        "seed 1: 99.40 %", "seed 2: 99.40 %", "seed 3: 99.40 %",
+    ]  # fmt: skip
+    assert re.findall('data-key="(.*?)"', six)[:5] == ["6", "7416", "15", "1.0", "0.994"]
+    for said in (
+        "Analysis",
+        "seed 2, epoch 15: 99.47 %",
+        "schedule=partial(StepLR",
+        "made again by",
+    ):
+        assert said in Page(six).text, said
+    assert "http://127.0.0.1:5000/" in six
+    assert '<svg role="img" aria-label="Pixels that each layer sees' in six
+
+
+def test_the_answer_names_the_smallest_and_the_nearest() -> None:
+    def verdict(model: int, parameters: int, worst: float, passing: int) -> Any:
+        return SimpleNamespace(
+            name=f"Model {model}", parameters=parameters, worst=SimpleNamespace(accuracy=worst),
+            met=passing == 2, passing=passing, seeds=(1, 2), target=handmade.TARGET,
+        )  # fmt: skip
+
+    both, one, none = verdict(4, 700, 0.995, 2), verdict(5, 600, 0.993, 1), verdict(6, 500, 0.99, 0)
+    best = (
+        "The smallest of them is model 4, with 700 parameters: 2 of 2 seeds, the worst at 99.50 %."
+    )
+    near = "model 5, with 600: 1 of 2 seeds, the worst at 99.30 %, 0.10 points below the bar."
+    assert smallest([both]) == best
+    assert smallest([both, one, none]) == f"{best} Of those still smaller, the nearest is {near}"
+    assert smallest([one, none]) == f"The nearest is {near}"
+    assert smallest([]) == ""
 
 
 @pytest.mark.usefixtures("store")
@@ -78,8 +137,9 @@ def test_the_page_can_be_read_by_those_who_cannot_see_it(report_folder: Path) ->
     assert page.attributes("html", "lang") == ["en"]
     assert all(page.attributes("img", "alt"))
     assert set(page.attributes("th", "scope")) == {"col", "row"}
-    figures = [own for tag, own in page.tags if tag == "svg"]
-    assert len(figures) == 5
+    figures = [own for tag, own in page.tags if tag == "svg" and "aria-hidden" not in own]
+    # Two strips, two curves, what model 6 sees (twice), the price, all curves, effects, confusions.
+    assert len(figures) == 10
     assert all(own["role"] == "img" and own["aria-label"] for own in figures)
     headings = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
     assert headings.count(1) == 1
@@ -141,6 +201,7 @@ def test_the_tables_are_tidy(report_folder: Path) -> None:
     runs = rows("runs.csv")
     assert len(runs) == 8
     assert [row["exclusion"] for row in runs].count("") == 6
+    assert rows("candidates.csv") == []
     history = rows("history.csv")
     assert len(history) == 8 * 15
     assert {"run_id", "epoch", "train_accuracy", "test_errors"} <= history[0].keys()
