@@ -163,7 +163,7 @@ def price_picture(comparison: Comparison) -> Picture:
         f"Parameters against the worst test accuracy. {worst}. Public results: {reference}.",
         f"Parameters against the worst test accuracy in the last {target.last_epochs} epochs over "
         "all seeds; below the break on another scale, and by an arrow where there are far more "
-        "parameters. No iteration is smaller and better than those on the frontier. Diamonds are "
+        "parameters. No iteration is smaller and better than those on the frontier. Squares are "
         "the best public results under the same rules, of one seed each "
         "(experiments/public.csv).",
     )

@@ -189,8 +189,8 @@ def price(verdicts: pd.DataFrame, target: Target, public: pd.DataFrame) -> Figur
     if last is not upper:
         _break_axis(upper, last, points.loc[lower, "worst_accuracy"])
     figure.legend(
-        *upper.get_legend_handles_labels(), loc="outside upper left", ncols=2, frameon=False,
-        fontsize=8, handlelength=1.2, columnspacing=1,
+        *upper.get_legend_handles_labels(), loc="outside upper left", ncols=3, frameon=False,
+        fontsize=7.5, handlelength=1.2, columnspacing=1,
     )  # fmt: skip
     return figure
 
@@ -212,11 +212,15 @@ def _draw_verdicts(axes: Axes, points: pd.DataFrame, larger: pd.Series) -> None:
     """A mark for each iteration, with its number; at the right edge where it is `larger`."""
     edge = axes.get_xlim()[1] / 1.04
     places = points.assign(x=points["parameters"].mask(larger[points.index], edge))
-    for met, colour, marker in ((True, PASS, "o"), (False, FAIL, "X")):
-        alike = places[places["met"] == met]
+    met, passing = places["met"], places["passing"] > 0
+    for alike, colour, marker, words in (
+        (places[met], PASS, "o", "met on every seed"),
+        (places[passing & ~met], HELD_OUT, "D", "on some seeds"),
+        (places[~passing & ~met], FAIL, "X", "on none"),
+    ):
         axes.scatter(
-            alike["x"], alike["worst_accuracy"], color=colour, marker=marker, s=50,
-            zorder=3 + met, label=f"{'' if met else 'not '}met on every seed",
+            alike["x"], alike["worst_accuracy"], color=colour, marker=marker, zorder=3, label=words,
+            s=32 if marker == "D" else 50,
         )  # fmt: skip
     for _, crowd in places.sort_values("worst_accuracy").groupby(np.log2(places["x"]).round()):
         rows: Any = crowd.itertuples()
@@ -232,7 +236,7 @@ def _draw_verdicts(axes: Axes, points: pd.DataFrame, larger: pd.Series) -> None:
 def _draw_public(axes: Axes, public: pd.DataFrame) -> None:
     """A mark for each public result, with the name of its owner."""
     axes.scatter(
-        public["parameters"], public["lowest"], color=GREY, marker="D", s=28, facecolors="none",
+        public["parameters"], public["lowest"], color=GREY, marker="s", s=24, facecolors="none",
         label="public, one seed",
     )  # fmt: skip
     rows: Any = public.itertuples()
