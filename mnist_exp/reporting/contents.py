@@ -16,9 +16,9 @@ from mnist_exp.evidence.verdict import Verdict, pass_rate_bound
 from mnist_exp.reporting import pictures
 from mnist_exp.reporting.answer import smallest, summary, target_text
 from mnist_exp.reporting.layout import CHAIN, Layout
+from mnist_exp.reporting.lines import Line, bar_of_strips, lines_of
 from mnist_exp.reporting.networks import BestRun, Field, best_run_of, fields_of
 from mnist_exp.reporting.pictures import Picture
-from mnist_exp.reporting.rows import Row, rows_of, strip_limits
 from mnist_exp.reporting.steps import Step, steps_of
 from mnist_exp.showing import tables
 from mnist_exp.showing.tables import plain
@@ -79,7 +79,7 @@ class Contents:
     ideas: Ideas
     """What those texts show, and why other ideas are not among them."""
     steps: tuple[Step, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[Line, ...]
     """The iterations as a page shows them, with what is said of them elsewhere here."""
     bar: float | None
     """Where the bar is in the strips of the rows, from 0 to 1; None where nothing is judged."""
@@ -117,14 +117,9 @@ def contents_of(comparison: Comparison, layout: Layout = CHAIN) -> Contents:
     """
     target, labels = comparison.target, layout.labels(comparison)
     verdicts, judged = comparison.verdicts, layout.judged(comparison)
-    names = labels if layout.side_by_side else None
-    table = tables.shown_verdicts(verdicts, target, named=layout.side_by_side, judged=bool(judged))
-    effects = [effect for effect in layout.effects(comparison) if effect.seeds]
     followed, unknown_fields = fields_of(comparison.counting, labels)
-    runs = comparison.runs_on_split
     steps = steps_of(comparison, layout)
-    told = table.assign(**{"made again by": [_command(verdict) for verdict in verdicts]})
-    low, high = strip_limits(comparison, judged=bool(judged))
+    told = _told(comparison, layout)
     return Contents(
         title=layout.title,
         split=comparison.split,
@@ -132,7 +127,7 @@ def contents_of(comparison: Comparison, layout: Layout = CHAIN) -> Contents:
         target=target_text(target) if judged else "",
         summary=summary(verdicts, judged),
         smallest=smallest(judged),
-        made=_made(len(runs), len(comparison.counting)),
+        made=_made(len(comparison.runs_on_split), len(comparison.counting)),
         verdicts=told,
         judged=judged,
         uncounted=comparison.uncounted,
@@ -142,17 +137,17 @@ def contents_of(comparison: Comparison, layout: Layout = CHAIN) -> Contents:
         scripts=_scripts(comparison),
         ideas=comparison.ideas,
         steps=steps,
-        rows=rows_of(comparison, layout, steps, told, followed),
-        bar=(target.test_accuracy - low) / (high - low) if judged else None,
+        rows=lines_of(comparison, layout, steps, told, followed),
+        bar=bar_of_strips(comparison, layout),
         course=_course(comparison),
         fields=followed,
         unknown_fields=unknown_fields,
         best_run=best_run_of(comparison, labels),
-        origin=_origin(runs),
-        final=pictures.final_picture(comparison, labels) if verdicts and names else None,
+        origin=_origin(comparison.runs_on_split),
+        final=_final(comparison, layout),
         accuracy=pictures.accuracy_picture(comparison, labels) if verdicts else None,
         price=_price(comparison, layout) if verdicts else None,
-        effects=pictures.effects_picture(effects, comparison.split, names) if effects else None,
+        effects=_effects(comparison, layout),
     )
 
 
@@ -161,6 +156,31 @@ def _price(comparison: Comparison, layout: Layout) -> Picture:
     if layout.side_by_side or comparison.split != "test":
         return pictures.sizes_picture(comparison, layout.labels(comparison))
     return pictures.price_picture(comparison)
+
+
+def _told(comparison: Comparison, layout: Layout) -> pd.DataFrame:
+    """The table of verdicts, with what makes their runs again."""
+    verdicts = comparison.verdicts
+    table = tables.shown_verdicts(
+        verdicts, comparison.target, named=layout.side_by_side,
+        judged=bool(layout.judged(comparison)),
+    )  # fmt: skip
+    return table.assign(**{"made again by": [_command(verdict) for verdict in verdicts]})
+
+
+def _final(comparison: Comparison, layout: Layout) -> Picture | None:
+    """Drawn side by side alone: a chain has the strips of its lines."""
+    if not comparison.verdicts or not layout.side_by_side:
+        return None
+    return pictures.final_picture(comparison, layout.labels(comparison))
+
+
+def _effects(comparison: Comparison, layout: Layout) -> Picture | None:
+    effects = [effect for effect in layout.effects(comparison) if effect.seeds]
+    if not effects:
+        return None
+    labels = layout.labels(comparison) if layout.side_by_side else None
+    return pictures.effects_picture(effects, comparison.split, labels)
 
 
 def _made(runs: int, counting: int) -> str:

@@ -61,7 +61,7 @@ class Curves:
 
 
 @dataclass(frozen=True)
-class Row:
+class Line:
     """An iteration as a page shows it."""
 
     step: Step
@@ -102,16 +102,16 @@ class Row:
         return f"{points(self.effect.mean)} {sign}"
 
 
-def rows_of(
+def lines_of(
     comparison: Comparison, layout: Layout, steps: tuple[Step, ...], table: pd.DataFrame,
     fields: tuple[Field, ...],
-) -> tuple[Row, ...]:  # fmt: skip
+) -> tuple[Line, ...]:  # fmt: skip
     """A row for each iteration; `table` has what is told of those with runs that count."""
     verdicts = {verdict.model: verdict for verdict in comparison.verdicts}
     told = dict(zip(verdicts, table.to_dict("records"), strict=True))
     judged = {verdict.model for verdict in layout.judged(comparison)}
     by_number = {number: field for field in fields for number in field.numbers}
-    ends = strip_limits(comparison, judged=bool(judged))
+    ends = _strip_limits(comparison, judged=bool(judged))
     rows = []
     for step in steps:
         number = step.iteration.number
@@ -119,7 +119,7 @@ def rows_of(
         verdict = verdicts.get(number)
         facts: Any = told.get(number) or {"verdict": comparison.uncounted.get(number, "")}
         rows.append(
-            Row(
+            Line(
                 step=step,
                 verdict=verdict,
                 state=_state(verdict) if verdict and number in judged else "",
@@ -136,7 +136,7 @@ def _state(verdict: Verdict) -> str:
     return "all" if verdict.met else "some" if verdict.passing else "none"
 
 
-def strip_limits(comparison: Comparison, *, judged: bool) -> tuple[float, float]:
+def _strip_limits(comparison: Comparison, *, judged: bool) -> tuple[float, float]:
     """The accuracies at both ends of every strip: of what is near the bar."""
     scores = comparison.counting["worst_accuracy" if judged else "final_accuracy"].dropna()
     if scores.empty:
@@ -144,6 +144,14 @@ def strip_limits(comparison: Comparison, *, judged: bool) -> tuple[float, float]
     bar = comparison.target.test_accuracy if judged else None
     reach = limits.REACH if judged else limits.FURTHEST
     return limits.around(limits.near(scores, bar, reach), bar)
+
+
+def bar_of_strips(comparison: Comparison, layout: Layout) -> float | None:
+    """Where the bar is in every strip, from 0 to 1; None where nothing is judged."""
+    if not layout.judged(comparison):
+        return None
+    low, high = _strip_limits(comparison, judged=True)
+    return (comparison.target.test_accuracy - low) / (high - low)
 
 
 def _marks(
