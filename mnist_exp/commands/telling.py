@@ -206,7 +206,7 @@ def _report(
     """
     from mnist_exp import ROOT
     from mnist_exp.evidence import comparison
-    from mnist_exp.notebook.entries import shown_path
+    from mnist_exp.notebook import entries
     from mnist_exp.reporting.layout import Layout
     from mnist_exp.reporting.page import refuse_place, write_page
     from mnist_exp.tracking import ui
@@ -222,8 +222,8 @@ def _report(
         raise ExpectedError(f"BASELINE={number}: {_uncounted(compared, number)}")
     layout = Layout(side_by_side=baseline is not None, baseline=number)
     write_page(compared, page, dataclasses.replace(layout, title=name) if name else layout)
-    ui.prepare_ui(compared.target.last_epochs, page)
-    print(f"Written: {printable(shown_path(page))}; open it in a browser")
+    ui.prepare_ui(compared.target.last_epochs, page, iterations=entries.numbers())
+    print(f"Written: {printable(entries.shown_path(page))}; open it in a browser")
     return 0
 
 

@@ -14,8 +14,8 @@ from mnist_exp.training.axes import ReceptiveFieldError, Row
 from mnist_exp.training.following import follow
 
 COLUMNS = (
-    "layer", "kernel", "r_in", "n_in", "j_in", "stride", "padding", "r_out", "n_out", "j_out",
-    "dilation", "start", "misaligned", "phases", "global",
+    "layer", "r_out", "n_out", "j_out", "kernel", "stride", "padding", "dilation",
+    "r_in", "n_in", "j_in", "start", "misaligned", "phases", "global",
 )  # fmt: skip
 
 
