@@ -18,6 +18,7 @@ from mnist_exp.evidence.verdict import Verdict, pass_rate_bound
 from mnist_exp.notebook.entries import Entry
 from mnist_exp.recipe import Target
 from mnist_exp.reporting import pictures
+from mnist_exp.reporting.hard_digits import HardPart, hard_digits_of
 from mnist_exp.reporting.layout import CHAIN, Layout
 from mnist_exp.reporting.networks import BestRun, Field, best_run_of, fields_of
 from mnist_exp.reporting.pictures import Picture
@@ -101,6 +102,8 @@ class Contents:
     """Why some iterations are not among them."""
     best_run: BestRun | None
     """None when no run that counts holds what it gets wrong."""
+    hard_digits: HardPart | None
+    """What all seeds of the iteration of that run get wrong; None with fewer than two of them."""
     origin: Origin
     final: Picture | None
     """None, as the next three, where there is nothing to draw."""
@@ -153,6 +156,7 @@ def contents_of(comparison: Comparison, layout: Layout = CHAIN) -> Contents:
         fields=followed,
         unknown_fields=unknown_fields,
         best_run=best_run_of(comparison, labels),
+        hard_digits=hard_digits_of(comparison, labels),
         origin=_origin(runs),
         final=pictures.final_picture(comparison, labels) if verdicts and names else None,
         accuracy=pictures.accuracy_picture(comparison, labels) if verdicts else None,

@@ -109,6 +109,14 @@ def _table(rows: Sequence[Row]) -> pd.DataFrame:
     return table
 
 
+def ordered(table: pd.DataFrame) -> pd.DataFrame:
+    """A receptive-field table with its columns in the order of COLUMNS: those that tell most come
+    first. A column of one side stands where that of both would."""
+    both = [str(name).removesuffix("_height").removesuffix("_width") for name in table]
+    places = sorted(range(len(both)), key=lambda place: COLUMNS.index(both[place]))
+    return table.iloc[:, places]
+
+
 def _dtype(column: str, values: Sequence[Any]) -> Any:
     if column == "global":
         return pd.BooleanDtype()
