@@ -72,12 +72,15 @@ def card(comparison: Comparison, verdict: Verdict) -> str:
         f"the training digits alone, and scored on the {images:,} {verdict.split} digits after "
         "each epoch, which serve for no choice of a weight."
     )
+    judged = (
+        f"{str(verdict.answer).capitalize()}: {verdict.passing} of {len(verdict.seeds)} seeds. "
+        f"{markdown.escape(verdict.reason)}"
+    )
     parts = [
         f"# Model {model}: {markdown.escape(verdict.title)}", facts, *said,
         "## Data", digits,
         "## Scores by seed",
-        f"{str(verdict.answer).capitalize()}: {verdict.passing} of {len(verdict.seeds)} seeds. "
-        f"{markdown.escape(verdict.reason)}",
+        judged,
         markdown.as_table(_scores(runs, verdict)),
         "## Mistakes by digit", *_mistakes(held_together(comparison, model)),
         "## How to load it", LOAD.format(name=entry.name),

@@ -18,6 +18,7 @@ from mnist_exp.tracking import ui
 
 PATIENCE = 60_000
 """Milliseconds for a page of the UI, which is large, on a busy machine."""
+expect.set_options(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")
