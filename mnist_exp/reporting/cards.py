@@ -14,22 +14,7 @@ from mnist_exp.evidence.hard_digits import HardDigits
 from mnist_exp.evidence.verdict import Verdict
 from mnist_exp.notebook.entries import SECTIONS
 from mnist_exp.reporting.hard_digits import held_together
-from mnist_exp.tracking.networks import describe_registered
-
-LOAD = """\
-```python
-import mlflow
-from mnist_exp import data, tracking
-
-tracking.open_store()
-network = mlflow.pytorch.load_model("models:/{name}/latest")
-_, test = data.load()
-print(network(test.images[:5]).argmax(dim=1), test.labels[:5])
-```
-
-It takes uint8 images (N, 1, 28, 28), as MNIST has them, and returns a score for each of ten digits.
-The Model Registry has it once a run that meets the target was trained in this store: an imported
-run has no network."""
+from mnist_exp.tracking.networks import describe_registered, how_to_load
 
 
 def write_cards(comparison: Comparison, folder: Path) -> list[Path]:
@@ -83,7 +68,7 @@ def card(comparison: Comparison, verdict: Verdict) -> str:
         judged,
         markdown.as_table(_scores(runs, verdict)),
         "## Mistakes by digit", *_mistakes(held_together(comparison, model)),
-        "## How to load it", LOAD.format(name=entry.name),
+        "## How to load it", how_to_load(entry.name),
     ]  # fmt: skip
     return "\n\n".join(parts) + "\n"
 

@@ -18,6 +18,21 @@ from mnist_exp.tracking.address import may_write
 from mnist_exp.tracking.store import connect, readable_errors, tracking_uri
 from mnist_exp.tracking.writing import ExportError
 
+_LOADING = """\
+```python
+import mlflow
+from mnist_exp import data, tracking
+
+tracking.open_store()
+network = mlflow.pytorch.load_model("models:/{name}/latest")
+_, test = data.load()
+print(network(test.images[:5]).argmax(dim=1), test.labels[:5])
+```
+
+It takes uint8 images (N, 1, 28, 28), as MNIST has them, and returns a score for each of ten digits.
+The Model Registry has it once a run that meets the target was trained in this store: an imported
+run has no network."""
+
 
 def keep(
     client: MlflowClient, run_id: str, network: nn.Module, images: Tensor, register_as: str | None
@@ -60,6 +75,11 @@ def kept_network(run_id: str) -> nn.Module | None:
                     network: nn.Module = mlflow.pytorch.load_model(model.model_uri)
                 return network
     return None
+
+
+def how_to_load(name: str) -> str:
+    """How the newest network is loaded that the Model Registry has by that name, as Markdown."""
+    return _LOADING.format(name=name)
 
 
 def describe_registered(name: str, markdown: str) -> bool:

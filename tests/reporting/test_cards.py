@@ -17,9 +17,11 @@ def test_an_iteration_that_meets_the_target_has_a_card(tmp_path: Path) -> None:
     record_run(5, [61] * 15)
     client, _ = tracking.open_store()
     client.create_registered_model("model-6")
-    (tmp_path / "model-4.md").touch()  # of an earlier report
-    (file,) = write_cards(comparison.compare(), tmp_path)
-    assert [entry.name for entry in tmp_path.iterdir()] == ["model-6.md"]
+    folder = tmp_path / "cards"
+    folder.mkdir()
+    (folder / "model-4.md").touch()  # of an earlier report
+    (file,) = write_cards(comparison.compare(), folder)
+    assert [entry.name for entry in folder.iterdir()] == ["model-6.md"]
     text = file.read_text()
     assert text.startswith("# Model 6: ")
     assert "A network of 7,416 parameters, trained for 15 epochs" in text
