@@ -31,7 +31,7 @@ def address(report_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     uri = f"sqlite:///{report_folder.parent}/mlruns/mlflow.db"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", uri)
-        record_run(10, tags={"code_sha256": "gone"})  # to be sorted after 4, 5 and 6
+        record_run(10, tags={"code_sha256": "gone", "verdict": "target met"})  # the newest run
     with log.open("wb") as errors:
         server = subprocess.Popen(
             [sys.executable, "-m", "mnist_exp", "ui", f"PORT={port}"],
