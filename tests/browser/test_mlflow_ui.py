@@ -87,7 +87,7 @@ def test_the_root_leads_to_the_table_on_a_small_screen(address: str, page: Page)
     for column in ("verdict", "worst_of_last_5_test_accuracy_percent"):
         header = page.get_by_role("columnheader", name=column, exact=True)
         expect(header.first).to_be_in_viewport(ratio=1)
-    expect(page.get_by_text("MLflow Assistant")).to_have_count(0)
+    expect(page.get_by_text("Ask questions about your experiments")).to_have_count(0)
 
 
 def test_the_chart_of_test_accuracy_shows_98_to_100_percent(address: str, page: Page) -> None:
@@ -97,7 +97,7 @@ def test_the_chart_of_test_accuracy_shows_98_to_100_percent(address: str, page: 
     expect(chart).to_be_in_viewport()
     ticks = chart.locator(".ytick text")
     expect(ticks.first).to_be_visible()
-    shown = [float(text) for text in ticks.all_inner_texts()]
+    shown = [float(text) for text in ticks.all_text_contents()]
     assert 0.98 <= min(shown) < max(shown) <= 1
 
 
