@@ -84,13 +84,14 @@ def _restore(backup: Backup) -> int:
 def _ui(port: Port = 5000) -> int:
     """Browse the recorded runs."""
     from mnist_exp import tracking
-    from mnist_exp.notebook import loading
+    from mnist_exp.notebook import entries, loading
     from mnist_exp.tracking import server, ui
 
     last_epochs = loading.load_target().last_epochs
     if not tracking.is_served():
         server.check_port(port)
-    print(f"The runs: {ui.address(port)}{ui.prepare_ui(last_epochs)}", flush=True)
+    run_table = ui.prepare_ui(last_epochs, iterations=entries.numbers())
+    print(f"The runs: {ui.address(port)}{run_table}", flush=True)
     return 0 if tracking.is_served() else server.serve(port)
 
 

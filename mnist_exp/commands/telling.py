@@ -202,11 +202,13 @@ def _report(
 
     With BASELINE the iterations stand side by side, each compared with that one, or with none;
     without, each is compared with the one that it was made from. NAME is the title of the page, and
-    OUT where it goes. SPLIT=validation compares where people choose.
+    OUT where it goes. SPLIT=validation compares where people choose. Each iteration that meets the
+    target has a model card beside the page, which its registered model shows, too.
     """
     from mnist_exp import ROOT
     from mnist_exp.evidence import comparison
-    from mnist_exp.notebook.entries import shown_path
+    from mnist_exp.notebook import entries
+    from mnist_exp.reporting.cards import write_cards
     from mnist_exp.reporting.layout import Layout
     from mnist_exp.reporting.page import refuse_place, write_page
     from mnist_exp.tracking import ui
@@ -222,8 +224,10 @@ def _report(
         raise ExpectedError(f"BASELINE={number}: {_uncounted(compared, number)}")
     layout = Layout(side_by_side=baseline is not None, baseline=number)
     write_page(compared, page, dataclasses.replace(layout, title=name) if name else layout)
-    ui.prepare_ui(compared.target.last_epochs, page)
-    print(f"Written: {printable(shown_path(page))}; open it in a browser")
+    if split == "test":
+        write_cards(compared, page.with_name(f"{page.stem}_files") / "cards")
+    ui.prepare_ui(compared.target.last_epochs, page, iterations=entries.numbers())
+    print(f"Written: {printable(entries.shown_path(page))}; open it in a browser")
     return 0
 
 

@@ -15,6 +15,7 @@ from mnist_exp.evidence.references import course_figures
 from mnist_exp.evidence.verdict import Verdict, pass_rate_bound
 from mnist_exp.reporting import pictures
 from mnist_exp.reporting.answer import smallest, summary, target_text
+from mnist_exp.reporting.hard_digits import HardPart, hard_digits_of
 from mnist_exp.reporting.layout import CHAIN, Layout
 from mnist_exp.reporting.lines import Line, bar_of_strips, lines_of
 from mnist_exp.reporting.networks import BestRun, Field, best_run_of, fields_of
@@ -90,6 +91,8 @@ class Contents:
     """Why some iterations are not among them."""
     best_run: BestRun | None
     """None when no run that counts holds what it gets wrong."""
+    hard_digits: HardPart | None
+    """What all seeds of the iteration of that run get wrong; None with fewer than two of them."""
     origin: Origin
     final: Picture | None
     """None, as the next three, where there is nothing to draw."""
@@ -143,6 +146,7 @@ def contents_of(comparison: Comparison, layout: Layout = CHAIN) -> Contents:
         fields=followed,
         unknown_fields=unknown_fields,
         best_run=best_run_of(comparison, labels),
+        hard_digits=hard_digits_of(comparison, labels),
         origin=_origin(comparison.runs_on_split),
         final=_final(comparison, layout),
         accuracy=pictures.accuracy_picture(comparison, labels) if verdicts else None,

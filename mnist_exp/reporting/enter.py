@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from mnist_exp import tracking
 from mnist_exp.common.errors import ExpectedError
@@ -16,9 +17,11 @@ from mnist_exp.notebook import candidates, entries, loading
 from mnist_exp.notebook.candidates import Candidate
 from mnist_exp.notebook.entries import EXPERIMENTS, Entry
 from mnist_exp.showing import description
+from mnist_exp.showing.fields import receptive_field_growth
 from mnist_exp.tracking import RunWriter, names, ui
 from mnist_exp.tracking.archive import ArchivedRun
 from mnist_exp.tracking.names import Table
+from mnist_exp.training.receptive_field import ordered
 
 NEEDED = {"run_id", "run_name", "start_time", "end_time", "params.model"}
 """What each row of `runs.csv` has at least."""
@@ -68,11 +71,11 @@ def enter_runs(folder: Path = EXPERIMENTS) -> Imported:
     ids = {run.archived.run_id for run in published}
     tracking.open_store()  # which takes its turn by itself
     with tracking.only_one():
-        present = _present(ids)
+        present, pictures = _present(ids), dict[str, Figure]()
         for run in published:
             if run.archived.run_id not in present:
                 with tracking.enter_run(run.archived) as writer:
-                    _enter_evidence(writer, run)
+                    _enter_evidence(writer, run, pictures)
     return Imported(len(ids) - len(present), len(present))
 
 
@@ -139,7 +142,7 @@ def _field(run: ArchivedRun, fields: pd.DataFrame) -> pd.DataFrame | None:
     sided = [name for name in map(str, table) if name.endswith(("_height", "_width"))]
     differ = {name.rpartition("_")[0] for name in sided if table[name].notna().any()}
     others = [name for name in sided if name.rpartition("_")[0] not in differ]
-    return table.drop(columns=[*differ, *others], errors="ignore")
+    return ordered(table.drop(columns=[*differ, *others], errors="ignore"))
 
 
 def _best_run(folder: Path) -> tuple[str | None, Mistakes | None]:
@@ -159,11 +162,16 @@ def _present(ids: set[str]) -> set[str]:
     return ids & {*whole["run_id"], *whole["imported_from"]}
 
 
-def _enter_evidence(writer: RunWriter, run: PublishedRun) -> None:
-    """Give a run what it keeps beside its parameters, tags and metrics."""
+def _enter_evidence(writer: RunWriter, run: PublishedRun, pictures: dict[str, Figure]) -> None:
+    """Give a run what it keeps beside its parameters, tags and metrics. `pictures` are those of the
+    receptive fields so far, by model."""
     params, table = run.archived.params, ""
     if run.field is not None:
         writer.log_table(run.field, Table.RECEPTIVE_FIELD)
+        model = params["model"]
+        if model not in pictures:  # one for all seeds, since drawing takes the longest
+            pictures[model] = receptive_field_growth(run.field)
+        writer.log_figure(pictures[model], names.Figure.RECEPTIVE_FIELD)
         table = ui.run_path(writer.experiment_id, writer.run_id, Table.RECEPTIVE_FIELD.json)
     if run.mistakes:
         run.mistakes.record(writer)

@@ -86,7 +86,7 @@ def fields_of(
         if table is None:
             unknown[int(run["model"])] = words if stops else "the run has none"
         else:
-            with _as_a_run_writes_it(run["run_id"]):
+            with as_a_run_writes_it(run["run_id"]):
                 # As they are shown: tables of before lack the columns that have come since.
                 key = fields.shown_fields(table).to_csv() + stops
             alike.setdefault(key, []).append(int(run["model"]))
@@ -100,7 +100,7 @@ def _field(
 ) -> Field:  # fmt: skip
     """What the layers of some iterations see, from the table of a run of one of them."""
     models = _joined([labels[number] for number in numbers])
-    with _as_a_run_writes_it(run_id):
+    with as_a_run_writes_it(run_id):
         texts = fields.shown_fields(table)
         seen = ", ".join(texts["layer"] + " " + texts["r_out"])
         name = f"receptive_field_{numbers[0]}"
@@ -121,7 +121,7 @@ def best_run_of(comparison: Comparison, labels: Mapping[int, str]) -> BestRun | 
     run = comparison.best_run()
     if run is None:
         return None
-    with _as_a_run_writes_it(run["run_id"]):
+    with as_a_run_writes_it(run["run_id"]):
         wrong = mistakes.mistakes_of(run["run_id"])
         if wrong is None:
             return None
@@ -151,14 +151,19 @@ def _why_best(run: pd.Series, comparison: Comparison) -> str:
 
 
 def _digit(row: Any, image: np.ndarray) -> WrongDigit:
+    guess = percent(row.probability)
+    return WrongDigit(row.index, row.truth, row.guess, guess, digit_address(image))
+
+
+def digit_address(image: np.ndarray) -> str:
+    """A digit, uint8 (28, 28), as an address that holds it all."""
     file = io.BytesIO()
     Image.fromarray(image).save(file, "PNG")
-    address = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
-    return WrongDigit(row.index, row.truth, row.guess, percent(row.probability), address)
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 @contextlib.contextmanager
-def _as_a_run_writes_it(run_id: str) -> Iterator[None]:
+def as_a_run_writes_it(run_id: str) -> Iterator[None]:
     """The block shows tables and images of a run, which anyone may have changed.
 
     Raises ExpectedError in the place of what is raised by those that have other columns, other

@@ -63,7 +63,8 @@ def carry_out(
             on_start(run_id)
             if not training.results:
                 record.beginning(run, plan)
-            _train(run, run_checkpoint, plan, training, on_batch, on_epoch)
+            with tracking.system_metrics(run):
+                _train(run, run_checkpoint, plan, training, on_batch, on_epoch)
             judged = record.end(run, plan, training)
     except (ExpectedError, KeyboardInterrupt) as error:
         over = NonFiniteLossError | IterationError | PrunedError

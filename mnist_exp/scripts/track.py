@@ -149,7 +149,8 @@ class TrackedRun:
                 self._epochs = epochs = record.Epochs(run)
                 self._since = time.perf_counter()
                 try:
-                    yield
+                    with tracking.system_metrics(run):
+                        yield
                 finally:
                     self._epochs = None
                 accuracy = self._end(run, epochs)

@@ -9,6 +9,7 @@ The only room that knows MLflow. The store is the one that MLFLOW_TRACKING_URI n
 - `finding`: which run is meant by an id, or by the beginning of one.
 - `networks`: the trained network of a run.
 - `store`: where it is, how it is opened, and its errors as one line for the user.
+- `system`: what a run takes of its machine.
 - `liveness`: which runs under way still have a process.
 - `archive`: runs as rows of text, which travel with git. `backup`: the whole of a local store.
 - `ui` and `server`: what MLflow's pages show, and who serves them.
@@ -47,6 +48,7 @@ from mnist_exp.tracking.store import (
     tracking_uri,
     use_store,
 )
+from mnist_exp.tracking.system import system_metrics
 from mnist_exp.tracking.writing import (
     ExportError,
     PrunedError,
@@ -65,5 +67,5 @@ __all__ = [
     "continue_run", "delete_run", "end_run", "enter_run", "find_run", "find_runs", "grey_values",
     "history", "image", "is_served", "keep_page", "local_folder", "make_tables", "only_one",
     "open_store", "remove_run", "restore", "resume_run", "runs", "short_ids", "source",
-    "start_run", "table", "to_restore", "tracking_uri", "use_store",
+    "start_run", "system_metrics", "table", "to_restore", "tracking_uri", "use_store",
 ]  # fmt: skip

@@ -43,7 +43,11 @@ def _row(run: Run) -> dict[str, str]:
         if key in PORTABLE_TAGS or not (key in liveness.TAGS or key.startswith("mlflow."))
     }
     original = tags.pop(names.IMPORTED, run.info.run_id)
-    metrics = {key: value for key, value in run.data.metrics.items() if key not in EPOCH_METRICS}
+    metrics = {
+        key: value
+        for key, value in run.data.metrics.items()
+        if key not in EPOCH_METRICS and not key.startswith(names.system(""))
+    }
     return {
         "run_id": original,
         "run_name": run.info.run_name,

@@ -12,7 +12,7 @@ import json
 import math
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -126,34 +126,66 @@ def with_table(tag: str, file: str) -> str:
 
 MACHINE_LEARNING = "workflowType=machine_learning"
 """Without it in the address, the UI opens in its mode for language models, and hides the runs."""
+BROWSER = {"mlflow.workflowType": "machine_learning", "mlflow.assistant.panelOpen": False,
+           "mlflow.assistant.fab.autoOpenedOnFirstLoad": True}  # fmt: skip
+"""What the UI keeps in a browser: its mode, and that its assistant, which it opens when it is first
+seen, is closed."""
 VIEW_TAG = "mlflow.sharedViewState."
 """Before the name of a saved view in the tags of an experiment. The UI opens one from /runs only,
 with `viewStateShareKey=<name>`."""
 
 
-def view_state(columns: Mapping[str, int], sort_by: str, sections: Mapping[str, bool]) -> str:
-    """What a saved view of the run table shows: columns with their widths in pixels, sorted by a
-    metric, and sections of charts, unfolded or not."""
+def view_state(
+    columns: Mapping[str, int], group_by: str, folded: Iterable[object],
+    sections: Mapping[str, bool], limits: Mapping[str, tuple[float, float]],
+) -> str:  # fmt: skip
+    """What a saved view of the run table shows: columns with their widths in pixels, the newest
+    run first, grouped by a parameter, for some of whose values the group is `folded`; a line for
+    a group shows its lowest metrics. And sections of charts, unfolded or not, in which the line
+    charts of some metrics have limits of their own."""
     shown = [
         {"uuid": name, "name": name, "display": display, "isReordered": True, "deleted": False,
          "isGenerated": True}
         for name, display in sections.items()
     ]  # fmt: skip
+    charts = [
+        {"type": "LINE", "uuid": metric, "metricSectionId": metric.partition("/")[0],
+         "metricKey": metric, "deleted": False, "isGenerated": True,
+         "range": {"yMin": low, "yMax": high}, "scaleType": "linear", "xAxisScaleType": "linear",
+         "xAxisKey": "step", "yAxisKey": "metric", "yAxisExpressions": [], "lineSmoothness": 0,
+         "useGlobalXaxisKey": True, "useGlobalLineSmoothing": True}
+        for metric, (low, high) in limits.items()
+    ]  # fmt: skip
+    keys = [{"mode": "param", "groupByData": group_by}]
     state = {
-        "orderByKey": sort_by, "orderByAsc": True, "searchFilter": "",
+        "orderByKey": "attributes.start_time", "orderByAsc": False, "searchFilter": "",
         "startTime": "ALL", "lifecycleFilter": "Active", "datasetsFilter": [],
         "modelVersionFilter": "All Runs", "selectedColumns": list(columns),
         "columnOrder": ["attributes.`Run Name`", *columns], "columnWidths": dict(columns),
         "runsHiddenMode": "FIRST_20_RUNS", "viewMaximized": False, "runListHidden": False,
         "isAccordionReordered": True, "useGroupedValuesInCharts": True, "hideEmptyCharts": True,
-        "groupBy": None, "groupsExpanded": {}, "compareRunCharts": [],
-        "compareRunSections": shown,
+        "groupBy": {"aggregateFunction": "min", "groupByKeys": keys},
+        "groupsExpanded": {f"param.{group_by}.{value}": False for value in folded},
+        "compareRunCharts": charts, "compareRunSections": shown,
         "globalLineChartConfig": {
             "xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": "",
         },
     }  # fmt: skip
     packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
     return f"deflate;{packed}"
+
+
+def opening(page: str, path: str) -> str:
+    """The UI's page, which decides in the browser what it shows, so that it opens `path` where the
+    address asks for nothing; and with BROWSER where the browser knows nothing else."""
+    kept = json.dumps({f"{key}_v1": json.dumps(value) for key, value in BROWSER.items()})
+    script = (
+        f"for (const [k, v] of Object.entries({kept})) localStorage.getItem(k) ?? "
+        "localStorage.setItem(k, v);"
+        'if (["", "#", "#/"].includes(location.hash)) '
+        f"history.replaceState(null, '', {json.dumps(path)});"
+    )
+    return page.replace("<head>", f"<head><script>{script}</script>", 1)
 
 
 def saved_view(name: str, state: str) -> str:

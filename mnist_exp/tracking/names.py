@@ -30,6 +30,7 @@ PLACEHOLDERS = {
     "argument": r"[\w.]+",
     "file": r"[\w.-]+",
     "helper": r"[\w/]+\.py",
+    "measured": r"\w+",
     "metric": r"[A-Za-z]\w*",
     "model": r"\d+",
     "n": r"\d+",
@@ -197,6 +198,11 @@ def metric(split: str, name: str) -> str:
     return f"{split}/{name}"
 
 
+def system(measured: str) -> str:
+    """The metric of what the machine does, by MLflow's name for it."""
+    return f"system/{measured}"
+
+
 LEARNING_RATE, EPOCH_SECONDS = "learning_rate", "epoch_seconds"
 
 _EACH_EPOCH = {
@@ -215,6 +221,9 @@ METRICS = _EACH_EPOCH | {
     final("<split>"): Meaning("accuracy after the last epoch", "percent"),
     worst_of_last("<n>", "<split>"): Meaning(
         "lowest accuracy of the last epochs that the target looks at", "percent"
+    ),
+    system("<measured>"): Meaning(
+        "every ten seconds: what the machine does, as MLflow names and measures it"
     ),
     "model": Meaning("number of the iteration, by which the UI sorts"),
     "parameters": Meaning("trainable parameters of the network", "numbers"),

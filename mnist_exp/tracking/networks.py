@@ -8,13 +8,30 @@ import mlflow
 import torch
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, LoggedModelStatus, Run
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model, infer_signature
 from torch import Tensor, nn
 
 from mnist_exp.common import interrupts
 from mnist_exp.tracking import names
-from mnist_exp.tracking.store import connect, readable_errors
+from mnist_exp.tracking.address import may_write
+from mnist_exp.tracking.store import connect, readable_errors, tracking_uri
 from mnist_exp.tracking.writing import ExportError
+
+_LOADING = """\
+```python
+import mlflow
+from mnist_exp import data, tracking
+
+tracking.open_store()
+network = mlflow.pytorch.load_model("models:/{name}/latest")
+_, test = data.load()
+print(network(test.images[:5]).argmax(dim=1), test.labels[:5])
+```
+
+It takes uint8 images (N, 1, 28, 28), as MNIST has them, and returns a score for each of ten digits.
+The Model Registry has it once a run that meets the target was trained in this store: an imported
+run has no network."""
 
 
 def keep(
@@ -58,6 +75,27 @@ def kept_network(run_id: str) -> nn.Module | None:
                     network: nn.Module = mlflow.pytorch.load_model(model.model_uri)
                 return network
     return None
+
+
+def how_to_load(name: str) -> str:
+    """How the newest network is loaded that the Model Registry has by that name, as Markdown."""
+    return _LOADING.format(name=name)
+
+
+def describe_registered(name: str, markdown: str) -> bool:
+    """Describe the registered model of that name; returns whether the store has one, and lets it be
+    described."""
+    with readable_errors():
+        client, _ = connect()
+        if not may_write(tracking_uri()):
+            return False
+        try:
+            client.update_registered_model(name, description=markdown)
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "PERMISSION_DENIED"):
+                raise
+            return False
+    return True
 
 
 def _log(client: MlflowClient, run: Run, network: nn.Module, images: Tensor, output: Tensor) -> str:

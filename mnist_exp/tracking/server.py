@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from mnist_exp.tracking.store import (
 )
 
 LOOPBACK = "127.0.0.1"
+APP = "mnist-exp"
+"""The app of `mnist_exp.tracking.root`, by the name that pyproject.toml gives it for MLflow."""
 PASSWORD = "MLFLOW_AUTH_ADMIN_PASSWORD"
 """The variable of the environment with the first user's password."""
 MANUAL = "https://mlflow.org/docs/latest/self-hosting/security/basic-http-auth/"
@@ -52,6 +55,8 @@ def serve(port: int, *, artifacts: str = "", host: str = LOOPBACK) -> int:
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", f"{port}"]
     command += ["--workers", "1"]
+    if host == LOOPBACK and _knows(APP):
+        command += ["--app-name", APP]
     # Not as an argument, in which everyone on this machine could read a password.
     environment["MLFLOW_BACKEND_STORE_URI"] = tracking_uri()
     if artifacts:
@@ -70,6 +75,12 @@ def serve(port: int, *, artifacts: str = "", host: str = LOOPBACK) -> int:
             end(server.pid, signal.SIGTERM)
             server.wait()
             return 0
+
+
+def _knows(name: str) -> bool:
+    """Whether MLflow finds an app of that name: it reads what was installed, not what was pulled
+    since."""
+    return bool(entry_points(group="mlflow.app", name=name))
 
 
 def announcement(port: int, artifacts: str, host: str) -> str:

@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -23,8 +24,10 @@ log = logging.getLogger(__name__)
 PORT = 5000
 VIEW = "iterations"
 REPORT = "comparison report"
-CHARTS = {"train": True, "test": True, "Model metrics": False, "System metrics": False}
+CHARTS = {"test": True, "train": True, "Model metrics": False, "System metrics": False}
 """Sections of the charts, unfolded or not."""
+LIMITS = 0.98, 1.0
+"""What the charts of accuracies show, where the UI would begin at the first epoch's."""
 
 DESCRIPTION = """\
 Iterations of a small MNIST classifier, one file each in `experiments/`.
@@ -55,22 +58,30 @@ def run_address(experiment_id: str, run_id: str) -> str:
     return f"{address()}{run_path(experiment_id, run_id)}"
 
 
+def run_table_path(experiment_id: str) -> str:
+    """Where the UI shows the runs, by the view of `prepare_ui`, relative to its `address`."""
+    view = f"viewStateShareKey={VIEW}&compareRunsMode=TABLE"
+    return f"/#/experiments/{experiment_id}/runs?{MACHINE_LEARNING}&{view}"
+
+
 @readable_errors()
-def prepare_ui(last_epochs: int, page: Path | None = None) -> str:
+def prepare_ui(
+    last_epochs: int, page: Path | None = None, *, iterations: Iterable[int] = ()
+) -> str:
     """Make the store pleasant to browse; returns the path of the run table, relative to `address`.
 
     Saves the view that shows the columns that matter, among them the lowest accuracy of the
-    `last_epochs`, sorted by iteration, and charts in a train and a test section. Describes the
+    `last_epochs`, the newest run first, grouped by iteration, of which `iterations` are folded but
+    for that of the newest run; and charts in a train and a test section. Describes the
     experiment, with links to the view and to the newest report (`page`, which the store then
     keeps). A description that someone else wrote stays.
     """
     client, experiment = open_store()
-    path = f"/#/experiments/{experiment}/runs?{MACHINE_LEARNING}&viewStateShareKey={VIEW}"
-    run_table = f"{path}&compareRunsMode=TABLE"
+    run_table = run_table_path(experiment)
     allowed = may_write(tracking_uri())
     try:
         if allowed:
-            _save_view(client, experiment, last_epochs)
+            _save_view(client, experiment, last_epochs, iterations)
             _describe(client, experiment, last_epochs, run_table, page)
     except MlflowException as error:
         if error.error_code != "PERMISSION_DENIED":
@@ -81,9 +92,16 @@ def prepare_ui(last_epochs: int, page: Path | None = None) -> str:
     return run_table
 
 
-def _save_view(client: MlflowClient, experiment: str, last_epochs: int) -> None:
-    # By a metric, since the UI sorts parameters and names as text: model 10 before model 2.
-    state = view_state(_columns(last_epochs), "metrics.`model`", CHARTS)
+def _save_view(
+    client: MlflowClient, experiment: str, last_epochs: int, iterations: Iterable[int]
+) -> None:
+    limits = {names.accuracy(part): LIMITS for part in ("train", "test")}
+    newest = client.search_runs(
+        [experiment], "params.model != ''", max_results=1, order_by=["attributes.start_time DESC"]
+    )
+    unfolded = newest[0].data.params["model"] if newest else ""
+    folded = [number for number in iterations if f"{number}" != unfolded]
+    state = view_state(_columns(last_epochs), "model", folded, CHARTS, limits)
     tags = client.get_experiment(experiment).tags
     if state not in tags.get(f"{VIEW_TAG}{VIEW}", ""):
         client.set_experiment_tag(experiment, f"{VIEW_TAG}{VIEW}", saved_view(VIEW, state))
@@ -117,12 +135,11 @@ def _is_ours(description: str) -> bool:
 def _columns(last_epochs: int) -> dict[str, int]:
     """The columns of the run table that matter, with their widths in pixels."""
     return {
-        "params.`seed`": 90,
-        "metrics.`parameters`": 110,
+        "tags.`verdict`": 130,
         f"metrics.`{names.worst_of_last(last_epochs, 'test')}`": 290,
         f"metrics.`{names.final('test')}`": 230,
-        f"metrics.`{names.best('test')}`": 230,
-        "tags.`verdict`": 150,
+        "metrics.`parameters`": 110,
         "params.`split`": 100,
         "tags.`overrides`": 110,
+        f"metrics.`{names.best('test')}`": 230,
     }

@@ -252,8 +252,8 @@ class RunWriter:
         """Keep a table of `names.Table` as JSON, which the UI shows as a table, and as CSV."""
         # As mlflow.log_table does, which however appends to a table that the run has already.
         files = names.Table(name)
-        # Through objects: missing whole numbers become text otherwise.
-        objects = table.astype(object).where(table.notna(), None)
+        # What is missing is blank, where the UI would show "null".
+        objects = table.astype(object).where(table.notna(), "")
         client = self.client
         client.log_text(self.run_id, objects.to_json(orient="split", index=False), files.json)
         shown = client.get_run(self.run_id).data.tags.get(names.TABLES_SHOWN, "[]")

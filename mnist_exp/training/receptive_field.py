@@ -14,8 +14,8 @@ from mnist_exp.training.axes import ReceptiveFieldError, Row
 from mnist_exp.training.following import follow
 
 COLUMNS = (
-    "layer", "kernel", "r_in", "n_in", "j_in", "stride", "padding", "r_out", "n_out", "j_out",
-    "dilation", "start", "misaligned", "phases", "global",
+    "layer", "r_out", "n_out", "j_out", "kernel", "stride", "padding", "dilation",
+    "r_in", "n_in", "j_in", "start", "misaligned", "phases", "global",
 )  # fmt: skip
 
 
@@ -107,6 +107,14 @@ def _table(rows: Sequence[Row]) -> pd.DataFrame:
         else:
             table[f"{column}_height"], table[f"{column}_width"] = height, width
     return table
+
+
+def ordered(table: pd.DataFrame) -> pd.DataFrame:
+    """A receptive-field table with its columns in the order of COLUMNS: those that tell most come
+    first. A column of one side stands where that of both would."""
+    both = [str(name).removesuffix("_height").removesuffix("_width") for name in table]
+    places = sorted(range(len(both)), key=lambda place: COLUMNS.index(both[place]))
+    return table.iloc[:, places]
 
 
 def _dtype(column: str, values: Sequence[Any]) -> Any:

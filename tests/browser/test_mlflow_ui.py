@@ -18,6 +18,7 @@ from mnist_exp.tracking import ui
 
 PATIENCE = 60_000
 """Milliseconds for a page of the UI, which is large, on a busy machine."""
+expect.set_options(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def address(report_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     uri = f"sqlite:///{report_folder.parent}/mlruns/mlflow.db"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", uri)
-        record_run(10, tags={"code_sha256": "gone"})  # to be sorted after 4, 5 and 6
+        record_run(10, tags={"code_sha256": "gone", "verdict": "target met"})  # the newest run
     with log.open("wb") as errors:
         server = subprocess.Popen(
             [sys.executable, "-m", "mnist_exp", "ui", f"PORT={port}"],
@@ -70,13 +71,34 @@ def run_id(report_folder: Path, name: str) -> str:
 
 def test_the_run_table_opens_with_the_columns_that_matter(address: str, page: Page) -> None:
     page.goto(address)
-    for column in ("seed", "parameters", "worst_of_last_5_test_accuracy_percent"):
+    for column in ("verdict", "parameters", "worst_of_last_5_test_accuracy_percent"):
         header = page.get_by_role("columnheader", name=column, exact=True)
         expect(header.first).to_be_attached()
     expect(page.get_by_text("model-10 · seed 1")).to_be_visible()
-    names = re.findall(r"model-(\d+) · seed", page.inner_text("body"))
-    numbers = list(dict.fromkeys(map(int, names)))
-    assert numbers == [4, 5, 6, 10]
+    groups = re.findall(r"Group:\s+(\d+)", page.inner_text("body"))
+    assert groups[0] == "10"  # the newest run is of that iteration
+    assert sorted(groups, key=int) == ["4", "5", "6", "10"]
+
+
+def test_the_root_leads_to_the_table_on_a_small_screen(address: str, page: Page) -> None:
+    page.set_viewport_size({"width": 1366, "height": 768})
+    page.goto(address.partition("#")[0])
+    expect(page.get_by_text("model-10 · seed 1")).to_be_in_viewport()
+    for column in ("verdict", "worst_of_last_5_test_accuracy_percent"):
+        header = page.get_by_role("columnheader", name=column, exact=True)
+        expect(header.first).to_be_in_viewport(ratio=1)
+    expect(page.get_by_text("Ask questions about your experiments")).to_have_count(0)
+
+
+def test_the_chart_of_test_accuracy_shows_98_to_100_percent(address: str, page: Page) -> None:
+    page.set_viewport_size({"width": 1366, "height": 768})
+    page.goto(address.replace("=TABLE", "=CHART"))
+    chart = page.locator(".js-plotly-plot").first
+    expect(chart).to_be_in_viewport()
+    ticks = chart.locator(".ytick text")
+    expect(ticks.first).to_be_visible()
+    shown = [float(text) for text in ticks.all_text_contents()]
+    assert 0.98 <= min(shown) < max(shown) <= 1
 
 
 def test_a_run_opens_with_its_description(address: str, page: Page, report_folder: Path) -> None:
@@ -91,8 +113,10 @@ def test_the_receptive_field_opens_as_a_table(
 ) -> None:
     run = run_id(report_folder, "model-6 · seed 1")
     page.goto(address.partition("/#/")[0] + ui.run_path("1", run, "receptive_field.json"))
-    for column in ("layer", "kernel", "r_out"):
-        expect(page.get_by_text(column, exact=True).first).to_be_visible()
+    page.set_viewport_size({"width": 1366, "height": 768})
+    for column in ("layer", "r_out", "kernel"):
+        expect(page.get_by_text(column, exact=True).first).to_be_in_viewport()
+    expect(page.get_by_text("null", exact=True)).to_have_count(0)
     expect(page.get_by_text("conv1", exact=True).first).to_be_visible()
 
 

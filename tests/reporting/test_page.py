@@ -227,10 +227,10 @@ def test_a_field_that_is_no_square_is_shown_along_both_sides(tmp_path: Path) -> 
     write_page(comparison.compare(), tmp_path / "own.html")
     text = (tmp_path / "own_files" / "own.md").read_text().replace("\\_", "_")
     # 3 of 28 leave 26, 5 leave 24; the pooling halves both, and sees one jump more.
-    heading = "| layer | kernel | r_in | n_in | j_in | stride | padding | r_out | n_out | j_out |"
+    heading = "| layer | r_out | n_out | j_out | kernel | stride | padding | r_in | n_in | j_in |"
     assert heading in text
-    assert "| 0 | 3x5 | 1 | 28 | 1 | 1 | 0 | 3x5 | 26x24 | 1 |" in text
-    assert "| 1 | 2 | 3x5 | 26x24 | 1 | 2 | 0 | 4x6 | 13x12 | 2 |" in text
+    assert "| 0 | 3x5 | 26x24 | 1 | 3x5 | 1 | 0 | 1 | 28 | 1 |" in text
+    assert "| 1 | 4x6 | 13x12 | 2 | 2 | 2 | 0 | 3x5 | 26x24 | 1 |" in text
     assert "Pixels that each layer sees: input 1, 0 3x5, 1 4x6." in text
 
 

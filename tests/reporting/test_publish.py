@@ -178,8 +178,8 @@ def test_receptive_fields_of_every_form_come_back(tmp_path: Path) -> None:
         add_field(record_run(number, receptive_field=known), network)
     publish(comparison.compare(), tmp_path)
     page = (tmp_path / "results" / "receptive_fields.md").read_text()
-    assert "| convolution | 3x5 | 1 | 28 | 1 | 1 | 1x2 | 3x5 | 28 | 1 |" in page
-    assert "| 1 |  | 3 | 26 | 1 |  |  | 3 | 26 | 1 | yes |" in page
+    assert "| convolution | 3x5 | 28 | 1 | 3x5 | 1 | 1x2 | 1 | 28 | 1 |" in page
+    assert "| 1 | 3 | 26 | 1 |  |  |  | 3 | 26 | 1 | yes |" in page
     assert "It is not known from there on: layer 1 takes waves apart." in page
     for run_id in tracking.runs()["run_id"]:
         tracking.remove_run(run_id)

@@ -115,7 +115,8 @@ def test_tables_text_and_figures(recorded: SimpleNamespace) -> None:
     table = pd.read_csv(folder / "receptive_field.csv")
     pd.testing.assert_frame_equal(table[published.columns], published, check_dtype=False)
     shown = json.loads((folder / "receptive_field.json").read_text())
-    assert shown["columns"][:2] == ["layer", "kernel"]
+    assert shown["columns"][:4] == ["layer", "r_out", "n_out", "j_out"]
+    assert all(cell is not None for row in shown["data"] for cell in row)
     assert shown["data"][1][:2] == ["conv1", 3]
     layers = (folder / "layers.txt").read_text()
     assert "conv4" in layers

@@ -87,7 +87,7 @@ def add_evidence(run_id: str) -> None:
     """Give a run its receptive-field table, and two digits that it misclassified."""
     tables = {
         "receptive_field": pd.DataFrame(
-            {"layer": ["input", "conv1"], "kernel": [None, 3], "r_out": [1, 3], "n_out": [28, 26]}
+            {"layer": ["input", "conv1"], "r_out": [1, 3], "n_out": [28, 26], "kernel": [None, 3]}
         ),
         "confusion_matrix": pd.DataFrame(np.diag([5] * 10), columns=[str(i) for i in range(10)]),
         "misclassified": pd.DataFrame(

@@ -198,13 +198,17 @@ def test_the_ui_knows_the_words_of_a_saved_view() -> None:
     """tests/browser looks at what it makes of them."""
     built = Path(mlflow.__file__).parent / "server" / "js" / "build" / "static" / "js"
     code = "".join(file.read_text(encoding="utf-8") for file in built.glob("*.js"))
-    state = mlflow_internals.view_state({"params.`seed`": 90}, "metrics.`model`", {"train": True})
+    state = mlflow_internals.view_state(
+        {"params.`seed`": 90}, "model", [3], {"train": True}, {"train/accuracy": (0.98, 1)}
+    )
     packed = json.loads(mlflow_internals.saved_view("iterations", state))
     assert packed.keys() == {"name", "createdAt", "updatedAt", "state"}
     words = [
         mlflow_internals.VIEW_TAG, "deflate;", "viewStateShareKey", "compareRunsMode",
         *mlflow_internals.MACHINE_LEARNING.split("="), "orderByKey", "orderByAsc",
         "selectedColumns", "columnOrder", "columnWidths", "compareRunSections", "isGenerated",
-        "FIRST_20_RUNS",
+        "FIRST_20_RUNS", "groupBy", "groupByKeys", "groupByData", "aggregateFunction",
+        "groupsExpanded", "compareRunCharts", "metricSectionId", "yMin", "yMax",
+        *mlflow_internals.BROWSER,
     ]  # fmt: skip
     assert [word for word in words if word not in code] == []

@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 import requests
+from handmade import record_run
 from servers import free_port, wait_until_healthy
 
 from mnist_exp import tracking
@@ -37,10 +38,20 @@ def view() -> dict[str, Any]:
 def test_the_saved_view_shows_the_columns_that_matter() -> None:
     assert "viewStateShareKey=iterations" in ui.prepare_ui(5)
     state = view()
-    assert state["selectedColumns"][1] == "metrics.`parameters`"
+    assert state["selectedColumns"][0] == "tags.`verdict`"
     assert "metrics.`worst_of_last_5_test_accuracy_percent`" in state["selectedColumns"]
-    assert state["orderByKey"] == "metrics.`model`"
-    assert [part["name"] for part in state["compareRunSections"]][:2] == ["train", "test"]
+    assert (state["orderByKey"], state["orderByAsc"]) == ("attributes.start_time", False)
+    assert state["groupBy"]["groupByKeys"] == [{"mode": "param", "groupByData": "model"}]
+    assert [part["name"] for part in state["compareRunSections"]][:2] == ["test", "train"]
+    limits = {chart["metricKey"]: chart["range"] for chart in state["compareRunCharts"]}
+    assert limits["test/accuracy"] == {"yMin": 0.98, "yMax": 1.0}
+
+
+def test_only_the_iteration_of_the_newest_run_is_unfolded() -> None:
+    for number in (9, 3):
+        record_run(number)
+    ui.prepare_ui(5, iterations=[2, 3, 9])
+    assert view()["groupsExpanded"] == {"param.model.2": False, "param.model.9": False}
 
 
 def test_the_description_links_to_the_newest_report(tmp_path: Path) -> None:

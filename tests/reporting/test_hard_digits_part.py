@@ -1,0 +1,35 @@
+"""The part of the report that tells hard digits from luck."""
+
+import pytest
+from handmade import add_evidence, record_run
+
+from mnist_exp.evidence import comparison
+from mnist_exp.reporting.hard_digits import hard_digits_of
+
+LABELS = {6: "model 6"}
+
+
+@pytest.mark.usefixtures("store")
+def test_it_says_how_many_seeds_get_a_digit_wrong() -> None:
+    for seed in (1, 2, 3):
+        run = record_run(6, seed=seed)
+        if seed < 3:
+            add_evidence(run)  # each takes the same two of 52 digits for others
+    part = hard_digits_of(comparison.compare([6]), LABELS)
+    assert part.seeds == 2
+    # Both of two seeds are wrong with (2/52)²: of 52 digits, 0.08.
+    assert part.what == (
+        "Model 6: 2 test digits are wrong for at least one of 2 seeds, and 2 for all of them, "
+        "of which luck would explain 0.1."
+    )
+    assert part.spread["digits"].tolist() == ["0", "2"]
+    assert [(digit.index, digit.truth, digit.seeds) for digit in part.digits] == [
+        (9, 2, 2), (7, 4, 2),
+    ]  # fmt: skip
+    assert (part.counts.loc[4, 9], part.counts.loc[4, 4]) == (2, 10)
+
+
+@pytest.mark.usefixtures("store")
+def test_one_seed_tells_nothing() -> None:
+    add_evidence(record_run(6))
+    assert hard_digits_of(comparison.compare([6]), LABELS) is None
