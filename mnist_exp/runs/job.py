@@ -5,11 +5,13 @@ This is one end of a pipe; `worker.train` is the other.
 - stdin: one line of JSON, an `Order`, field by field. It stays open as long as somebody waits for
   the training. When it ends, the training stops as it does at an interrupt: nobody is there to
   notice that it is trained a second time.
-- stdout: the id of the run when it has begun; at its end a line of JSON, {"accuracy": a fraction,
-  "verdict": in words}.
+- stdout: the id of the run when it has begun; then each second a line of JSON, a `Standing`; at its
+  end another, {"accuracy": a fraction, "verdict": in words}.
   What an iteration prints, and the programs that it runs, goes to stderr instead.
 - stderr: its last line says why the training failed. The exit code is then not 0.
 """
+
+from __future__ import annotations
 
 import dataclasses
 import hashlib
@@ -20,13 +22,20 @@ import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from mnist_exp import data
 from mnist_exp.common import interrupts, startup
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.notebook import entries
 from mnist_exp.recipe import Target
+from mnist_exp.runs.progress import Pace
+
+if TYPE_CHECKING:
+    from mnist_exp.training.loop import Progress
+
+TOLD = 1.0
+"""Seconds from one line about where the training stands to the next."""
 
 
 @dataclass(frozen=True)
@@ -125,9 +134,14 @@ def _train(order: Order, pipe: TextIO) -> None:
     plan = dataclasses.replace(plan, target=order.target)
     # What an earlier sweep left half done, if it comes to the same: otherwise it would not count.
     begun = None if plan.findings.not_exact else resume.unfinished(plan)
+    pace = Pace(plan.recipe.epochs, TOLD)
+
+    def tell(progress: Progress) -> None:
+        if standing := pace.batch(progress):
+            print(json.dumps(dataclasses.asdict(standing)), file=pipe, flush=True)
+
     outcome = run.carry_out(
-        begun or plan,
-        on_batch=lambda _: None, on_epoch=lambda _: None, parent=order.parent,
+        begun or plan, on_batch=tell, on_epoch=pace.epoch, parent=order.parent,
         on_start=lambda run_id: print(run_id, file=pipe, flush=True),
     )  # fmt: skip
     verdict = str(outcome.verdict) if outcome.verdict else "not judged"
