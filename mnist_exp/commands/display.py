@@ -66,7 +66,7 @@ class ProgressDisplay:
     def epoch(self, result: EpochResult) -> None:
         self.pace.epoch(result)
         self.accuracies[result.epoch] = result.evaluation.accuracy
-        terminal.write(
+        terminal.tell(
             f"epoch {result.epoch:2}/{self.epochs}  loss {result.train.loss:.4f}  "
             f"train {percent(result.train.accuracy)}  "
             f"{self.split} {percent(result.evaluation.accuracy)}  {result.seconds:.1f} s"
@@ -111,7 +111,7 @@ class SweepDisplay:
 
     def start(self, at_once: int) -> None:
         self.at_once = at_once
-        terminal.write(f"{len(self.sweep.missing)} to train, {at_once} at once")
+        terminal.tell(f"{len(self.sweep.missing)} to train, {at_once} at once")
 
     def report(self, report: Report) -> None:
         if report.job not in self.ended:
@@ -129,7 +129,7 @@ class SweepDisplay:
         expected = sum(self.seconds) / len(self.seconds) * math.ceil(left / self.at_once)
         ended = result.failure or f"{self.sweep.split} {percent(result.accuracy)}, {result.verdict}"
         line = f"{result.job.name}: {ended} ({duration(result.seconds)})"
-        terminal.write(f"{line}; {left} left, about {duration(expected)}" if left else line)
+        terminal.tell(f"{line}; {left} left, about {duration(expected)}" if left else line)
 
     def _drawn(self, width: int) -> RenderableType:
         from mnist_exp.commands import drawing

@@ -101,7 +101,7 @@ def trainings(under_way: Collection[UnderWay], heading: str, width: int) -> Rend
         cells: list[RenderableType] = [Text(printable(one.name))]
         cells.append(standing.place if standing else "starts")
         if wide:
-            cells.append(track(standing))
+            cells.append(share(standing))
         cells.append(percent(standing.accuracy) if standing else "–")
         cells.append(one.note or (time_left(standing) if standing else "–"))
         cells.append(Text(printable(one.where)))
@@ -113,7 +113,7 @@ def progress(standing: Standing, note: str) -> RenderableType:
     """The line of one training: its epoch, how much is done, a note, and the time left."""
     line = Table.grid(padding=(0, 1))
     left = time_left(standing)
-    line.add_row(f"epoch {standing.place}", track(standing), f"{note}, {left} left")
+    line.add_row(f"epoch {standing.place}", share(standing), f"{note}, {left} left")
     return line
 
 
@@ -132,7 +132,7 @@ def below(*parts: RenderableType) -> RenderableType:
     return Group(*(part for part in parts if part != ""))
 
 
-def track(standing: Standing | None) -> RenderableType:
+def share(standing: Standing | None) -> RenderableType:
     done = standing.done if standing else 0
     return ProgressBar(1, done, TRACK, complete_style=PASS, finished_style=PASS, style=GREY)
 

@@ -109,7 +109,7 @@ class Screen:
             with_terminal(self.live.refresh)
 
 
-def write(line: str) -> None:
+def tell(line: str) -> None:
     """Print a line at once, above what is drawn."""
     with_terminal(lambda: print(line, flush=True))
 

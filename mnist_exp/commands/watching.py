@@ -22,7 +22,7 @@ from mnist_exp.runs.progress import Standing
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from mnist_exp.tracking import UnderWay as Found
+    from mnist_exp.tracking import Ongoing as Found
 
 EVERY = 2.0
 """Seconds from one look at the store to the next."""

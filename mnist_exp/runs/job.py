@@ -22,17 +22,14 @@ import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from mnist_exp import data
 from mnist_exp.common import interrupts, startup
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.notebook import entries
 from mnist_exp.recipe import Target
-from mnist_exp.runs.progress import Pace
-
-if TYPE_CHECKING:
-    from mnist_exp.training.loop import Progress
+from mnist_exp.runs.progress import Pace, Standing
 
 TOLD = 1.0
 """Seconds from one line about where the training stands to the next."""
@@ -135,17 +132,17 @@ def _train(order: Order, pipe: TextIO) -> None:
     # What an earlier sweep left half done, if it comes to the same: otherwise it would not count.
     begun = None if plan.findings.not_exact else resume.unfinished(plan)
     pace = Pace(plan.recipe.epochs, TOLD)
-
-    def tell(progress: Progress) -> None:
-        if standing := pace.batch(progress):
-            print(json.dumps(dataclasses.asdict(standing)), file=pipe, flush=True)
-
     outcome = run.carry_out(
-        begun or plan, on_batch=tell, on_epoch=pace.epoch, parent=order.parent,
+        begun or plan, on_batch=lambda progress: _tell(pace.batch(progress), pipe), on_epoch=pace.epoch, parent=order.parent,
         on_start=lambda run_id: print(run_id, file=pipe, flush=True),
     )  # fmt: skip
     verdict = str(outcome.verdict) if outcome.verdict else "not judged"
     print(json.dumps({"accuracy": outcome.accuracy, "verdict": verdict}), file=pipe, flush=True)
+
+
+def _tell(standing: Standing | None, pipe: TextIO) -> None:
+    if standing:
+        print(json.dumps(dataclasses.asdict(standing)), file=pipe, flush=True)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from mnist_exp.tracking.store import (
 
 
 @dataclass(frozen=True)
-class UnderWay:
+class Ongoing:
     """The runs under way, oldest first, each with the name of its `machine` and whether its process
     is known to be `gone`; their epochs, as `tracking.history` has them; and `gathered`, the ended
     runs of each sweep or study under way, by its name."""
@@ -31,9 +31,9 @@ class UnderWay:
     gathered: dict[str, pd.DataFrame]
 
 
-def under_way() -> UnderWay:
+def under_way() -> Ongoing:
     """What goes on now, in any process on any machine that writes to the store."""
-    nothing = UnderWay(pd.DataFrame(), pd.DataFrame(), {})
+    nothing = Ongoing(pd.DataFrame(), pd.DataFrame(), {})
     uri = tracking_uri()
     database = sqlite_file(uri)
     if database and not database.exists():
@@ -64,7 +64,7 @@ def under_way() -> UnderWay:
         for run in trained
     ]
     columns = list(dict.fromkeys([*names.RUN_COLUMNS, *(key for row in records for key in row)]))
-    return UnderWay(pd.DataFrame(records, columns=columns), history, gathered)
+    return Ongoing(pd.DataFrame(records, columns=columns), history, gathered)
 
 
 KEYS = [names.accuracy("test"), names.accuracy("validation"), names.EPOCH_SECONDS]
