@@ -133,7 +133,8 @@ def _train(order: Order, pipe: TextIO) -> None:
     begun = None if plan.findings.not_exact else resume.unfinished(plan)
     pace = Pace(plan.recipe.epochs, TOLD)
     outcome = run.carry_out(
-        begun or plan, on_batch=lambda progress: _tell(pace.batch(progress), pipe), on_epoch=pace.epoch, parent=order.parent,
+        begun or plan, parent=order.parent,
+        on_batch=lambda progress: _tell(pace.batch(progress), pipe), on_epoch=pace.epoch,
         on_start=lambda run_id: print(run_id, file=pipe, flush=True),
     )  # fmt: skip
     verdict = str(outcome.verdict) if outcome.verdict else "not judged"

@@ -80,14 +80,12 @@ def train(order: Order, request: dict[str, Any]) -> JobResult:
         with suppress(BrokenPipeError):  # it has ended already
             process.stdin.write(json.dumps(dataclasses.asdict(order)) + "\n")
             process.stdin.flush()  # and stays open: its end would stop the training
-        text = ""
-        _report(order, text)
+        text = _report(order, "")
         try:
             while process.poll() is None and not stop.is_set():
                 time.sleep(0.2)
                 if more := told.read():
-                    text += more
-                    _report(order, text)
+                    text = _report(order, text + more)
         finally:  # also when the scheduler is gone
             _end(process)
         is_stopped = stop.is_set()
@@ -97,14 +95,15 @@ def train(order: Order, request: dict[str, Any]) -> JobResult:
     return _result(job, seconds, process.returncode, lines, complaints, is_stopped)
 
 
-def _report(order: Order, text: str) -> None:
-    """Tell the sweep where a training stands that has written this text to stdout."""
+def _report(order: Order, text: str) -> str:
+    """Tell the sweep where a training stands that has written this text to stdout; returns it."""
     worker = get_worker()
     _, *lines = text.split("\n")[:-1] or [""]  # the first is the id, the last has no end yet
     standing = json.loads(lines[-1]) if lines else None
     if standing is None or "epoch" in standing:  # not how it ended
         report = {"job": order.job.key, "worker": worker.address, "standing": standing}
         worker.log_event(topic(order.parent), report)
+    return text
 
 
 def _result(
