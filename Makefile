@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .SUFFIXES:
-commands := run resume reproduce sweep tune new adopt check compare runs report results import delete backup restore ui server
+commands := run resume reproduce sweep tune new adopt check compare runs watch report results import delete backup restore ui server
 .PHONY: $(commands) help setup test test-slow test-faults test-browser bench lint
 
 # What a person sets is taken literally: it reaches a command through the environment alone, and

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import shutil
 import sys
@@ -10,19 +9,22 @@ import textwrap
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
+from mnist_exp.commands import terminal
 from mnist_exp.common.words import duration, percent, printable
+from mnist_exp.evidence.verdict import TARGET_MET
+from mnist_exp.runs.progress import Pace, Standing
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.console import RenderableType
 
     from mnist_exp.evidence.effect import Effect
     from mnist_exp.evidence.tried import TriedRecipe
     from mnist_exp.evidence.verdict import Verdict
+    from mnist_exp.runs.job import Job
     from mnist_exp.runs.sweep import Sweep
-    from mnist_exp.runs.worker import JobResult
-    from mnist_exp.training.loop import EpochResult, Progress
+    from mnist_exp.runs.worker import JobResult, Report
+    from mnist_exp.training.loop import EpochResult, Progress, Score
 
 
 LEAST_TEXT = len("not recorded")
@@ -30,85 +32,121 @@ LEAST_TEXT = len("not recorded")
 LEAST_ROOM, INDENT = 20, 4
 """Characters in which the last column of a table is wrapped; where there is less room, it goes
 below the others, so far from the left."""
+MODEL = "model {}".format
+"""What an iteration is called by its number."""
 
 
 class ProgressDisplay:
-    """A bar over the whole run on a terminal, a plain line per epoch everywhere."""
+    """The curve of a run and a bar over all of it on a terminal, a plain line per epoch everywhere.
 
-    def __init__(self, epochs: int, split: str) -> None:
-        self.epochs, self.split = epochs, split
-        form = "{desc} {bar} {percentage:3.0f} %{postfix}, {remaining} left"
-        self.bar = tqdm(disable=not sys.stderr.isatty(), leave=False, bar_format=form, miniters=1)
+    `bar` is the accuracy that the target asks for; there is no curve without it.
+    """
+
+    def __init__(self, epochs: int, split: str, bar: float | None = None) -> None:
+        self.epochs, self.split, self.bar = epochs, split, bar
+        self.accuracies: dict[int, float] = {}
+        self.pace = Pace(epochs, every=1 / terminal.PER_SECOND)
+        self.standing: Standing | None = None
+        self.train: Score | None = None
+        self.screen = terminal.Screen(self._drawn, stays=bar is not None)
 
     def __enter__(self) -> ProgressDisplay:
+        self.screen.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.bar.close()
+        self.standing = None
+        self.screen.__exit__()
 
     def batch(self, progress: Progress) -> None:
-        if self.bar.disable:
-            return
-        done = (progress.epoch - 1) * progress.batches + progress.batch
-        if self.bar.n == 0:  # a resumed run has some behind it
-            self.bar.initial = self.bar.n = done - 1
-        self.bar.total = self.epochs * progress.batches
-        train = progress.train
-        self.bar.set_description_str(f"epoch {progress.epoch}/{self.epochs}", refresh=False)
-        postfix = f"loss {train.loss:.4f}, train {percent(train.accuracy)}"
-        self.bar.set_postfix_str(postfix, refresh=False)
-        self.bar.update(done - self.bar.n)
+        if standing := self.pace.batch(progress):
+            self.standing, self.train = standing, progress.train
+            self.screen.refresh()
 
     def epoch(self, result: EpochResult) -> None:
-        _write(
-            self.bar,
+        self.pace.epoch(result)
+        self.accuracies[result.epoch] = result.evaluation.accuracy
+        terminal.tell(
             f"epoch {result.epoch:2}/{self.epochs}  loss {result.train.loss:.4f}  "
             f"train {percent(result.train.accuracy)}  "
             f"{self.split} {percent(result.evaluation.accuracy)}  {result.seconds:.1f} s"
-            + "".join(f"  {name} {value:.4g}" for name, value in result.metrics.items()),
+            + "".join(f"  {name} {value:.4g}" for name, value in result.metrics.items())
         )
+
+    def _drawn(self, width: int) -> RenderableType:
+        from mnist_exp.commands import drawing
+
+        parts: list[RenderableType] = []
+        if self.bar is not None and self.accuracies:
+            parts.append(f"{self.split} accuracy by epoch, and the bar of {percent(self.bar)}")
+            parts.append(drawing.curve(self.accuracies, self.epochs, self.bar, width))
+        if self.standing and self.train:
+            note = f"loss {self.train.loss:.4f}, train {percent(self.train.accuracy)}"
+            parts.append(drawing.progress(self.standing, note))
+        return drawing.below(*parts)
 
 
 class SweepDisplay:
-    """A bar over the sweep on a terminal, and a line per training that ends, everywhere."""
+    """A line per training under way, and the seeds that pass so far, on a terminal; a line per
+    training that ends, everywhere. `held` are the verdicts on what was there before."""
 
-    def __init__(self, sweep: Sweep) -> None:
+    def __init__(self, sweep: Sweep, held: Sequence[Verdict] = ()) -> None:
         self.sweep, self.at_once = sweep, 1
         self.seconds: list[float] = []
-        self.bar = tqdm(
-            total=len(sweep.missing), disable=not sys.stderr.isatty(), leave=False,
-            bar_format="{desc}{bar} {n}/{total}",
-        )  # fmt: skip
+        self.under_way: dict[Job, Report] = {}
+        self.ended: set[Job] = set()
+        self.workers: list[str] = []
+        self.judged = sweep.split == "test" and not sweep.grid
+        self.passing = {f"model {number}": (0, 0) for number in sweep.models}
+        for verdict in held:
+            self.passing[f"model {verdict.model}"] = verdict.passing, len(verdict.seeds)
+        self.screen = terminal.Screen(self._drawn, by_itself=True)
 
     def __enter__(self) -> SweepDisplay:
+        self.screen.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.bar.close()
+        self.screen.__exit__()
 
     def start(self, at_once: int) -> None:
         self.at_once = at_once
-        _write(self.bar, f"{len(self.sweep.missing)} to train, {at_once} at once")
+        terminal.tell(f"{len(self.sweep.missing)} to train, {at_once} at once")
+
+    def report(self, report: Report) -> None:
+        if report.job not in self.ended:
+            self.under_way[report.job] = report
 
     def result(self, result: JobResult) -> None:
+        self.ended.add(result.job)
+        self.under_way.pop(result.job, None)
         self.seconds.append(result.seconds)
+        if not result.failure:
+            name = f"model {result.job.model}"
+            passing, seeds = self.passing[name]
+            self.passing[name] = passing + (result.verdict == TARGET_MET), seeds + 1
         left = len(self.sweep.missing) - len(self.seconds)
         expected = sum(self.seconds) / len(self.seconds) * math.ceil(left / self.at_once)
         ended = result.failure or f"{self.sweep.split} {percent(result.accuracy)}, {result.verdict}"
         line = f"{result.job.name}: {ended} ({duration(result.seconds)})"
-        self.bar.update()
-        _write(self.bar, f"{line}; {left} left, about {duration(expected)}" if left else line)
+        terminal.tell(f"{line}; {left} left, about {duration(expected)}" if left else line)
 
+    def _drawn(self, width: int) -> RenderableType:
+        from mnist_exp.commands import drawing
 
-def _write(bar: tqdm, line: str) -> None:
-    """Print a line above the bar, which stays at the bottom."""
-    try:
-        bar.write(line, file=sys.stdout)
-        sys.stdout.flush()
-    except OSError as error:
-        if error.errno == errno.EIO:  # the terminal is gone, and its signal went to make alone
-            raise KeyboardInterrupt from None
-        raise
+        reports = list(self.under_way.values())  # to which another thread adds
+        lines = [drawing.UnderWay(x.job.name, self._worker(x), x.standing) for x in reports]
+        count = f"{len(self.seconds)} of {len(self.sweep.missing)} trained"
+        passing = drawing.passing(self.passing) if self.judged else ""
+        return drawing.below(count, passing, drawing.trainings(lines, "training", width))
+
+    def _worker(self, report: Report) -> str:
+        """What the worker is called: by a number on this machine, where no port means anything."""
+        if report.worker not in self.workers:
+            self.workers.append(report.worker)
+        place = report.worker.partition("://")[2]
+        is_here = place.startswith("127.0.0.1:")
+        return f"worker {self.workers.index(report.worker) + 1}" if is_here else place
 
 
 def print_table(table: pd.DataFrame, words: Collection[str], cut: Collection[int] = ()) -> None:
@@ -129,16 +167,18 @@ def print_table(table: pd.DataFrame, words: Collection[str], cut: Collection[int
         aligned.append([adjust(text, width) for text in texts])
     rows = zip(map("  ".join, zip(*aligned, strict=True)), last, strict=True)
     for row, (line, text) in enumerate(rows, start=-1):
+        style = "bold" if row < 0 else ""
         if row in cut:
             whole = f"{line}  {text}"
-            print(whole if len(whole) <= most else f"{whole[: most - 1]}…")
+            terminal.say(whole if len(whole) <= most else f"{whole[: most - 1]}…", style)
             continue
         indent = len(line) + 2 if len(line) + 2 + LEAST_ROOM <= most else INDENT
         beside = len(line) + 2 + len(text) <= most
         lines = textwrap.wrap(text, max(LEAST_ROOM, most - indent), break_on_hyphens=False)
         if lines and (beside or indent > INDENT):
             line = f"{line}  {lines.pop(0)}"
-        print("\n".join([line.rstrip(), *(" " * indent + piece for piece in lines)]))
+        for piece in [line.rstrip(), *(" " * indent + piece for piece in lines)]:
+            terminal.say(piece, style)
 
 
 def _shortened(columns: Mapping[str, list[str]], most: int) -> Mapping[str, list[str]]:
@@ -161,29 +201,44 @@ def _shortened(columns: Mapping[str, list[str]], most: int) -> Mapping[str, list
 
 
 def print_effects(
-    effects: Sequence[Effect], split: str, named: Callable[[int], str] = "model {}".format
+    effects: Sequence[Effect], split: str, named: Callable[[int], str] = MODEL
 ) -> None:
     """A line for each difference of two iterations, or of what else is `named` by number."""
     if not effects:
         return
+    if terminal.draws(sys.stdout):
+        named = "{}".format if named is MODEL else named  # so that a line has room
     print(f"\nFinal {split} accuracy, paired by seed:")
     for effect in effects:
-        print(f"  {named(effect.model)} against {named(effect.baseline)}: {effect}")
+        line = f"  {named(effect.model)} against {named(effect.baseline)}: {effect}"
+        terminal.say(line, indent=INDENT)
 
 
 def print_verdicts(verdicts: Sequence[Verdict]) -> None:
     """A table of verdicts, and what decides each."""
     from mnist_exp.notebook import loading
-    from mnist_exp.showing import tables
+    from mnist_exp.showing import style, tables
 
-    table = tables.brief_verdicts(verdicts, loading.load_target())
+    target = loading.load_target()
+    judged = [verdict for verdict in verdicts if verdict.split == "test"]
+    seen = terminal.draws(sys.stdout)
+    if seen:
+        table = tables.drawn_verdicts(verdicts, target, wide=terminal.is_wide())
+    else:
+        table = tables.brief_verdicts(verdicts, target)
     numbered = [row for row, verdict in enumerate(verdicts) if verdict.model is not None]
     print_table(table, ["idea"], cut=numbered)  # the others have no other name
-    judged = [verdict for verdict in verdicts if verdict.split == "test"]
     if judged:
         print()
+    if judged and seen:
+        every, some, none = style.MARKS
+        terminal.say(f"{every} met on every seed  {some} on some  {none} on none")
     for verdict in judged:
-        print(f"{verdict.name}: {verdict.answer}; {verdict.reason}")
+        if not seen:
+            print(f"{verdict.name}: {verdict.answer}; {verdict.reason}")
+        elif not verdict.met:  # of the others, the table has it all
+            mark = style.mark(verdict.passing, len(verdict.seeds))
+            terminal.say(f"{mark} {verdict.name}: {verdict.reason}")
 
 
 def print_tried(tried: Mapping[int, Sequence[TriedRecipe]], split: str) -> None:

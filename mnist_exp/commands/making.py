@@ -126,7 +126,8 @@ def _carry_out(plan: Plan) -> int:
     from mnist_exp.showing import description
 
     _print_plan(plan)
-    with ProgressDisplay(plan.recipe.epochs, plan.split) as display:
+    bar = plan.target.test_accuracy
+    with ProgressDisplay(plan.recipe.epochs, plan.split, bar) as display:
         outcome = run.carry_out(plan, on_batch=display.batch, on_epoch=display.epoch)
     if outcome.verdict:
         print(description.verdict_lines(outcome.verdict))
@@ -205,15 +206,17 @@ def _train_missing(
 ) -> Sequence[JobResult]:
     """Train what a sweep lacks, and show how it goes."""
     from mnist_exp.commands.display import SweepDisplay
+    from mnist_exp.evidence import comparison
     from mnist_exp.runs import sweep
 
     if not asked.missing:
         print("Nothing is missing, so nothing was trained.")
         return []
-    with SweepDisplay(asked) as display:
+    held = comparison.of_runs(asked.held.values()) if asked.held else ()
+    with SweepDisplay(asked, held) as display:
         return sweep.train_missing(
             asked, workers=workers, threads=threads, scheduler=scheduler,
-            on_start=display.start, on_result=display.result,
+            on_start=display.start, on_result=display.result, on_report=display.report,
         )  # fmt: skip
 
 

@@ -191,6 +191,18 @@ def _runs(count: RunCount = 20, models: Models | None = None) -> int:
 
 
 @command
+def _watch() -> int:
+    """Show the runs under way, of any process or machine, as the store hears of them.
+
+    Goes on until Ctrl-C; where there is no terminal, it says once what is under way, and ends.
+    """
+    from mnist_exp.commands import watching
+
+    watching.watch()
+    return 0
+
+
+@command
 def _report(
     models: Models | None = None,
     baseline: BaselineOrNone | None = None,

@@ -73,7 +73,7 @@ class TuneDisplay:
         from mnist_exp.commands.display import ProgressDisplay
 
         self.begun = time.monotonic()
-        self.bar = ProgressDisplay(plan.recipe.epochs, plan.split)
+        self.bar = ProgressDisplay(plan.recipe.epochs, plan.split).__enter__()
         for caution in plan.findings.cautions:
             if caution not in self.told:  # by each trial, perhaps
                 self.told.add(caution)

@@ -22,6 +22,10 @@ class Condition:
     met: bool
 
 
+TARGET_MET = "target met"
+"""What is said, and recorded, of a run that meets the target."""
+
+
 @dataclass(frozen=True)
 class RunVerdict:
     """The conditions of the target for one run; it is met when every one of them is."""
@@ -38,7 +42,7 @@ class RunVerdict:
         return "; ".join(f"{c.name}: {c.measured}" for c in self.conditions if not c.met)
 
     def __str__(self) -> str:
-        return "target met" if self.met else "target not met"
+        return TARGET_MET if self.met else "target not met"
 
 
 class Answer(StrEnum):

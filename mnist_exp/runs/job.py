@@ -5,11 +5,13 @@ This is one end of a pipe; `worker.train` is the other.
 - stdin: one line of JSON, an `Order`, field by field. It stays open as long as somebody waits for
   the training. When it ends, the training stops as it does at an interrupt: nobody is there to
   notice that it is trained a second time.
-- stdout: the id of the run when it has begun; at its end a line of JSON, {"accuracy": a fraction,
-  "verdict": in words}.
+- stdout: the id of the run when it has begun; then each second a line of JSON, a `Standing`; at its
+  end another, {"accuracy": a fraction, "verdict": in words}.
   What an iteration prints, and the programs that it runs, goes to stderr instead.
 - stderr: its last line says why the training failed. The exit code is then not 0.
 """
+
+from __future__ import annotations
 
 import dataclasses
 import hashlib
@@ -27,6 +29,10 @@ from mnist_exp.common import interrupts, startup
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.notebook import entries
 from mnist_exp.recipe import Target
+from mnist_exp.runs.progress import Pace, Standing
+
+TOLD = 1.0
+"""Seconds from one line about where the training stands to the next."""
 
 
 @dataclass(frozen=True)
@@ -125,13 +131,19 @@ def _train(order: Order, pipe: TextIO) -> None:
     plan = dataclasses.replace(plan, target=order.target)
     # What an earlier sweep left half done, if it comes to the same: otherwise it would not count.
     begun = None if plan.findings.not_exact else resume.unfinished(plan)
+    pace = Pace(plan.recipe.epochs, TOLD)
     outcome = run.carry_out(
-        begun or plan,
-        on_batch=lambda _: None, on_epoch=lambda _: None, parent=order.parent,
+        begun or plan, parent=order.parent,
+        on_batch=lambda progress: _tell(pace.batch(progress), pipe), on_epoch=pace.epoch,
         on_start=lambda run_id: print(run_id, file=pipe, flush=True),
     )  # fmt: skip
     verdict = str(outcome.verdict) if outcome.verdict else "not judged"
     print(json.dumps({"accuracy": outcome.accuracy, "verdict": verdict}), file=pipe, flush=True)
+
+
+def _tell(standing: Standing | None, pipe: TextIO) -> None:
+    if standing:
+        print(json.dumps(dataclasses.asdict(standing)), file=pipe, flush=True)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,8 @@ from mnist_exp.runs import overrides as overriding
 from mnist_exp.runs.grid import Point
 from mnist_exp.runs.job import Job, Order
 from mnist_exp.runs.plan import check_request
-from mnist_exp.runs.worker import PATIENCE, JobResult
+from mnist_exp.runs.progress import Standing
+from mnist_exp.runs.worker import PATIENCE, JobResult, Report
 from mnist_exp.showing import tables
 from mnist_exp.training.computing import Engine
 
@@ -152,18 +153,21 @@ def _held(jobs: Iterable[Job], runs: pd.DataFrame) -> dict[Job, str]:
 def train_missing(
     sweep: Sweep, *, workers: int | None, threads: int, scheduler: str,
     on_start: Callable[[int], None], on_result: Callable[[JobResult], None],
+    on_report: Callable[[Report], None] = lambda _: None,
 ) -> list[JobResult]:  # fmt: skip
     """Train what is missing, and gather all runs of the sweep below one parent run.
 
     On `workers` processes of this machine (one per core if None), or on the cluster of `scheduler`.
-    `on_start` hears how many trainings go on at once, `on_result` each that ends. An interrupt
-    stops the trainings, whose runs end as KILLED, and is raised again.
+    `on_start` hears how many trainings go on at once, `on_result` each that ends, and `on_report`,
+    in another thread, what the workers say of each meanwhile. An interrupt stops the trainings,
+    whose runs end as KILLED, and is raised again.
     """
     with cluster.cluster_client(scheduler, workers) as client:
         places = cluster.check_workers(client)  # a refused sweep leaves no run behind
         with tracking.continue_run(sweep.name) as parent:
             tracking.adopt(sweep.held.values(), parent.run_id)
             on_start(places)
+            client.subscribe_topic(worker.topic(parent.run_id), _heard(sweep, on_report))
             results = _train_all(client, sweep, parent, threads, on_result)
             _summarise(parent, sweep, results)
     return results
@@ -200,6 +204,20 @@ def _train_all(
             distributed.wait(list(futures), timeout=PATIENCE)
         raise
     return results
+
+
+def _heard(
+    sweep: Sweep, on_report: Callable[[Report], None]
+) -> Callable[[tuple[float, dict[str, Any]]], None]:
+    """What takes the events that workers log."""
+    jobs = {job.key: job for job in sweep.missing}
+
+    def hear(event: tuple[float, dict[str, Any]]) -> None:
+        _, said = event
+        standing = Standing(**said["standing"]) if said["standing"] else None
+        on_report(Report(jobs[said["job"]], said["worker"], standing))
+
+    return hear
 
 
 def _orders(sweep: Sweep, parent: str) -> list[Order]:

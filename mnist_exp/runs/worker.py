@@ -13,13 +13,15 @@ import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from distributed import Event
+from distributed import Event, get_worker
 
 from mnist_exp import tracking
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.runs.job import Job, Order
+from mnist_exp.runs.progress import Standing
 
 PATIENCE = 10
 """Seconds that trainings get to end their runs after an interrupt."""
@@ -37,6 +39,20 @@ class JobResult:
     failure: str = ""
 
 
+@dataclass(frozen=True)
+class Report:
+    """What a worker, by its address, says of a training under way; None where it only begins."""
+
+    job: Job
+    worker: str
+    standing: Standing | None
+
+
+def topic(parent: str) -> str:
+    """Under what the workers report to the sweep with this run."""
+    return f"progress-{parent}"
+
+
 def train(order: Order, request: dict[str, Any]) -> JobResult:
     """Run on a worker: train one job in a process of its own, which ends when this worker does.
 
@@ -47,9 +63,11 @@ def train(order: Order, request: dict[str, Any]) -> JobResult:
     if stop.is_set():
         return JobResult(job, "", 0, failure="not begun")
     tracking.use_store(request["uri"])
-    # It writes to files: nobody reads while it runs, and a pipe would be full at some time.
+    # It writes to files: a pipe that nobody reads for a while would be full at some time.
     with (
-        tempfile.TemporaryFile("w+") as out,
+        tempfile.TemporaryDirectory() as folder,
+        Path(folder, "out").open("w") as out,
+        Path(folder, "out").open() as told,  # read from where this reader is, not the writer
         tempfile.TemporaryFile("w+", errors="replace") as errors,  # of programs in any encoding
     ):
         # A session of its own: Ctrl-C in the terminal reaches the sweep, which stops the trainings.
@@ -62,17 +80,30 @@ def train(order: Order, request: dict[str, Any]) -> JobResult:
         with suppress(BrokenPipeError):  # it has ended already
             process.stdin.write(json.dumps(dataclasses.asdict(order)) + "\n")
             process.stdin.flush()  # and stays open: its end would stop the training
+        text = _report(order, "")
         try:
             while process.poll() is None and not stop.is_set():
                 time.sleep(0.2)
+                if more := told.read():
+                    text = _report(order, text + more)
         finally:  # also when the scheduler is gone
             _end(process)
         is_stopped = stop.is_set()
-        out.seek(0)
         errors.seek(0)
-        lines, complaints = out.read().splitlines(), errors.read().strip().splitlines()
+        lines, complaints = (text + told.read()).splitlines(), errors.read().strip().splitlines()
     seconds = time.monotonic() - begun
     return _result(job, seconds, process.returncode, lines, complaints, is_stopped)
+
+
+def _report(order: Order, text: str) -> str:
+    """Tell the sweep where a training stands that has written this text to stdout; returns it."""
+    worker = get_worker()
+    _, *lines = text.split("\n")[:-1] or [""]  # the first is the id, the last has no end yet
+    standing = json.loads(lines[-1]) if lines else None
+    if standing is None or "epoch" in standing:  # not how it ended
+        report = {"job": order.job.key, "worker": worker.address, "standing": standing}
+        worker.log_event(topic(order.parent), report)
+    return text
 
 
 def _result(

@@ -3,15 +3,20 @@
 Colours mean the same in every figure, and are told apart by colour-blind readers.
 """
 
-from typing import Any
+from __future__ import annotations
 
-from matplotlib.axes import Axes
+from typing import TYPE_CHECKING, Any
 
 from mnist_exp.common.words import percent
 from mnist_exp.recipe import Target
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 TRAIN, HELD_OUT, PASS, FAIL = "#0173b2", "#de8f05", "#029e73", "#d55e00"
 """The first of seaborn's palette `colorblind`."""
+MARKS = {"●": PASS, "◐": HELD_OUT, "○": FAIL}
+"""What stands for a target that is met on all, on some and on no seeds, and its colour."""
 INK, GREY, PAPER = "#222222", "#8a8a8a", "#fffffe"
 """INK and PAPER stand for themselves in a file; a page replaces them by its own."""
 TEXT = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
@@ -23,6 +28,12 @@ STYLE: Any = dict.fromkeys(TEXT, INK) | {
 }
 WIDTH = 6.4
 """Inches; narrow, so that the words stay readable on a phone."""
+
+
+def mark(passing: int, seeds: int) -> str:
+    """Which of MARKS stands for so many passing seeds of all."""
+    every, some, none = MARKS
+    return every if passing == seeds else some if passing else none
 
 
 def bar(axes: Axes, target: Target, *, label: bool) -> None:

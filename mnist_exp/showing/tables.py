@@ -15,6 +15,7 @@ from mnist_exp.evidence.trials import Trial
 from mnist_exp.evidence.tried import TriedRecipe
 from mnist_exp.evidence.verdict import EpochScore, Verdict
 from mnist_exp.recipe import Target
+from mnist_exp.showing import style
 from mnist_exp.tracking import names
 
 LONGEST_LABEL = 28
@@ -80,6 +81,35 @@ def brief_verdicts(verdicts: Sequence[Verdict], target: Target) -> pd.DataFrame:
     return _table(verdicts, columns)
 
 
+def drawn_verdicts(
+    verdicts: Sequence[Verdict], target: Target, *, wide: bool = False
+) -> pd.DataFrame:  # fmt: skip
+    """The table of verdicts for a terminal, of 80 characters or `wide`: text, one row per
+    iteration, with the marks of the report where it is judged."""
+    brief = brief_verdicts(verdicts, target)
+    columns = {
+        "model": brief["model"],
+        "seeds": brief.iloc[:, 1].str.partition(" (")[0],
+        f"worst of {target.last_epochs}": brief.iloc[:, 2],
+    }
+    split = verdicts[0].split if verdicts else "test"
+    if split == "test":
+        marks = [style.mark(verdict.passing, len(verdict.seeds)) for verdict in verdicts]
+        columns = {"": pd.Series(marks)} | columns
+    if wide:
+        columns.pop(f"worst of {target.last_epochs}")
+        where = f"worst of {target.last_epochs}, seed/epoch"
+        columns[where] = pd.Series(map(_worst_where, verdicts))
+        if split == "test":
+            columns["95 % interval"] = pd.Series(map(_interval, verdicts))
+    columns |= {name: brief[name] for name in (f"final {split}", "parameters")}
+    if wide:
+        columns["epochs"] = pd.Series([f"{verdict.epochs}" for verdict in verdicts])
+        columns["field"] = pd.Series([plain(verdict.receptive_field) for verdict in verdicts])
+        columns["best train"] = pd.Series([percent(x.best_train_accuracy) for x in verdicts])
+    return pd.DataFrame(columns | {"idea": brief["idea"]})
+
+
 def _table(
     verdicts: Sequence[Verdict], columns: Mapping[str, Callable[[Verdict], str]]
 ) -> pd.DataFrame:
@@ -96,9 +126,20 @@ def _seeds(verdict: Verdict) -> str:
     return ranges(verdict.seeds)
 
 
-def _passing(verdict: Verdict) -> str:
+def _interval(verdict: Verdict) -> str:
     low, high = (100 * bound for bound in verdict.pass_rate)
-    return f"{verdict.passing} of {len(verdict.seeds)} ({low:.0f}–{high:.0f} %)"
+    return f"{low:.0f}–{high:.0f} %"
+
+
+def _passing(verdict: Verdict) -> str:
+    return f"{verdict.passing} of {len(verdict.seeds)} ({_interval(verdict)})"
+
+
+def _worst_where(verdict: Verdict) -> str:
+    """As in "99.42 %, 104/14", of which the seed comes first and then the epoch."""
+    if verdict.worst is None:
+        return "–"
+    return f"{percent(verdict.worst.accuracy)}, {verdict.worst.seed}/{verdict.worst.epoch}"
 
 
 def _reached(score: EpochScore | None) -> str:

@@ -6,6 +6,7 @@ The only room that knows MLflow. The store is the one that MLFLOW_TRACKING_URI n
 - `names`: all that a run holds. A new parameter, tag, metric or artifact is entered there first.
 - `writing` and `reading`: runs, and what they hold.
 - `deleting`: runs that are not wanted any more.
+- `under_way`: which runs go on now, without a trace that somebody looked.
 - `finding`: which run is meant by an id, or by the beginning of one.
 - `networks`: the trained network of a run.
 - `store`: where it is, how it is opened, and its errors as one line for the user.
@@ -49,6 +50,7 @@ from mnist_exp.tracking.store import (
     use_store,
 )
 from mnist_exp.tracking.system import system_metrics
+from mnist_exp.tracking.under_way import Ongoing, under_way
 from mnist_exp.tracking.writing import (
     ExportError,
     PrunedError,
@@ -62,10 +64,11 @@ from mnist_exp.tracking.writing import (
 )
 
 __all__ = [
-    "ADDRESS", "EPOCH_METRICS", "RUN_COLUMNS", "ExportError", "PrunedError", "RunWriter",
-    "UnreachableError", "adopt", "archive", "archived_run", "back_up", "check_answers",
+    "ADDRESS", "EPOCH_METRICS", "RUN_COLUMNS", "ExportError", "Ongoing", "PrunedError",
+    "RunWriter", "UnreachableError", "adopt", "archive", "archived_run", "back_up", "check_answers",
     "continue_run", "delete_run", "end_run", "enter_run", "find_run", "find_runs", "grey_values",
     "history", "image", "is_served", "keep_page", "local_folder", "make_tables", "only_one",
     "open_store", "remove_run", "restore", "resume_run", "runs", "short_ids", "source",
-    "start_run", "system_metrics", "table", "to_restore", "tracking_uri", "use_store",
+    "start_run", "system_metrics", "table", "to_restore", "tracking_uri", "under_way",
+    "use_store",
 ]  # fmt: skip

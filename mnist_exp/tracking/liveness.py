@@ -125,6 +125,14 @@ def _silent(notes: Path, beats: Mapping[str, str]) -> set[str]:
     return {run_id for run_id, moment in since.items() if now - moment >= SILENCE}
 
 
+def machine(tags: Mapping[str, str]) -> str:
+    """The name of the machine that writes to the run with these tags; "" where none says so."""
+    try:
+        return str(json.loads(tags[PROCESS])["host"]).partition(" ")[0]
+    except (KeyError, TypeError, ValueError, RecursionError):  # not of our making
+        return ""
+
+
 def is_named(tags: Mapping[str, str]) -> bool:
     """Whether the run with these tags says which process writes to it."""
     return PROCESS in tags

@@ -47,7 +47,7 @@ def runs(*, groups: bool = False) -> pd.DataFrame:
         client, experiment = connect()
         every = all_runs(client, experiment)
     asked = [run for run in every if groups or names.GROUP not in run.data.tags]
-    records = pd.DataFrame([_run_record(run) for run in asked])
+    records = pd.DataFrame([run_record(run) for run in asked])
     return records.reindex(columns=list(dict.fromkeys([*RUN_COLUMNS, *records.columns])))
 
 
@@ -69,8 +69,12 @@ def history(
         client, experiment = connect()
         if run_ids is None:
             run_ids = [run.info.run_id for run in all_runs(client, experiment)]
-        ids, keys = list(run_ids), list(metrics)
-        points = _points(client, ids, keys)
+        return epochs_of(client, list(run_ids), list(metrics))
+
+
+def epochs_of(client: MlflowClient, ids: list[str], keys: list[str]) -> pd.DataFrame:
+    """What `history` gives of these metrics, with MLflow's own exceptions."""
+    points = _points(client, ids, keys)
     if points.empty:
         return pd.DataFrame(columns=["run_id", "epoch", "time"])
     place = ["run_id", "epoch", "copy"]
@@ -214,7 +218,7 @@ def all_runs(client: MlflowClient, experiment: str, view: int = ViewType.ACTIVE_
             return runs
 
 
-def _run_record(run: Run) -> dict[str, object]:
+def run_record(run: Run) -> dict[str, object]:
     """The row of a run in `runs`."""
     info = run.info
     times = {"start_time": utc_time(info.start_time), "end_time": utc_time(info.end_time)}

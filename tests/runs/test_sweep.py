@@ -29,7 +29,7 @@ from mnist_exp.runs import environment, job, run, sweep, worker
 from mnist_exp.runs import plan as plans
 from mnist_exp.runs.job import Job, Order
 from mnist_exp.runs.sweep import Sweep
-from mnist_exp.runs.worker import JobResult
+from mnist_exp.runs.worker import JobResult, Report
 from mnist_exp.showing import tables
 
 pytestmark = pytest.mark.usefixtures("store", "quick")
@@ -47,8 +47,9 @@ def settle(models: list[int], seeds: list[int], *, epochs: int = 1, split: str =
 
 
 def train_missing(
-    wanted: Sweep, *, on_start: Callable[[int], None] = lambda _: None, workers: int = 2
-) -> list[JobResult]:
+    wanted: Sweep, *, on_start: Callable[[int], None] = lambda _: None, workers: int = 2,
+    on_report: Callable[[Report], None] = lambda _: None,
+) -> list[JobResult]:  # fmt: skip
     return sweep.train_missing(
         wanted,
         workers=workers,
@@ -56,6 +57,7 @@ def train_missing(
         scheduler="",
         on_start=on_start,
         on_result=lambda _: None,
+        on_report=on_report,
     )
 
 
@@ -79,7 +81,13 @@ def finished() -> list[tuple[int, int]]:
 def test_a_sweep_trains_what_is_missing_and_gathers_all_below_one_run() -> None:
     first = settle([2, 3], [1])
     assert (len(first.held), len(first.missing)) == (0, 2)
-    results = train_missing(first)
+    reports: list[Report] = []
+    results = train_missing(first, on_report=reports.append)
+    assert {report.job for report in reports} == {*first.missing}
+    assert {report.worker.partition("://")[0] for report in reports} == {"tcp"}
+    standings = [report.standing for report in reports]
+    assert None in standings  # as long as a training only begins
+    assert {standing.place for standing in standings if standing} == {"1/1"}
     assert [result.failure for result in results] == ["", ""]
     assert finished() == [(2, 1), (3, 1)]
     again = settle([2, 3], [1])
