@@ -80,8 +80,8 @@ def train(order: Order, request: dict[str, Any]) -> JobResult:
         with suppress(BrokenPipeError):  # it has ended already
             process.stdin.write(json.dumps(dataclasses.asdict(order)) + "\n")
             process.stdin.flush()  # and stays open: its end would stop the training
-        text = _report(order, "")
         try:
+            text = _report(order, "")
             while process.poll() is None and not stop.is_set():
                 time.sleep(0.2)
                 if more := told.read():
