@@ -51,7 +51,8 @@ static inline Vec held(const float* from) {
     return v;
 }
 static inline void store(float* to, Vec v) { std::memcpy(to, &v, sizeof v); }
-// The same past the caches, for what is read again only when they hold other things.
+// The same past the caches, for what is read again only when they hold other things, and by the
+// same thread: another might see it late.
 static inline void store_past_cache(float* to, Vec v) {
 #if defined(__clang__)
     __builtin_nontemporal_store(v, reinterpret_cast<Vec*>(to));

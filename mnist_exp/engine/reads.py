@@ -10,9 +10,10 @@ import functools
 import gc
 import itertools
 import os
+import signal
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from enum import Enum
 from pathlib import Path
 from types import (
@@ -125,7 +126,8 @@ def calls_into(called: Called) -> Iterator[None]:
     def watch(frame: FrameType, event: str, called_in_c: Any) -> None:
         code = frame.f_code
         is_new = event == "call" and code not in called
-        if is_new and not _is_pythons(frame) and not code.co_filename.startswith(NOT_THE_USERS):
+        is_users = is_new and not code.co_filename.startswith(NOT_THE_USERS)
+        if is_users and not _is_pythons(frame) and not _answers_a_signal(frame, handlers):
             called[code] = [*_of_globals(code, frame.f_globals), *_of_defaults(frame)]
             # What looks for functions looks at all objects that there are, which takes its time.
             around = set(code.co_freevars) - {"__class__"}
@@ -135,6 +137,8 @@ def calls_into(called: Called) -> Iterator[None]:
         if isinstance(owner, type) and issubclass(owner, torch.autograd.Function):
             raise UntraceableError(f"{owner.__name__} has a backward of its own")
 
+    answers = map(signal.getsignal, signal.valid_signals())
+    handlers = {getattr(answer, "__code__", None) for answer in answers}
     before, collects = sys.getprofile(), gc.isenabled()
     gc.disable()  # it may call whatever somebody wants to be called then
     sys.setprofile(watch)
@@ -144,6 +148,14 @@ def calls_into(called: Called) -> Iterator[None]:
         sys.setprofile(before)
         if collects:
             gc.enable()
+
+
+def _answers_a_signal(frame: FrameType | None, handlers: Container[CodeType | None]) -> bool:
+    """Whether it is not the network that calls a function: a signal came, and an error raised here
+    would stand for what its handler does."""
+    while frame and frame.f_code not in handlers:
+        frame = frame.f_back
+    return frame is not None
 
 
 def _is_pythons(frame: FrameType) -> bool:

@@ -6,6 +6,8 @@ import dataclasses
 import itertools
 import pickle
 import random
+import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -19,6 +21,7 @@ from against_torch import Apply, check, computed, in_engine, noise
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, weight_norm
 
+from mnist_exp.common import interrupts
 from mnist_exp.engine.compiled import CompiledNetwork
 from mnist_exp.engine.reads import Snapshot, calls_into
 
@@ -960,3 +963,42 @@ def test_what_is_around_a_function_is_read_and_seen_to_change() -> None:
     assert snapshot.is_now()
     factors[0] = 3.0
     assert not snapshot.is_now()
+
+
+class Signalled(nn.Module):
+    """A signal comes while it computes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        signal.raise_signal(signal.SIGTERM)
+        return 2 * x
+
+
+@pytest.fixture
+def signals_as_before() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    yield
+    interrupts.heard()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
+        signal.signal(number, before[number])
+
+
+@pytest.mark.usefixtures("signals_as_before")
+def test_a_signal_is_nothing_that_the_network_does() -> None:
+    came: list[int] = []
+
+    def keep(number: int) -> None:
+        global LAST
+        LAST = number
+        came.append(number)
+
+    signal.signal(signal.SIGTERM, lambda number, _: keep(number))
+    assert CompiledNetwork(Signalled()).unsuited(IMAGES) == ""
+    assert came
+
+
+@pytest.mark.usefixtures("signals_as_before")
+def test_an_interrupt_ends_what_follows_a_network() -> None:
+    interrupts.listen()
+    with pytest.raises(KeyboardInterrupt):
+        CompiledNetwork(Signalled()).unsuited(IMAGES)
+    assert sys.getprofile() is None
