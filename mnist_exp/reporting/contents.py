@@ -157,9 +157,10 @@ def contents_of(comparison: Comparison, layout: Layout = CHAIN) -> Contents:
 
 def _price(comparison: Comparison, layout: Layout) -> Picture:
     """What accuracy costs: as the target has it or, where nothing is judged, as it is."""
-    if layout.side_by_side or comparison.split != "test":
-        return pictures.sizes_picture(comparison, layout.labels(comparison))
-    return pictures.price_picture(comparison)
+    labels = layout.labels(comparison)
+    if not layout.judged(comparison):
+        return pictures.sizes_picture(comparison, labels)
+    return pictures.price_picture(comparison, labels if layout.side_by_side else None)
 
 
 def _told(comparison: Comparison, layout: Layout) -> pd.DataFrame:

@@ -144,10 +144,12 @@ def _target_of(comparison: Comparison) -> Target | None:
     return comparison.target if comparison.split == "test" else None
 
 
-def price_picture(comparison: Comparison) -> Picture:
-    """What accuracy costs in parameters."""
+def price_picture(comparison: Comparison, labels: Mapping[int, str] | None = None) -> Picture:
+    """What accuracy costs in parameters; beside public results, unless iterations have `labels`."""
     verdicts, target = as_frame(comparison.verdicts), comparison.target
     public = public_results()
+    if labels:
+        public = public[:0]
     rows: Any = verdicts.itertuples()
     worst = "; ".join(
         f"model {row.model}: {row.parameters:,} parameters, {percent(row.worst_accuracy)}"
@@ -157,15 +159,20 @@ def price_picture(comparison: Comparison) -> Picture:
     reference = "; ".join(
         f"{row.source}: {row.parameters:,} parameters, {percent(row.lowest)}" for row in rows
     )
+    about_public = (
+        " Squares are the best public results under the same rules, of one seed each "
+        "(experiments/public.csv)."
+    )
     return Picture(
         "price",
-        iterations.price(verdicts, target, public),
-        f"Parameters against the worst test accuracy. {worst}. Public results: {reference}.",
+        iterations.price(verdicts, target, public, labels),
+        f"Parameters against the worst test accuracy. {worst}."
+        + f" Public results: {reference}." * (not labels),
         f"Parameters against the worst test accuracy in the last {target.last_epochs} epochs over "
         "all seeds; below the break on another scale, and by an arrow where there are far more "
-        "parameters. No iteration is smaller and better than those on the frontier. Squares are "
-        "the best public results under the same rules, of one seed each "
-        "(experiments/public.csv).",
+        "parameters. No iteration is smaller and better than those on the frontier."
+        + about_public
+        * (not labels),
     )
 
 

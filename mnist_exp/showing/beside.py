@@ -18,6 +18,7 @@ from matplotlib.ticker import (
 
 from mnist_exp.common.words import percent
 from mnist_exp.recipe import Target
+from mnist_exp.showing.iterations import short_labels
 from mnist_exp.showing.limits import FURTHEST
 from mnist_exp.showing.style import GREY, HELD_OUT, INK, STYLE, WIDTH, bar, size_limit
 
@@ -103,6 +104,7 @@ def sizes(
     low, high = _limits(verdicts["final_accuracy"], target)
     parameters = verdicts["parameters"]
     axes.set(xscale="log", xlim=(0.5 * parameters.min(), 2 * parameters.max()), ylim=(low, high))
+    labels = short_labels(verdicts["model"], labels)
     far = verdicts[verdicts["final_accuracy"] < low]
     _name_points(axes, verdicts.drop(far.index), labels)
     words = [f"{labels[row.model]} {percent(row.final_accuracy)}" for row in _rows(far)]

@@ -1,7 +1,7 @@
 """Figures that compare iterations: DataFrames in, matplotlib figures out."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -41,6 +41,8 @@ LARGEST = 2
 """The price is drawn up to this multiple of the parameters that the target asks for."""
 FAR = 5
 """An effect larger than so many of the usual ones has its place on another scale."""
+MOST_NAMES = 12
+"""Of more points, names would cover each other."""
 SHORT_NAME = 12
 """Characters of an iteration's name that leave room beside it."""
 MOST_LINES = 10
@@ -157,11 +159,15 @@ def _draw_bar(axes: Axes, target: Target, *, label: bool) -> None:
 
 
 @mpl.rc_context(STYLE)
-def price(verdicts: pd.DataFrame, target: Target, public: pd.DataFrame) -> Figure:
+def price(
+    verdicts: pd.DataFrame, target: Target, public: pd.DataFrame,
+    labels: Mapping[int, str] | None = None,
+) -> Figure:  # fmt: skip
     """What accuracy costs: parameters against the worst test accuracy of the last epochs, over all
     seeds, with the frontier of those that no other beats in both, and the `public` results beside
     them, of one seed each (`references.public_results`). What is far below the target has a panel
-    of its own, on another scale, and what is far larger stands at the right edge, unless all do."""
+    of its own, on another scale, and what is far larger stands at the right edge, unless all do.
+    Few iterations are called by their `labels`, if there are any, and others by their numbers."""
     points = verdicts.dropna(subset="worst_accuracy")
     lower = points["worst_accuracy"] < target.test_accuracy - limits.REACH
     larger = points["parameters"] > LARGEST * target.parameters_below
@@ -175,8 +181,9 @@ def price(verdicts: pd.DataFrame, target: Target, public: pd.DataFrame) -> Figur
         else [figure.subplots()]
     )  # fmt: skip
     _frame(panels[0], points[~lower], points[~larger], target, public)
+    names = short_labels(points["model"], labels or {})
     for axes, rows in zip(panels, (points[~lower], points[lower]), strict=False):
-        _draw_verdicts(axes, rows, larger)
+        _draw_verdicts(axes, rows, larger, names)
         axes.axvline(target.parameters_below, color=INK, linestyle=":", linewidth=1)
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=2, symbol=" %"))
         sns.despine(ax=axes)
@@ -208,8 +215,16 @@ def _break_axis(upper: Axes, lower: Axes, accuracies: pd.Series) -> None:
         )  # fmt: skip
 
 
-def _draw_verdicts(axes: Axes, points: pd.DataFrame, larger: pd.Series) -> None:
-    """A mark for each iteration, with its number; at the right edge where it is `larger`."""
+def short_labels(models: Iterable[int], labels: Mapping[int, str]) -> dict[int, str]:
+    """What each iteration is called beside its point: its number where names would cover others."""
+    numbers = {model: str(model) for model in models}
+    return numbers if len(numbers) > MOST_NAMES else numbers | dict(labels)
+
+
+def _draw_verdicts(
+    axes: Axes, points: pd.DataFrame, larger: pd.Series, names: Mapping[int, str]
+) -> None:
+    """A mark for each iteration, with its name; at the right edge where it is `larger`."""
     edge = axes.get_xlim()[1] / 1.04
     places = points.assign(x=points["parameters"].mask(larger[points.index], edge))
     met, passing = places["met"], places["passing"] > 0
@@ -227,14 +242,16 @@ def _draw_verdicts(axes: Axes, points: pd.DataFrame, larger: pd.Series) -> None:
         for place, row in enumerate(rows):
             side = 1 if place % 2 and row.x < edge else -1  # neighbours would cover each other's
             axes.annotate(
-                f"{row.model} →" if row.x == edge else f"{row.model}",
+                f"{names[row.model]} →" if row.x == edge else names[row.model],
                 (row.x, row.worst_accuracy), textcoords="offset points", xytext=(6 * side, 0),
                 ha="left" if side > 0 else "right", va="center", fontsize=8,
             )  # fmt: skip
 
 
 def _draw_public(axes: Axes, public: pd.DataFrame) -> None:
-    """A mark for each public result, with the name of its owner."""
+    """A mark for each public result, if there are any, with the name of its owner."""
+    if public.empty:
+        return
     axes.scatter(
         public["parameters"], public["lowest"], color=GREY, marker="s", s=24, facecolors="none",
         label="public, one seed",

@@ -101,6 +101,18 @@ def test_what_is_far_below_the_bar_is_below_a_break_of_the_axis() -> None:
     assert not upper.spines["bottom"].get_visible()
 
 
+def test_few_iterations_have_their_names_and_many_their_numbers() -> None:
+    def texts(count: int) -> set[str]:
+        table = verdicts(*((model, 7_000 + model, 0.994) for model in range(count)))
+        labels = {model: f"{model} Ann" for model in range(count)}
+        axes = iterations.price(table, TARGET, PUBLIC.head(0), labels).axes[0]
+        assert axes.get_legend_handles_labels()[1][-1] != "public, one seed"
+        return {text.get_text() for text in axes.texts}
+
+    assert texts(12) >= {"0 Ann", "11 Ann"}
+    assert texts(13) >= {"0", "12"}
+
+
 def test_where_all_are_far_from_the_target_they_are_on_the_scale() -> None:
     axes = iterations.price(verdicts((1, 6_379_786, 0.98)), TARGET, PUBLIC).axes[0]
     assert axes.get_xlim()[1] > 6_379_786
