@@ -121,8 +121,7 @@ def contents_of(comparison: Comparison, layout: Layout = CHAIN) -> Contents:
     target, labels = comparison.target, layout.labels(comparison)
     verdicts, judged = comparison.verdicts, layout.judged(comparison)
     followed, unknown_fields = fields_of(comparison.counting, labels)
-    steps = steps_of(comparison, layout)
-    told = _told(comparison, layout)
+    steps, told = steps_of(comparison, layout), _told(comparison, layout)
     return Contents(
         title=layout.title,
         split=comparison.split,

@@ -171,10 +171,8 @@ def price(
     points = verdicts.dropna(subset="worst_accuracy")
     lower = points["worst_accuracy"] < target.test_accuracy - limits.REACH
     larger = points["parameters"] > LARGEST * target.parameters_below
-    if lower.all():
-        lower[:] = False
-    if larger.all():
-        larger[:] = False
+    lower &= not lower.all()
+    larger &= not larger.all()
     figure = Figure(figsize=(4.2, 4.6), layout="constrained")
     panels = list(
         figure.subplots(2, 1, sharex=True, height_ratios=(4, 1)) if lower.any()

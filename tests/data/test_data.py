@@ -150,7 +150,7 @@ def test_a_silent_mirror_is_given_up_in_seconds(
     monkeypatch.setattr(MNIST, "mirrors", [serve(stall_after=100), serve()])
     start = time.perf_counter()
     assert obtain.obtain(tmp_path) == files
-    assert time.perf_counter() - start < 10
+    assert time.perf_counter() - start < 20  # and not the 30 of the one that stalls
 
 
 def test_what_a_mirror_altered_is_not_taken(

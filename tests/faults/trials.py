@@ -196,13 +196,14 @@ class Trial:
 
 
 def points(uri: str, run_id: str) -> pd.DataFrame:
-    """Every point of every metric of a run but its seconds, as the store has it."""
+    """Every point of every metric of a run, as the store has it, but of its seconds and of what it
+    takes of the machine."""
     client = MlflowClient(uri)
     rows = [
         (key, point.step, point.value)
         for key in client.get_run(run_id).data.metrics
         for point in client.get_metric_history(run_id, key)
-        if key != "epoch_seconds"
+        if key != "epoch_seconds" and not key.startswith("system/")
     ]
     return pd.DataFrame(rows, columns=["metric", "step", "value"])
 
