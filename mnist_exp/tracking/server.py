@@ -22,6 +22,7 @@ from mnist_exp.tracking.store import (
     tracking_uri,
     use_store,
 )
+from mnist_exp.tracking.variables import SERVING
 
 LOOPBACK = "127.0.0.1"
 APP = "mnist-exp"
@@ -52,7 +53,7 @@ def serve(port: int, *, artifacts: str = "", host: str = LOOPBACK) -> int:
     the server. A `host` that others can reach has MLflow's own login in front.
     """
     require_temporary_folder()
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", SERVING: "yes"}
     command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", f"{port}"]
     command += ["--workers", "1"]
     if host == LOOPBACK and _knows(APP):

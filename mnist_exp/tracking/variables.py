@@ -133,6 +133,10 @@ BEGINNINGS = (
 HARMLESS = "what is printed", "language models, and what watches them", "other services"
 """What of ASIDE nobody needs to hear of."""
 
+SERVING = "MNIST_EXP_SERVING"
+"""Set for the server that `server.serve` starts: its variables are those of a process that has
+settled them, and what it tells its own processes."""
+
 
 def kind(name: str) -> str:
     """What becomes of a variable: "set", "refused", "kept", or what it would be about that is put
@@ -149,6 +153,8 @@ def kind(name: str) -> str:
 def settle_variables() -> list[str]:
     """Put aside what does not count, and set what MLflow is told, before MLflow is imported;
     returns the names that were put aside and may surprise."""
+    if SERVING in os.environ:
+        return []
     kinds = {name: kind(name) for name in sorted(os.environ) if name.startswith(BEGINNINGS)}
     aside = [name for name in kinds if kinds[name] not in ("set", "refused", "kept")]
     surprising = [name for name in aside if os.environ.pop(name) and kinds[name] not in HARMLESS]

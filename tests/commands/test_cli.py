@@ -10,6 +10,7 @@ import urllib.request
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 from handmade import GOOD, record_run
 
@@ -514,6 +515,9 @@ def test_ui_serves_the_run_table_on_this_machine_only(store: Path, tmp_path: Pat
         else:
             pytest.fail((tmp_path / "log").read_text())
         assert store.is_dir()
+        assert "ignored" not in (tmp_path / "log").read_text()
+        below = [child.cmdline() for child in psutil.Process(server.pid).children(recursive=True)]
+        assert len(below) == 2, below  # the server and the process that it answers in, without jobs
         sockets = Path("/proc/net/tcp").read_text().split("\n")[1:]
         listening = {line.split()[1] for line in sockets if line and line.split()[3] == "0A"}
         assert {entry for entry in listening if entry.endswith(f":{port:04X}")} == {
