@@ -121,6 +121,7 @@ def _reproduce(run_: RunId) -> int:
 
 def _carry_out(plan: Plan) -> int:
     from mnist_exp import tracking
+    from mnist_exp.commands import terminal
     from mnist_exp.commands.display import ProgressDisplay
     from mnist_exp.runs import run
     from mnist_exp.showing import description
@@ -130,7 +131,8 @@ def _carry_out(plan: Plan) -> int:
     with ProgressDisplay(plan.recipe.epochs, plan.split, bar) as display:
         outcome = run.carry_out(plan, on_batch=display.batch, on_epoch=display.epoch)
     if outcome.verdict:
-        print(description.verdict_lines(outcome.verdict))
+        for line in description.verdict_lines(outcome.verdict).splitlines():
+            terminal.say(line, indent=7)
     else:
         print("Not judged: the target is about the test split.")
     if plan.overrides:
@@ -141,6 +143,7 @@ def _carry_out(plan: Plan) -> int:
 
 
 def _print_plan(plan: Plan) -> None:
+    from mnist_exp.commands import terminal
     from mnist_exp.training.loop import TrainDigits
 
     print(f"Model {plan.entry.number}: {plan.entry.title}")
@@ -150,17 +153,17 @@ def _print_plan(plan: Plan) -> None:
     how = f"seed {plan.seed}, {where}, {epochs}, {plan.split} split"
     print(f"  {how}", flush=True)
     if plan.overrides:
-        print(f"  overridden by {plan.overridden}", flush=True)
+        terminal.tell(f"  overridden by {plan.overridden}", indent=4)
     if plan.teacher:
-        print(f"  learns from run {plan.teacher.run_id}", flush=True)
+        terminal.tell(f"  learns from run {plan.teacher.run_id}", indent=4)
     if plan.findings.train_accuracy_of == TrainDigits.MIXED:
-        print(f"  train accuracy is of {plan.findings.train_accuracy_of}", flush=True)
+        terminal.tell(f"  train accuracy is of {plan.findings.train_accuracy_of}", indent=4)
     if plan.findings.through_torch:
-        print(f"  through torch: {', '.join(plan.findings.through_torch)}", flush=True)
+        terminal.tell(f"  through torch: {', '.join(plan.findings.through_torch)}", indent=4)
     for caution in filter(None, (plan.findings.not_exact, *plan.findings.cautions)):
-        print(f"  take care: {caution}", flush=True)
+        terminal.tell(f"  take care: {caution}", indent=4)
     if plan.run_id:
-        print(f"  resumes run {plan.run_id}", flush=True)
+        terminal.tell(f"  resumes run {plan.run_id}", indent=4)
 
 
 @command

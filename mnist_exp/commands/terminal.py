@@ -54,15 +54,21 @@ def say(line: str, style: str = "", *, indent: int = 2) -> None:
 
     from mnist_exp.showing.style import MARKS
 
-    screen = console(sys.stdout)
-    wrapped = textwrap.wrap(
-        line, screen.width, subsequent_indent=" " * indent, break_on_hyphens=False,
-        drop_whitespace=True, replace_whitespace=False,
-    )  # fmt: skip
-    text = Text("\n".join(wrapped), style)
+    text = Text(_wrapped(line, indent), style)
     for symbol, colour in MARKS.items():
         text.highlight_words([symbol], colour)
-    screen.print(text)
+    console(sys.stdout).print(text)
+
+
+def _wrapped(line: str, indent: int) -> str:
+    """A line, wrapped between words where it is seen on a terminal."""
+    if not draws(sys.stdout):
+        return line
+    wrapped = textwrap.wrap(
+        line, console(sys.stdout).width, subsequent_indent=" " * indent, break_on_hyphens=False,
+        drop_whitespace=True, replace_whitespace=False,
+    )  # fmt: skip
+    return "\n".join(wrapped)
 
 
 class Screen:
@@ -109,9 +115,9 @@ class Screen:
             with_terminal(self.live.refresh)
 
 
-def tell(line: str) -> None:
-    """Print a line at once, above what is drawn."""
-    with_terminal(lambda: print(line, flush=True))
+def tell(line: str, *, indent: int = 2) -> None:
+    """Print a line at once, above what is drawn: by `print`, which rich takes over meanwhile."""
+    with_terminal(lambda: print(_wrapped(line, indent), flush=True))
 
 
 def with_terminal(do: Callable[[], object]) -> None:

@@ -16,7 +16,7 @@ from handmade import GOOD, record_run
 from rich.console import Console
 
 from mnist_exp import tracking
-from mnist_exp.commands import drawing, watching
+from mnist_exp.commands import drawing, terminal, watching
 from mnist_exp.commands.cli import main
 from mnist_exp.commands.display import ProgressDisplay, SweepDisplay
 from mnist_exp.evidence.verdict import TARGET_MET
@@ -109,6 +109,20 @@ def test_the_time_left_is_that_of_what_was_trained_here(monkeypatch: pytest.Monk
     pace.epoch(EpochResult(2, some, Score(98, 100, 0.1), 0.1, 5, 0))
     later = pace.batch(Progress(3, 5, 10, some))
     assert later == Standing(3, 4, 0.625, 0.98, 15)  # an epoch in ten seconds, and 1.5 are left
+
+
+def test_what_is_told_stands_above_what_is_drawn_and_is_wrapped(
+    screen: Callable[[Callable[[], object], int], str],
+) -> None:
+    def tell() -> None:
+        with terminal.Screen(lambda _: "drawn") as drawing_now:
+            drawing_now.refresh()
+            terminal.tell("told " * 20, indent=4)
+
+    sent = screen(tell, 80)
+    wiped = "drawn\r\x1b[2K"
+    assert f"{wiped}{'told ' * 15}told\n" in sent
+    assert f"{wiped}    told told told told\n" in sent
 
 
 @pytest.mark.usefixtures("store")
