@@ -6,6 +6,9 @@ from mnist_exp.common.words import counted, percent
 from mnist_exp.evidence.verdict import Verdict
 from mnist_exp.recipe import Target
 
+MOST_NAMED = 8
+"""Iterations that a sentence names one by one."""
+
 
 def summary(verdicts: Sequence[Verdict], judged: Sequence[Verdict]) -> str:
     """What came of the iterations, as a sentence: how many of those that are judged meet the
@@ -26,19 +29,29 @@ def summary(verdicts: Sequence[Verdict], judged: Sequence[Verdict]) -> str:
 
 
 def smallest(judged: Sequence[Verdict]) -> str:
-    """Which is the smallest that meets the target, and which comes nearest of those that are
-    smaller; or which comes nearest where none meets it. Empty where nothing is judged."""
+    """Which meet the target, if they are few, which of them is the smallest, and which comes
+    nearest of those that are smaller; or which comes nearest where none meets it. Empty where
+    nothing is judged."""
     met = [verdict for verdict in judged if verdict.met]
     if not met:
         others = [verdict for verdict in judged if verdict.worst]
         return f"The nearest is {_nearest(others)}." if others else ""
     best = min(met, key=lambda verdict: (verdict.parameters, -_worst(verdict)))
     said = (
-        f"The smallest of them is {best.name.lower()}, with {best.parameters:,} parameters: "
+        f"{_named(met)}{best.name.lower()}, with {best.parameters:,} parameters: "
         f"{_seeds(best)}, the worst at {percent(_worst(best))}."
     )
     others = [v for v in judged if v.worst and v.parameters < best.parameters]
-    return f"{said} Of those still smaller, the nearest is {_nearest(others)}." if others else said
+    return f"{said} Of the smaller ones, the nearest is {_nearest(others)}." if others else said
+
+
+def _named(met: Sequence[Verdict]) -> str:
+    """How the sentence on the smallest begins."""
+    if len(met) == 1:
+        return "It is "
+    names = [v.name.lower().removeprefix("model ") for v in met]
+    all_of_them = f"They are {', '.join(names[:-1])} and {names[-1]}. " * (len(met) <= MOST_NAMED)
+    return f"{all_of_them}The smallest is "
 
 
 def _nearest(verdicts: Sequence[Verdict]) -> str:

@@ -100,12 +100,14 @@ def test_the_answer_names_the_smallest_and_the_nearest() -> None:
         )  # fmt: skip
 
     both, one, none = verdict(4, 700, 0.995, 2), verdict(5, 600, 0.993, 1), verdict(6, 500, 0.99, 0)
-    best = (
-        "The smallest of them is model 4, with 700 parameters: 2 of 2 seeds, the worst at 99.50 %."
-    )
+    best = "model 4, with 700 parameters: 2 of 2 seeds, the worst at 99.50 %."
     near = "model 5, with 600: 1 of 2 seeds, the worst at 99.30 %, 0.10 points below the bar."
-    assert smallest([both]) == best
-    assert smallest([both, one, none]) == f"{best} Of those still smaller, the nearest is {near}"
+    assert smallest([both]) == f"It is {best}"
+    said = f"It is {best} Of the smaller ones, the nearest is {near}"
+    assert smallest([both, one, none]) == said
+    larger = [verdict(model, 800, 0.994, 2) for model in range(7, 15)]
+    assert smallest([both, *larger[:2]]) == f"They are 4, 7 and 8. The smallest is {best}"
+    assert smallest([both, *larger]) == f"The smallest is {best}"
     assert smallest([one, none]) == f"The nearest is {near}"
     assert smallest([]) == ""
 
