@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.live import Live
 
+NOTEBOOK = "JPY_PARENT_PID"
+"""Set by Jupyter for its kernels, and what they start."""
 WIDE = 120
 """Characters from which a terminal has room for more."""
 PER_SECOND = 2
@@ -26,8 +28,9 @@ PER_SECOND = 2
 
 
 def draws(stream: TextIO) -> bool:
-    """Whether what is written there is seen on a terminal that can do more than text."""
-    return stream.isatty() and os.environ.get("TERM") != "dumb"
+    """Whether what is written there is seen on a terminal that can do more than text: not in the
+    cell of a notebook, whose `!make run` has a terminal that draws nothing anew."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb" and NOTEBOOK not in os.environ
 
 
 def is_wide() -> bool:

@@ -37,7 +37,8 @@ def screen(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object], i
     """What a terminal of so many characters is sent while something is done."""
     for name, value in {"TERM": "xterm-256color", "COLORTERM": "truecolor"}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name in ("NO_COLOR", terminal.NOTEBOOK):
+        monkeypatch.delenv(name, raising=False)
 
     def sent(do: Callable[[], object], columns: int = 80) -> str:
         monkeypatch.setenv("COLUMNS", str(columns))
@@ -158,6 +159,19 @@ def test_compare_fits_the_terminal_and_says_more_on_a_wide_one(
     assert main(["compare"]) == 0
     assert "\x1b" not in (out := capsys.readouterr().out)
     assert "●" not in out
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize(("name", "value"), [("TERM", "dumb"), (terminal.NOTEBOOK, "123")])
+def test_where_nothing_is_drawn_anew_it_is_plain_text(
+    name: str, value: str, screen: Callable[[Callable[[], object], int], str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    record_run(6)
+    monkeypatch.setenv(name, value)
+    sent = screen(lambda: main(["compare"]), 80)
+    assert "\x1b" not in sent
+    assert "Model 6: met on every seed; " in sent
 
 
 def result(epoch: int, accuracy: float) -> EpochResult:
