@@ -137,8 +137,7 @@ def calls_into(called: Called) -> Iterator[None]:
         if isinstance(owner, type) and issubclass(owner, torch.autograd.Function):
             raise UntraceableError(f"{owner.__name__} has a backward of its own")
 
-    answers = map(signal.getsignal, signal.valid_signals())
-    handlers = {getattr(answer, "__code__", None) for answer in answers}
+    handlers = {_code(signal.getsignal(number)) for number in signal.valid_signals()}
     before, collects = sys.getprofile(), gc.isenabled()
     gc.disable()  # it may call whatever somebody wants to be called then
     sys.setprofile(watch)
@@ -148,6 +147,16 @@ def calls_into(called: Called) -> Iterator[None]:
         sys.setprofile(before)
         if collects:
             gc.enable()
+
+
+def _code(answer: Any) -> CodeType | None:
+    """That of what answers a signal: a function, a part of one, or an object that can be called."""
+    while isinstance(answer, functools.partial):
+        answer = answer.func
+    if callable(answer) and not hasattr(answer, "__code__"):
+        answer = type(answer).__call__
+    code: CodeType | None = getattr(answer, "__code__", None)
+    return code
 
 
 def _answers_a_signal(frame: FrameType | None, handlers: Container[CodeType | None]) -> bool:

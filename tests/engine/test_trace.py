@@ -982,18 +982,32 @@ def signals_as_before() -> Iterator[None]:
         signal.signal(number, before[number])
 
 
-@pytest.mark.usefixtures("signals_as_before")
-def test_a_signal_is_nothing_that_the_network_does() -> None:
-    came: list[int] = []
+class Keeper:
+    """Answers a signal, and keeps its number: in the world, and for itself."""
 
-    def keep(number: int) -> None:
+    def __init__(self) -> None:
+        self.came: list[int] = []
+
+    def __call__(self, number: int, _: object) -> None:
+        self.keep(number)
+
+    def keep(self, number: int) -> None:
         global LAST
         LAST = number
-        came.append(number)
+        self.came.append(number)
 
-    signal.signal(signal.SIGTERM, lambda number, _: keep(number))
+
+@pytest.mark.usefixtures("signals_as_before")
+@pytest.mark.parametrize("kind", ["function", "method", "partial", "object"])
+def test_a_signal_is_nothing_that_the_network_does(kind: str) -> None:
+    keeper = Keeper()
+    answers = {
+        "function": lambda number, _: keeper.keep(number), "method": keeper.__call__,
+        "partial": partial(Keeper.__call__, keeper), "object": keeper,
+    }  # fmt: skip
+    signal.signal(signal.SIGTERM, answers[kind])
     assert CompiledNetwork(Signalled()).unsuited(IMAGES) == ""
-    assert came
+    assert keeper.came
 
 
 @pytest.mark.usefixtures("signals_as_before")
