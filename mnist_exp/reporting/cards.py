@@ -49,7 +49,7 @@ def card(comparison: Comparison, verdict: Verdict) -> str:
     facts = (
         f"A network of {verdict.parameters:,} parameters, trained for "
         f"{counted(verdict.epochs, 'epoch')} by "
-        f"[model_{model}.py](experiments/model_{model}.py). One output sees "
+        f"`experiments/model_{model}.py`. One output sees "
         f"{markdown.escape(str(verdict.receptive_field))} pixels of a side."
     )
     digits = (

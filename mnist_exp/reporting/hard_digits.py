@@ -63,12 +63,13 @@ def held_together(comparison: Comparison, model: int) -> HardDigits | None:
     """What those runs of an iteration that count and hold their mistakes get wrong together; None
     where none does."""
     runs = comparison.counting[comparison.counting["model"] == model]
-    found = []
+    found, run_id = [], ""
     for run_id in runs["run_id"]:
         with as_a_run_writes_it(run_id):
             found.append(mistakes.mistakes_of(run_id))
     held = [wrong for wrong in found if wrong is not None]
-    return hard_digits.together(held) if held else None
+    with as_a_run_writes_it(run_id):  # of any of them, which are not of the same digits
+        return hard_digits.together(held) if held else None
 
 
 def _part(found: HardDigits, name: str, split: str) -> HardPart:

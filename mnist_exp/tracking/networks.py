@@ -18,6 +18,8 @@ from mnist_exp.tracking.address import may_write
 from mnist_exp.tracking.store import connect, readable_errors, tracking_uri
 from mnist_exp.tracking.writing import ExportError
 
+LONGEST = 5000
+"""Characters of a description that MLflow's tables have room for, on PostgreSQL at least."""
 _LOADING = """\
 ```python
 import mlflow
@@ -83,8 +85,10 @@ def how_to_load(name: str) -> str:
 
 
 def describe_registered(name: str, markdown: str) -> bool:
-    """Describe the registered model of that name; returns whether the store has one, and lets it be
-    described."""
+    """Describe the registered model of that name, in the first LONGEST characters; returns whether
+    the store has one, and lets it be described."""
+    if len(markdown) > LONGEST:
+        markdown = f"{markdown[: LONGEST - 1]}…"
     with readable_errors():
         client, _ = connect()
         if not may_write(tracking_uri()):

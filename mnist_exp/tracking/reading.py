@@ -234,7 +234,9 @@ def run_record(run: Run) -> dict[str, object]:
     facts["overrides"] = None if overrides == "none" else overrides
     # A parameter wins over a metric of its name: the learning rate is that of the recipe.
     parameters = {key: _number(value) for key, value in run.data.params.items()}
-    values = run.data.metrics | tags | parameters
+    own = names.system("")
+    metrics = {key: x for key, x in run.data.metrics.items() if not key.startswith(own)}
+    values = metrics | tags | parameters
     return {column_name(key): value for key, value in values.items()} | facts
 
 

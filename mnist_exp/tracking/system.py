@@ -31,7 +31,10 @@ def system_metrics(run: RunWriter, every: float = EVERY) -> Iterator[None]:
     MLflow's own thread would have the end of a run wait for a server that is away. Here a point
     that cannot be written is left out.
     """
-    monitor = SystemMetricsMonitor(run.run_id)
+    monitor = _monitor(run.run_id)
+    if monitor is None:
+        yield
+        return
     client = run.client
     over = threading.Event()
 
@@ -50,10 +53,9 @@ def system_metrics(run: RunWriter, every: float = EVERY) -> Iterator[None]:
     def measure() -> None:
         while not over.is_set():
             over.wait(every)
-            with contextlib.suppress(Exception):  # no training ends for want of such a number
+            with contextlib.suppress(Exception):
                 write()
 
-    monitor.collect_metrics()  # shares of time are of the time since they were last asked for
     thread = threading.Thread(target=measure, daemon=True)
     thread.start()
     try:
@@ -61,3 +63,12 @@ def system_metrics(run: RunWriter, every: float = EVERY) -> Iterator[None]:
     finally:
         over.set()
         thread.join(PATIENCE)
+
+
+def _monitor(run_id: str) -> SystemMetricsMonitor | None:
+    """What measures, or None on a machine that it cannot: no training fails for want of that."""
+    with contextlib.suppress(Exception):
+        monitor = SystemMetricsMonitor(run_id)
+        monitor.collect_metrics()  # shares of time are of the time since they were last asked for
+        return monitor
+    return None

@@ -8,6 +8,7 @@ from handmade import add_evidence, record_run
 from mnist_exp import tracking
 from mnist_exp.evidence import comparison
 from mnist_exp.reporting.cards import write_cards
+from mnist_exp.tracking.networks import LONGEST, describe_registered
 
 
 @pytest.mark.usefixtures("store")
@@ -31,6 +32,8 @@ def test_an_iteration_that_meets_the_target_has_a_card(tmp_path: Path) -> None:
     assert "| 3 | 10 | 0 |  |" in text
     assert 'load_model("models:/model-6/latest")' in text
     assert client.get_registered_model("model-6").description == text
+    describe_registered("model-6", "x" * 6000)  # of very many seeds
+    assert len(client.get_registered_model("model-6").description) == LONGEST
 
 
 @pytest.mark.usefixtures("store")

@@ -20,6 +20,19 @@ def test_a_run_says_what_its_machine_did() -> None:
     assert all(0 <= point.value <= 100 for point in points)
     metrics = client.get_run(run.run_id).data.metrics
     assert metrics["system/system_memory_usage_megabytes"] > 100
+    assert not [name for name in tracking.runs().columns if name.startswith("system")]
+
+
+@pytest.mark.usefixtures("store")
+def test_a_machine_that_cannot_be_measured_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("no /proc")
+
+    monkeypatch.setattr("psutil.cpu_percent", fail)
+    monkeypatch.setattr("psutil.disk_usage", fail)
+    with tracking.start_run("a run", {}, {}) as run, tracking.system_metrics(run):
+        pass
+    assert run.client.get_run(run.run_id).info.status == "FINISHED"
 
 
 @pytest.mark.usefixtures("store")
