@@ -3,9 +3,10 @@
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pandas as pd
@@ -75,7 +76,7 @@ def clocks(bench: Bench, times: int) -> Row:
         clock.write_text(str(random.choice((-30 * 24, -1, 1, 30 * 24)) * 3600))
         if process.exitcode is None:
             # It waits for the reader, who takes longer to begin than it takes to its end.
-            os.kill(process.pid, signal.SIGSTOP)
+            _stop(process, trial)
             noticed = trial.compare()
             if not trial.ended():
                 row.injected += 1
@@ -87,6 +88,21 @@ def clocks(bench: Bench, times: int) -> Row:
             row.lose(f"exit {process.exitcode}: {said.read_text()[-300:]}")
         trial.to_the_end(row, twin)
     return row
+
+
+def _stop(process: Any, trial: Trial) -> None:
+    """Stop a run, but not within a transaction, whose lock would keep every reader out."""
+    while process.exitcode is None:
+        os.kill(process.pid, signal.SIGSTOP)
+        try:
+            with closing(sqlite3.connect(trial.folder / "mlflow.db", timeout=0.1)) as database:
+                database.execute("BEGIN IMMEDIATE")
+                database.rollback()
+        except sqlite3.OperationalError:
+            os.kill(process.pid, signal.SIGCONT)
+            process.join(random.uniform(0, 0.05))
+        else:
+            return
 
 
 def variables(bench: Bench, times: int) -> Row:
