@@ -175,9 +175,10 @@ class Comparison:
             effects.append(self.effect(model, baseline))
         return tuple(effects)
 
-    def effect(self, model: int, baseline: int) -> Effect:
-        """The effect of an iteration against any other of them, on the split of the comparison."""
-        return effect.effect(self.counting, model, baseline)
+    def effect(self, model: int, baseline: int, on: str = "final_accuracy") -> Effect:
+        """The effect of an iteration against any other of them, on one of the scores of the split
+        that is compared."""
+        return effect.effect(self.counting, model, baseline, on=on)
 
     def best_run(self) -> pd.Series | None:
         """The run that counts with the highest of the worst of its last epochs or, where none has

@@ -13,9 +13,9 @@ FEWEST_PAIRS = 3
 
 @dataclass(frozen=True)
 class Effect:
-    """How much the final accuracy of an iteration differs from that of another (fractions),
-    paired by seed: the mean over the seeds they share, with a 95 % interval (None where there are
-    too few to tell)."""
+    """How much an accuracy of an iteration differs from that of another (fractions), paired by
+    seed: the mean over the seeds they share, with a 95 % interval (None where there are too few to
+    tell)."""
 
     model: int
     baseline: int
@@ -44,16 +44,18 @@ class Effect:
         return f"{mean} points, 95 % interval {low} to {high} ({pairs})"
 
 
-def effect(runs: pd.DataFrame, model: int, baseline: int, by: str = "model") -> Effect:
-    """The effect of `model` against `baseline`, from runs that count, with their `scores`: one of
-    each and seed. They may be told apart by another column of whole numbers than the iteration.
+def effect(
+    runs: pd.DataFrame, model: int, baseline: int, by: str = "model", on: str = "final_accuracy"
+) -> Effect:
+    """The effect of `model` against `baseline` on one of the `scores` of runs that count: one run
+    of each and seed. They may be told apart by another column of whole numbers than the iteration.
 
     The interval is a bootstrap of the mean of the paired differences (percentiles of 9,999
     resamples, always the same ones). With few pairs it is too narrow: of three it is the range of
     the differences, which holds the true mean in about three of four cases.
     """
-    final = runs.pivot(index="seed", columns=by, values="final_accuracy")
-    pairs = final.reindex(columns=[model, baseline]).dropna()
+    found = runs.pivot(index="seed", columns=by, values=on)
+    pairs = found.reindex(columns=[model, baseline]).dropna()
     differences = (pairs[model] - pairs[baseline]).to_numpy()
     interval = None
     if len(differences) >= FEWEST_PAIRS:

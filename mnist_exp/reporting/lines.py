@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from mnist_exp.common.words import counted, percent, points
+from mnist_exp.common.words import counted, percent
 from mnist_exp.evidence.comparison import Comparison
 from mnist_exp.evidence.effect import Effect
 from mnist_exp.evidence.verdict import Verdict, judge_run
@@ -90,16 +90,17 @@ class Line:
 
     @property
     def effect(self) -> Effect | None:
-        """None where no seed is shared with the other."""
-        return self.step.effect if self.step.effect and self.step.effect.seeds else None
+        """On what the target looks at or, where nothing is judged, on the final accuracy; None
+        where no seed is shared with the other."""
+        effect = self.step.on_worst or self.step.effect
+        return effect if effect and effect.seeds else None
 
     @property
-    def points(self) -> str:
-        """The effect in short, with its sign and whether it can be told from none."""
+    def sign(self) -> str:
+        """Whether the effect can be told from none; empty where there is no effect."""
         if self.effect is None:
-            return "–"
-        sign = "▲" if self.effect.better else "▼" if self.effect.worse else "○"
-        return f"{points(self.effect.mean)} {sign}"
+            return ""
+        return "▲" if self.effect.better else "▼" if self.effect.worse else "○"
 
 
 def lines_of(

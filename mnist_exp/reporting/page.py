@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from mnist_exp.common import markdown
 from mnist_exp.common.errors import ExpectedError
-from mnist_exp.common.words import percent
+from mnist_exp.common.words import percent, points
 from mnist_exp.evidence.comparison import Comparison
 from mnist_exp.evidence.verdict import JUDGING, as_frame
 from mnist_exp.reporting.contents import Contents, contents_of
@@ -63,7 +63,7 @@ def _as_html(contents: Contents, files: list[dict[str, str]]) -> str:
     script, _, _ = templates.loader.get_source(templates, "page.js")  # type: ignore[union-attr]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return templates.get_template("comparison.html.j2").render(
-        report=contents, files=files, percent=percent, script=Markup(script),
+        report=contents, files=files, percent=percent, points=points, script=Markup(script),
         script_hash=f"sha256-{digest}", numbers=[row.number for row in contents.rows],
     )  # fmt: skip
 
