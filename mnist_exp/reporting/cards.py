@@ -58,7 +58,7 @@ def card(comparison: Comparison, verdict: Verdict) -> str:
         "each epoch, which serve for no choice of a weight."
     )
     judged = (
-        f"{str(verdict.answer).capitalize()}: {verdict.passing} of {len(verdict.seeds)} seeds. "
+        f"{str(verdict.answer).capitalize()}: {verdict.passing} of {len(verdict.seeds)} seeds; "
         f"{markdown.escape(verdict.reason)}"
     )
     parts = [
