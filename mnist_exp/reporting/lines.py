@@ -100,6 +100,8 @@ class Line:
         """Whether the effect can be told from none; empty where there is no effect."""
         if self.effect is None:
             return ""
+        if self.effect.interval is None:
+            return "?"
         return "▲" if self.effect.better else "▼" if self.effect.worse else "○"
 
 

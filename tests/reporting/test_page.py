@@ -295,6 +295,7 @@ def test_each_is_compared_with_a_baseline() -> None:
 def test_a_page_of_the_validation_split_judges_nothing(tmp_path: Path, layout: Layout) -> None:
     page = write_page(comparison.compare([5, 6], split="validation"), tmp_path / "c.html", layout)
     markdown = (tmp_path / "c_files" / "c.md").read_text()
+    assert "? vs 5" in " ".join(Page(page.read_text()).text.split())
     for text in (Page(page.read_text()).text.replace("\xa0", " "), markdown):
         assert text.count("96.79 %") >= 2
         assert "2 iterations, scored on the validation digits" in text
