@@ -4,7 +4,8 @@
 .DEFAULT_GOAL := help
 .SUFFIXES:
 commands := run resume reproduce sweep tune new adopt check compare runs watch report results import delete backup restore ui server
-.PHONY: $(commands) help setup test test-slow test-faults test-browser bench lint
+others := help setup test test-slow test-faults test-browser bench lint
+.PHONY: $(commands) $(others)
 
 # What a person sets is taken literally: it reaches a command through the environment alone, and
 # neither make nor a shell expands or runs what is in it.
@@ -27,7 +28,7 @@ $(if $(filter-out 1,$(words $(VENV))),$(error VENV=$(VENV): choose a folder with
 ifneq ($(filter-out PYTHON VENV,$(given)),)
 quoted = '$(subst ','\'',$(1))'
 refusal := $(shell $(call quoted,$(python)) -m mnist_exp.commands.makefile \
-    $(call quoted,$(MAKECMDGOALS)) $(call quoted,$(given)) 2> /dev/null)
+    $(call quoted,$(MAKECMDGOALS)) $(call quoted,$(given)) $(others) 2> /dev/null)
 $(if $(refusal),$(error $(refusal)))
 endif
 $(foreach name,$(given),$(eval override $(name) := $$(value $(name))))

@@ -102,7 +102,7 @@ def test_bare_make_lists_every_target() -> None:
     assert done.returncode == 0
     makefile = (ROOT / "Makefile").read_text()
     (commands,) = re.findall(r"^commands := (.*)$", makefile, re.MULTILINE)
-    (others,) = re.findall(r"^\.PHONY: \$\(commands\) (.*)$", makefile, re.MULTILINE)
+    (others,) = re.findall(r"^others := (.*)$", makefile, re.MULTILINE)
     assert set(commands.split()) == COMMANDS.keys()
     listed = re.findall(r"^make ([a-z-]+) +\S", done.stdout, re.MULTILINE)
     assert sorted(listed) == sorted([*commands.split(), *others.split()])
@@ -180,11 +180,14 @@ def test_a_misspelt_setting_is_refused(setting: str) -> None:
 @pytest.mark.parametrize(
     ("command", "setting", "takes"),
     [
-        ("check", "SEED=50", "MODEL SEEDS BASELINE SPLIT JSON"),
-        ("check", "MODELS=6", "MODEL SEEDS BASELINE SPLIT JSON"),
-        ("report", "SEEDS=3", "MODELS BASELINE SPLIT NAME OUT"),
-        ("import", "BACKUP=x", ""), ("lint", "MODEL=2", ""),
-        ("run", "SEEDS=7", "MODEL SEED EPOCHS SET DEVICE ENGINE SPLIT RESUME"),
+        ("check", "SEED=50", "MODEL SEEDS BASELINE SPLIT JSON PYTHON VENV (nearest: SEEDS)"),
+        ("check", "MODELS=6", "MODEL SEEDS BASELINE SPLIT JSON PYTHON VENV (nearest: MODEL)"),
+        ("report", "SEEDS=3", "MODELS BASELINE SPLIT NAME OUT PYTHON VENV"),
+        ("import", "BACKUP=x", "PYTHON VENV"), ("lint", "MODEL=2", "PYTHON VENV"),
+        (
+            "run", "SEEDS=7",
+            "MODEL SEED EPOCHS SET DEVICE ENGINE SPLIT RESUME PYTHON VENV (nearest: SEED)",
+        ),
     ],
 )  # fmt: skip
 def test_a_setting_that_a_command_does_not_take_is_refused(
@@ -193,8 +196,12 @@ def test_a_setting_that_a_command_does_not_take_is_refused(
     done = make(command, setting)
     assert done.returncode == 2
     name = setting.partition("=")[0]
-    told = f"make {command} takes no {name}; it takes {takes} PYTHON VENV.  Stop."
+    told = f"make {command} takes no {name}; it takes {takes}.  Stop."
     assert " ".join(told.split()) in " ".join(done.stderr.split())
+
+
+def test_a_misspelt_command_is_refused_by_its_name() -> None:
+    assert "there is no make rnu (nearest: run).  Stop." in make("rnu", "MODEL=14").stderr
 
 
 @pytest.mark.parametrize("venv", ["a b", "a;touch x", "a:b", "a%b", "a|b", "a=b", "a#b"])

@@ -8,6 +8,7 @@ environment, where make puts it. Nothing is said of a setting anywhere else.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import inspect
 import os
 import platform
@@ -260,9 +261,14 @@ def refuse_others(command: str, taken: Iterable[str], given: Iterable[str]) -> N
     effect, and would go unnoticed."""
     for setting in given:
         if setting not in taken:
-            raise ExpectedError(
-                f"{command} takes no {setting[:40]}; it takes {' '.join(taken) or 'nothing'}"
-            )
+            takes = f"{command} takes no {setting[:40]}; it takes {' '.join(taken) or 'nothing'}"
+            raise ExpectedError(takes + meant(setting.upper(), taken))
+
+
+def meant(word: str, words: Iterable[str]) -> str:
+    """What ends a line that refuses a word: the one of `words` that is near to it, if any is."""
+    near = difflib.get_close_matches(word, words, n=1)
+    return f" (nearest: {near[0]})" if near else ""
 
 
 def usage(command: Command) -> list[str]:

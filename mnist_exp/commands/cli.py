@@ -65,7 +65,10 @@ def _obey(words: list[str]) -> int:
         print(_help(name, asked) if asked else listing("mnist-exp"))
         return 0
     if asked is None:
-        raise ExpectedError(f"a command is needed, not {name[:40]!r}: {', '.join(COMMANDS)}")
+        raise ExpectedError(
+            f"a command is needed, not {name[:40]!r}: {', '.join(COMMANDS)}"
+            + arguments.meant(name, COMMANDS)
+        )
     return asked(**arguments.bind(name, asked, settings))
 
 
