@@ -316,6 +316,10 @@ def effects(
     panels[0].set_ylim(len(steps) - 0.4, -0.6)
     if apart:
         panels[0].set_xlim(-near, near)
+        for row, step in enumerate(steps):  # what lies outside, where it lies
+            if abs(100 * step.mean) > near:
+                side, mark = (near, ">") if step.mean > 0 else (-near, "<")
+                panels[0].plot(side, row, mark, color=GREY, markersize=5, clip_on=False)
         panels[0].set_title("the smaller ones, enlarged", fontsize=9)
         panels[1].set_title("all", fontsize=9)
     against = f" to model {steps[0].baseline},\n" if labels else ", "

@@ -172,6 +172,8 @@ def test_an_effect_that_would_flatten_the_others_has_a_panel_of_its_own() -> Non
     enlarged, whole = iterations.effects([*small, Effect(5, 4, (1,), 0.01, None)]).axes
     assert enlarged.get_xlim() == pytest.approx((-0.175, 0.175))  # five times the median, 0.035
     assert whole.get_xlim()[1] > 1
+    (arrow,) = [line for line in enlarged.get_lines() if line.get_marker() in ("<", ">")]
+    assert (arrow.get_marker(), arrow.get_xydata().tolist()) == (">", [pytest.approx([0.175, 3])])
 
 
 def test_effects_against_one_that_is_the_same_for_all_name_each() -> None:
