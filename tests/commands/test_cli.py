@@ -494,6 +494,7 @@ def test_a_reader_that_stops_reading_gets_no_traceback() -> None:
     assert done.wait() == 2
 
 
+@pytest.mark.slow
 def test_ui_serves_the_run_table_on_this_machine_only(store: Path, tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -53,6 +53,7 @@ def test_a_command_loads_only_what_it_needs(module: str, absent: set[str]) -> No
     assert says(f"import sys, {module}; print(sorted({absent} & set(sys.modules)))") == "[]"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("screen", ["", ":99"])  # none, and one that is not there
 def test_figures_are_drawn_and_logged_without_a_screen(
     screen: str, store: Path, tmp_path: Path

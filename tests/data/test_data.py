@@ -202,6 +202,7 @@ def fetching(mirror: str, folder: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", FETCH, mirror, str(folder)])
 
 
+@pytest.mark.slow
 def test_two_processes_that_fetch_at_once_do_not_harm_each_other(
     serve: Serve, tmp_path: Path, files: dict[str, bytes]
 ) -> None:
@@ -212,6 +213,7 @@ def test_two_processes_that_fetch_at_once_do_not_harm_each_other(
     assert obtain.obtain(tmp_path) == files
 
 
+@pytest.mark.slow
 def test_a_killed_fetch_leaves_nothing_half_written(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes]
 ) -> None:

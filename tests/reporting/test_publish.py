@@ -95,6 +95,7 @@ def test_the_published_page_is_short() -> None:
     assert len((EXPERIMENTS / "RESULTS.md").read_text().splitlines()) <= 150
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("store")
 def test_the_source_of_a_candidate_travels_along(published: Path, tmp_path: Path) -> None:
     (candidate,) = candidates.read_candidates(published / "results" / "candidates.jsonl")
@@ -164,6 +165,7 @@ def test_imported_runs_are_judged_like_others_and_published_again(
         assert again == (published / "results" / file).read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("store")
 def test_receptive_fields_of_every_form_come_back(tmp_path: Path) -> None:
     networks = {

@@ -98,6 +98,7 @@ def test_epochs_that_the_store_missed_are_written_from_the_checkpoint(store: Pat
     pd.testing.assert_frame_equal(numbers(stopped), numbers(whole), check_exact=True)
 
 
+@pytest.mark.slow
 def test_an_older_checkpoint_than_the_store_doubles_nothing(store: Path) -> None:
     whole, stopped = begin(3), begin(3, stop_after=1)
     file = store / "checkpoints" / f"{stopped}.pt"
@@ -259,6 +260,7 @@ def test_a_run_is_reproduced(store: Path, capsys: pytest.CaptureFixture[str]) ->
     assert len(tracking.runs()) == 1
 
 
+@pytest.mark.slow
 def test_what_an_imported_run_did_not_record_is_said(
     store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -226,6 +226,7 @@ def test_the_jobs_of_a_grid_have_names_of_their_own() -> None:
     assert [point.overrides for point in one.points.values()] == ["optimizer.lr=0.5"]
 
 
+@pytest.mark.slow
 def test_a_worker_trains_what_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     sent = sharing("RATE = 0.02\n")
     loud = "import os\n\nprint('loud', flush=True)\nos.system('echo louder')\n"

@@ -92,6 +92,7 @@ def test_the_points_of_several_runs_in_a_database(client: MlflowClient) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_points_of_several_runs_from_a_server(
     client: MlflowClient, store: Path, tmp_path: Path
 ) -> None:

@@ -65,6 +65,7 @@ def test_a_deleted_experiment_is_brought_back_by_what_the_line_says(
     assert stage == "active"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("store")
 def test_a_deleted_run_is_brought_back_by_what_the_line_says(
     capsys: pytest.CaptureFixture[str],
