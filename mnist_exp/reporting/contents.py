@@ -264,6 +264,7 @@ def _origin(runs: pd.DataFrame) -> Origin:
         "code hash": newest["code_sha256"].astype(str).str[:10],
         "machine": newest["machine"],
         "threads": newest["threads"],
+        "engine": newest["engine"].astype(object).fillna("torch"),  # which older runs do not name
         "python": newest["python"],
         "torch": newest["torch"],
         "mlflow": newest["mlflow"],

@@ -400,8 +400,8 @@ def column_name(name: str) -> str:
 RUN_COLUMNS = (
     "run_id", "experiment_id", "run_name", "status", "start_time", "end_time", "model", "idea",
     "seed", "split", "overrides", "parameters", "test_images", "receptive_field", "code_sha256",
-    "git_commit", "git_dirty", "resumes", "resumed", "machine", "threads", "python", "torch",
-    "mlflow", "imported_from", "parent", "tracked",
+    "git_commit", "git_dirty", "resumes", "resumed", "machine", "threads", "engine", "python",
+    "torch", "mlflow", "imported_from", "parent", "tracked",
 )  # fmt: skip
 """The columns that `tracking.runs` has whatever the store holds."""
 

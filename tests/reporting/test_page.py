@@ -175,6 +175,14 @@ def test_the_page_answers_the_questions(report_folder: Path) -> None:
     assert text.index("2 taken for 7") < text.index("4 taken for 9")  # the most certain first
 
 
+@pytest.mark.usefixtures("store")
+def test_runs_name_their_engine_and_older_ones_had_torch() -> None:
+    record_run(6, seed=1)
+    record_run(6, seed=2, engine="compiled")
+    table = contents._origin(comparison.compare().runs).table.set_index("run")
+    assert dict(table["engine"]) == {"model-6 · seed 2": "compiled", "model-6 · seed 1": "torch"}
+
+
 def test_the_markdown_says_the_same_and_shows_text_as_text(report_folder: Path) -> None:
     text = (report_folder / "comparison_files" / "comparison.md").read_text()
     assert SCRIPT not in text
