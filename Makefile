@@ -100,5 +100,6 @@ $(installed): pyproject.toml constraints.txt
 	fi
 	@compile() { "$$VENV/bin/python" -m mnist_exp.engine.library; }; compile; \
 	if [ $$? = 3 ]; then echo "make: so ziglang is installed, a compiler that pip brings, about 100 MB"; \
-		"$$VENV/bin/python" -m pip install --constraint constraints.txt ziglang && compile; fi; true
+		"$$VENV/bin/python" -m pip install --constraint constraints.txt ziglang && compile || \
+		echo "make: without the engine torch computes the steps, more slowly; all else is the same"; fi
 	@touch "$$VENV/.mnist-exp-installed"
