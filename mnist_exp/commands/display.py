@@ -214,6 +214,16 @@ def print_effects(
         terminal.say(line, indent=INDENT)
 
 
+def print_effects_on_both(effects: Sequence[tuple[Effect, Effect]]) -> None:
+    """A table of the differences on the worst of the last epochs and on the final accuracy."""
+    from mnist_exp.notebook import loading
+    from mnist_exp.showing import tables
+
+    if effects:
+        print("\nDifferences of test accuracy in points, paired by seed, with 95 % intervals:")
+        print_table(tables.shown_effects(effects, loading.load_target()), [])
+
+
 def print_verdicts(verdicts: Sequence[Verdict]) -> None:
     """A table of verdicts, and what decides each."""
     from mnist_exp.notebook import loading
