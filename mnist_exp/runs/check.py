@@ -1,6 +1,5 @@
 """What can be said of a recipe without a digit: its parts, its network, and a copy of that."""
 
-import copy
 import dataclasses
 import inspect
 import types
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from mnist_exp.common.copying import copied, hooks_of
 from mnist_exp.common.values import name_of, parts_of
 from mnist_exp.common.words import guessed
 from mnist_exp.data import Digits, Split
@@ -228,13 +228,14 @@ def _said(value: object) -> str:
 def _check_copy(entry: Entry, recipe: Recipe, network: nn.Module) -> None:
     """Check that a copy of the network is a network of its own."""
     try:
-        copied = copy.deepcopy(network)
+        own = copied(network)
     except Exception as error:  # of whatever the network keeps
         why = f"a copy of the network is averaged and followed, and it cannot be copied: {error}"
         raise refuse(entry, "network", why) from error
     originals = set(network.modules())
-    held = (item for module in copied.modules() for item in _held_by_functions(vars(module)))
-    output = copied.eval()(classifier.example_input(recipe))
+    functions = [*map(vars, own.modules()), *map(list, map(hooks_of, own.parameters()))]
+    held = (item for each in functions for item in _held_by_functions(each))
+    output = own.eval()(classifier.example_input(recipe))
     if isinstance(output, Tensor) and output.requires_grad:
         output.sum().backward()
     touched = any(p.grad is not None for p in network.parameters())

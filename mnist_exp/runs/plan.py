@@ -1,12 +1,12 @@
 """All that is settled before a run begins: what is trained, how, and from what."""
 
-import copy
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from mnist_exp import data
+from mnist_exp.common.copying import copied
 from mnist_exp.common.values import as_text
 from mnist_exp.data import Digits
 from mnist_exp.notebook import entries, loading
@@ -156,4 +156,4 @@ def _built(entry: Entry, recipe: Recipe, seed: int) -> tuple[nn.Module, Tensor, 
     with blamed_on(entry):
         network = loop.build(recipe, seed)
         example = classifier.example_input(recipe)
-        return network, example, provenance.layers(copy.deepcopy(network), example)
+        return network, example, provenance.layers(copied(network), example)
