@@ -29,8 +29,9 @@ NOT_NEEDED = {"Normalize", "ToTensor", "PILToTensor", "ToPILImage"}
 """Classes of torchvision.transforms that people write before a network elsewhere."""
 STEP = "step(self, network, images, labels, teacher_output)"
 UNREGISTERED = (
-    "layers or weights in a plain list, a dictionary or a global variable are not trained, not "
-    "counted and not switched to evaluation: nn.ModuleList and nn.ModuleDict are for that"
+    "layers or weights in a plain list, a dictionary, an object or a variable outside the network "
+    "are not trained, not counted and not switched to evaluation: nn.ModuleList and nn.ModuleDict "
+    "are for that"
 )
 
 
@@ -263,12 +264,27 @@ def _held_by_functions(value: Any, *, inside: bool = False) -> Iterator[nn.Modul
             yield from _held_by_functions(item, inside=inside)
 
 
-def has_unregistered(network: nn.Module) -> bool:
-    """Whether there are layers or weights where torch does not look for them."""
+def has_unregistered(network: nn.Module, images: Tensor) -> bool:
+    """Whether there are layers or weights where torch does not look for them. What the network
+    gives in training for a few `images`, as it sees them, tells of weights wherever they are."""
     known = {*network.modules(), *network.parameters()}
     places = [vars(module) for module in network.modules()]
     places += [getattr(type(x).forward, "__globals__", {}) for x in network.modules()]
-    return any(item not in known for place in places for item in _layers_in(place.values()))
+    named = any(item not in known for place in places for item in _layers_in(place.values()))
+    return named or not known.issuperset(_weights_behind(network.train()(images)))
+
+
+def _weights_behind(output: Tensor) -> Iterator[Tensor]:
+    """The weights of which torch would calculate the gradient of an output."""
+    seen: set[Any] = set()
+    coming: list[Any] = [output.grad_fn]
+    while coming:
+        node = coming.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            coming += [before for before, _ in node.next_functions]
+            if type(node).__name__ == "AccumulateGrad":
+                yield node.variable
 
 
 def _layers_in(values: Iterable[Any]) -> Iterator[nn.Module | nn.Parameter]:

@@ -106,7 +106,8 @@ def try_out(
         training = fresh()
         check.check_steps(entry, training)
         not_exact, resumable, cautions = _resumption(entry, training, fresh)
-        if check.has_unregistered(training.network):
+        seen, _ = classifier.network_input(training.recipe, train[:SOME], torch.Generator())
+        if check.has_unregistered(training.network, seen.to(device)):
             cautions.append(check.UNREGISTERED)
         if check.makes_faint(training.recipe, train[:SOME]):
             cautions.append(FAINT)

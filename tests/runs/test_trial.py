@@ -288,6 +288,20 @@ def test_what_cannot_be_resumed_at_all_says_so() -> None:
          + network(forward="return super().forward(LAYER(x.flatten(1)).view(x.shape))"),
          UNREGISTERED),
         (network("self.weights = [nn.Parameter(torch.ones(1))]"), UNREGISTERED),
+        ("WEIGHT = torch.ones(1, requires_grad=True)\n\n\n"
+         + network(forward="return super().forward(x * WEIGHT)"), UNREGISTERED),
+        ("class Held:\n    def __init__(self, layer):\n        self.layer = layer\n\n\n"
+         + network("self.held = Held(nn.Conv2d(1, 1, 1))",
+                   "return super().forward(self.held.layer(x) if self.training else x)"),
+         UNREGISTERED),
+        (network("layer = nn.Conv2d(1, 1, 1)\nself.scale = lambda x: layer(x)",
+                 "return super().forward(self.scale(x))"), UNREGISTERED),
+        (network("self.scale = partial(nn.Conv2d(1, 1, 1))",
+                 "return super().forward(self.scale(x))"), UNREGISTERED),
+        (network("self.scale = nn.Conv2d(1, 1, 1).forward",
+                 "return super().forward(self.scale(x))"), UNREGISTERED),
+        (network("pass", "return super().forward(self.scale(x))")
+         + "    scale = nn.Conv2d(1, 1, 1)\n\n\n", UNREGISTERED),
         (network("self.layers = {'a': [[nn.Conv2d(1, 1, 1)]]}"), UNREGISTERED),
         (network("self.layers = [nn.Conv2d(1, 1, 1)]",
                  "return super().forward(self.layers[0](x))"), UNREGISTERED),
