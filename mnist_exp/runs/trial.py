@@ -10,6 +10,7 @@ on with the run would have. So nothing of a trial stays behind in what the run u
 import copy
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -21,16 +22,17 @@ from torch import Tensor
 from mnist_exp.common.values import parts_of
 from mnist_exp.data import Digits
 from mnist_exp.notebook.entries import Entry
+from mnist_exp.recipe import Recipe
 from mnist_exp.runs import check, checkpoint
 from mnist_exp.runs.blame import blamed_on, refuse
 from mnist_exp.runs.check import recipe_from
 from mnist_exp.runs.memory import bytes_of, is_shared, remembered
 from mnist_exp.runs.overrides import NONE, Overrides
 from mnist_exp.runs.teacher import Teacher
-from mnist_exp.training import classifier
+from mnist_exp.training import classifier, stepping
 from mnist_exp.training.classifier import Classifier
 from mnist_exp.training.computing import Engine
-from mnist_exp.training.loop import NonFiniteLossError, TrainDigits, Training
+from mnist_exp.training.loop import NonFiniteLossError, TrainDigits, Training, build
 from mnist_exp.views import Views
 
 STEPS = 2
@@ -105,6 +107,7 @@ def try_out(
     with blamed_on(entry):
         training = fresh()
         check.check_steps(entry, training)
+        _check_schedules(entry, recipe_from(entry, seed, overrides), seed, len(train))
         not_exact, resumable, cautions = _resumption(entry, training, fresh)
         seen, _ = classifier.network_input(training.recipe, train[:SOME], torch.Generator())
         if check.has_unregistered(training.network, seen.to(device)):
@@ -119,6 +122,17 @@ def try_out(
         training.learning_rate, not_exact, resumable, tuple(cautions), training.train_accuracy_of,
         training.through_torch,
     )  # fmt: skip
+
+
+def _check_schedules(entry: Entry, recipe: Recipe, seed: int, digits: int) -> None:
+    """Step the schedules as often as the run will: one may have an end, or an index."""
+    if recipe.schedule is None and recipe.batch_schedule is None:
+        return
+    steps = math.ceil(math.ceil(digits / recipe.batch_size) / recipe.accumulate_batches)
+    for epoch, rate in stepping.learning_rates(recipe, build(recipe, seed), steps):
+        if isinstance(rate, complex) or not math.isfinite(rate):
+            field = "schedule" if recipe.schedule else "batch_schedule"
+            raise refuse(entry, field, f"the learning rate becomes {rate} in epoch {epoch}")
 
 
 def _resumption(
