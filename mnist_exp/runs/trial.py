@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mnist_exp.common.values import parts_of
@@ -59,6 +60,14 @@ TOGETHER = "its output for a digit depends on the digits that are evaluated with
 FAINT = (
     "augment or preprocess makes pixels of 0..1 of those of 0..255 that it is given, which are "
     "normalised as if they were 0..255: only torchvision's transforms are given 0..1"
+)
+NO_LOGARITHMS = (
+    "the loss takes logarithms of probabilities, as log_softmax(1) gives, and the network "
+    "gives others: the loss falls without end as all outputs rise"
+)
+TWICE = (
+    "the network gives probabilities, of which the loss takes the softmax once more: without its "
+    "own it learns faster"
 )
 NO_EFFECT = (
     "setting {} changes nothing: a schedule or a parameter group sets it anew, as OneCycleLR sets "
@@ -116,6 +125,7 @@ def try_out(
             cautions.append(FAINT)
         if untrained := check.untrained(training):
             cautions.append(f"no parameter group has {untrained:,} of its weights: they stay as is")
+        cautions += _scale(training, train[:SOME])
         cautions += _without_effect(overrides, fresh)
         cautions += _evaluation(entry, training.classifier, training.evaluation.images[:SOME])
     return Findings(
@@ -163,6 +173,24 @@ def _resumption(
     exact = _same(training.state(), resumed.state())
     exact &= remembered(entry, training) == remembered(entry, resumed)
     return "" if exact else NOT_RESUMED, True, cautions
+
+
+def _scale(training: Training, digits: Digits) -> list[str]:
+    """A caution where the loss takes what the network gives for something else: what it says of the
+    output tells, and of one that is the same but for 1,000 more in each number."""
+    recipe = training.recipe
+    if recipe.teacher or type(recipe).step is not Recipe.step:
+        return []
+    seen, labels = classifier.network_input(recipe, digits, torch.Generator())
+    device = training.evaluation.images.device
+    loss = recipe.loss or F.cross_entropy
+    with torch.no_grad():
+        output = training.network.eval()(seen.to(device)).float()
+        now, raised = (loss(output + more, labels.to(device)).item() for more in (0, 1000))
+    if raised < now - 10 and bool((output.logsumexp(1).abs() > 0.01).any()):
+        return [NO_LOGARITHMS]
+    sums_to_one = bool((output >= 0).all()) and _close(output.sum(1), torch.ones(len(output)))
+    return [TWICE] if sums_to_one and math.isclose(now, raised, abs_tol=0.01) else []
 
 
 def _without_effect(overrides: Overrides, fresh: Callable[[Overrides], Training]) -> list[str]:

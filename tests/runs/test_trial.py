@@ -206,6 +206,9 @@ def test_a_mistake_of_the_package_is_not_told_as_one_of_the_iteration(
         ("", {"averaging": "ExponentialAverage(decay=0.9)"}),
         (network("self.list = [nn.Dropout(0.5)]\nself.add_module('drop', self.list[0])",
                  "return super().forward(self.list[0](x))"), {}),
+        (network("self.rows = nn.LSTM(28, 8, batch_first=True)\nself.full = nn.Linear(8, 10)",
+                 "return self.full(self.rows(x[:, 0])[0][:, -1])"),
+         {"averaging": "ExponentialAverage(decay=0.9)"}),
         (network("self.draws = torch.Generator()",
                  "return super().forward(x * torch.rand((), generator=self.draws)"
                  " if self.training else x)"), {}),
@@ -317,10 +320,38 @@ def test_what_cannot_be_resumed_at_all_says_so() -> None:
          trial.FIXED),
         (network(forward="scale = np.random.default_rng().random() if self.training else 1\n"
                          "return super().forward(x * scale)"), NOT_REPEATED),
+        ("DRAWS = random.SystemRandom()\n\n\n"
+         + network(forward="scale = DRAWS.random() if self.training else 1\n"
+                           "return super().forward(x * scale)"), NOT_REPEATED),
     ],
 )  # fmt: skip
 def test_what_makes_numbers_less_certain_is_said(source: str, caution: str) -> None:
     assert settle(NUMBER, entry=written(source)).findings.cautions == (caution,)
+
+
+LOGARITHMS = network(forward="return super().forward(x).log_softmax(1)")
+PROBABILITIES = network(forward="return super().forward(x).softmax(1)")
+
+
+@pytest.mark.parametrize(
+    ("source", "loss", "cautions"),
+    [
+        ("", "nn.NLLLoss()", (trial.NO_LOGARITHMS,)),
+        (PROBABILITIES, "F.nll_loss", (trial.NO_LOGARITHMS,)),
+        (
+            "",
+            "lambda o, l: F.kl_div(o, F.one_hot(l, 10).float(), reduction='sum')",
+            (trial.NO_LOGARITHMS,),
+        ),
+        (LOGARITHMS, "nn.NLLLoss()", ()),
+        (LOGARITHMS, "None", ()),
+        (PROBABILITIES, "None", (trial.TWICE,)),
+        (PROBABILITIES, "lambda o, l: F.mse_loss(o, F.one_hot(l, 10).float())", ()),
+        ("", "nn.MultiMarginLoss()", ()),
+    ],
+)
+def test_a_loss_of_other_outputs_is_said(source: str, loss: str, cautions: tuple[str, ...]) -> None:
+    assert settle(NUMBER, entry=written(source, loss=loss)).findings.cautions == cautions
 
 
 @pytest.mark.parametrize("field", ["augment", "preprocess"])
