@@ -50,6 +50,11 @@ def refused(entry: Entry) -> str:
         (BROKEN + PARTS, {"views": "Broken()"}, "raise Zero", "ZeroDivisionError: by hand"),
         (PARTS, {"views": "OneView()"}, "views=", "views makes float32 (1, 1, 28, 28)"),
         (network("self.last = nn.Conv2d(8, 12, 3)"), {}, "network=", "(2, 12), not (2, 10)"),
+        (network(forward="import importlib\n"
+                         "return importlib.import_module('tests.support.once').once(x)"), {},
+         "import_module", "ImportError: tests/support/once.py is code that no run would keep"),
+        (network(forward="return x * float(open('README.md').read())"), {},
+         "README.md", "network: ImportError: README.md is data that no run would keep"),
         (network(forward="return x, x"), {}, "network=", "gives a tuple, no tensor"),
         (network(forward="return self.nope(x)"), {}, "self.nope", "no attribute 'nope'"),
         (network(forward=SINGLE), {}, ".squeeze()", "IndexError: Dimension out of range"),
