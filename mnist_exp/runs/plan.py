@@ -12,7 +12,7 @@ from mnist_exp.data import Digits
 from mnist_exp.notebook import entries, loading
 from mnist_exp.notebook.entries import Entry
 from mnist_exp.recipe import Recipe, Target
-from mnist_exp.runs import check, engines, environment, provenance, trial
+from mnist_exp.runs import check, effects, engines, environment, provenance, trial
 from mnist_exp.runs import overrides as overriding
 from mnist_exp.runs.blame import blamed_on
 from mnist_exp.runs.engines import ChosenEngine
@@ -147,6 +147,7 @@ def check_request(
     teacher. Raises ExpectedError."""
     with overriding.named(overrides):
         check.check_recipe(entry, seed, overrides, split)
+        effects.check_effects(entry, seed, overrides)
         recipe = check.recipe_from(entry, seed, overrides)
         return recipe, find_teacher(teacher or recipe.teacher, split)
 

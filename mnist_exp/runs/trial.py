@@ -13,9 +13,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -27,7 +25,7 @@ from mnist_exp.recipe import Recipe
 from mnist_exp.runs import check, checkpoint
 from mnist_exp.runs.blame import blamed_on, refuse
 from mnist_exp.runs.check import recipe_from
-from mnist_exp.runs.memory import bytes_of, is_shared, remembered
+from mnist_exp.runs.memory import is_shared, remembered, same_state
 from mnist_exp.runs.overrides import NONE, Overrides
 from mnist_exp.runs.teacher import Teacher
 from mnist_exp.training import classifier, stepping
@@ -69,10 +67,6 @@ TWICE = (
     "the network gives probabilities, of which the loss takes the softmax once more: without its "
     "own it learns faster"
 )
-NO_EFFECT = (
-    "setting {} changes nothing: a schedule or a parameter group sets it anew, as OneCycleLR sets "
-    "lr by its max_lr, and momentum"
-)
 FIXED = (
     "its kept network takes only as many digits at a time as it was traced with (2): len(x) does "
     "that, where x.shape[0] does not"
@@ -103,8 +97,8 @@ def try_out(
     Raises ExpectedError for what would fail in the run; it names the line of the file.
     """
 
-    def fresh(some: Overrides = overrides) -> Training:
-        recipe = recipe_from(entry, seed, some)
+    def fresh() -> Training:
+        recipe = recipe_from(entry, seed, overrides)
         longer = dataclasses.replace(recipe, epochs=max(recipe.epochs, STEPS))
         return Training(
             longer, train, held_out[:EVALUATED], seed=seed, device=device,
@@ -126,7 +120,6 @@ def try_out(
         if untrained := check.untrained(training):
             cautions.append(f"no parameter group has {untrained:,} of its weights: they stay as is")
         cautions += _scale(training, train[:SOME])
-        cautions += _without_effect(overrides, fresh)
         cautions += _evaluation(entry, training.classifier, training.evaluation.images[:SOME])
     return Findings(
         training.learning_rate, not_exact, resumable, tuple(cautions), training.train_accuracy_of,
@@ -157,7 +150,7 @@ def _resumption(
         next(epochs)
         repeated = fresh()
         next(repeated.epochs())
-        cautions = [] if _same(after_one, repeated.state()) else [NOT_REPEATED]
+        cautions = [] if same_state(after_one, repeated.state()) else [NOT_REPEATED]
         if training.average and not is_shared(entry, training.network, training.average.module):
             cautions.append(NOT_AVERAGED)
         resumed = fresh()
@@ -170,7 +163,7 @@ def _resumption(
             return f"it cannot be resumed: {' '.join(str(error).split())[:200]}", False, cautions
     except NonFiniteLossError:  # the run says where
         return "", True, []
-    exact = _same(training.state(), resumed.state())
+    exact = same_state(training.state(), resumed.state())
     exact &= remembered(entry, training) == remembered(entry, resumed)
     return "" if exact else NOT_RESUMED, True, cautions
 
@@ -193,42 +186,6 @@ def _scale(training: Training, digits: Digits) -> list[str]:
     return [TWICE] if sums_to_one and math.isclose(now, raised, abs_tol=0.01) else []
 
 
-def _without_effect(overrides: Overrides, fresh: Callable[[Overrides], Training]) -> list[str]:
-    """A caution for each override of the optimizer that something else of the recipe sets anew."""
-
-    def groups(some: Overrides) -> list[dict[str, Any]]:
-        training = fresh(some)  # its schedules have set what they begin with
-        return [
-            {key: value for key, value in group.items() if key != "params"}
-            for group in training.optimizer.param_groups
-        ]
-
-    cautions = []
-    for name in overrides:
-        owner, _, key = name.partition(".")
-        if owner == "optimizer":
-            others = {other: value for other, value in overrides.items() if other != name}
-            own = groups(overrides)
-            if key in own[0] and _same(own, groups(others)):
-                cautions.append(NO_EFFECT.format(name))
-    return cautions
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Whether two states are the same bit for bit, but for times."""
-    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
-        one, other = torch.from_numpy(one), torch.from_numpy(other)
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        alike = one.shape == other.shape and one.dtype == other.dtype
-        return alike and bytes_of(one) == bytes_of(other)
-    if isinstance(one, dict) and isinstance(other, dict):
-        keys = one.keys() - {"seconds", "ended"}
-        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in keys)
-    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        return len(one) == len(other) and all(map(_same, one, other))
-    return bool(one == other or (one != one and other != other))  # no number is itself
-
-
 def _evaluation(entry: Entry, evaluated: Classifier, images: Tensor) -> list[str]:
     """Evaluate several digits and one, and export the network; returns cautions."""
     several, again = (classifier.predict(evaluated, images).cpu() for _ in range(2))
@@ -241,7 +198,7 @@ def _evaluation(entry: Entry, evaluated: Classifier, images: Tensor) -> list[str
         shape = tuple(alone.shape)
         raise refuse(entry, "network", f"for 1 image the network gives {shape}, not (1, 10)")
     cautions = []
-    if not _same(several, again):
+    if not same_state(several, again):
         cautions.append(UNSTEADY)
     elif not _close(several[:1], alone) or _mixes(evaluated, images):
         cautions.append(TOGETHER)

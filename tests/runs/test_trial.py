@@ -8,6 +8,7 @@ from mnist_exp.notebook import entries
 from mnist_exp.notebook.entries import Entry
 from mnist_exp.runs import trial
 from mnist_exp.runs.check import UNREGISTERED
+from mnist_exp.runs.effects import check_effects
 from mnist_exp.runs.plan import settle
 from mnist_exp.runs.trial import NOT_AVERAGED, NOT_REPEATED, NOT_RESUMED, TOGETHER, UNSTEADY
 from mnist_exp.training import loop
@@ -366,15 +367,32 @@ def test_images_that_become_black_are_said(field: str) -> None:
         assert settle(NUMBER, entry=entry).findings.cautions == cautions
 
 
-def test_an_override_that_a_schedule_undoes_is_told() -> None:
-    rates = {"optimizer.lr": 0.5, "optimizer.momentum": 0.5, "optimizer.weight_decay": 0.5}
-    for schedule, undone in (
-        ("partial(OneCycleLR, max_lr=0.1)", ("optimizer.lr", "optimizer.momentum")),
-        ("partial(LambdaLR, lr_lambda=lambda step: min(1, step / 9))", ()),  # from a rate of 0
+def test_an_override_that_something_else_undoes_is_refused() -> None:
+    one_cycle = "partial(OneCycleLR, max_lr=0.1)"
+    grouped = "lambda n: [{'params': list(n.parameters()), 'lr': 0.01}]"
+    for fields, name, why in (
+        (
+            {"batch_schedule": one_cycle},
+            "lr",
+            "OneCycleLR sets lr anew, and batch_schedule.max_lr=",
+        ),
+        (
+            {"schedule": one_cycle},
+            "momentum",
+            "sets momentum anew, and schedule.max_momentum= sets",
+        ),
+        ({"parameter_groups": grouped}, "lr", "a parameter group or a schedule sets it anew"),
     ):
-        entry = written(batch_schedule=schedule)
-        cautions = settle(NUMBER, entry=entry, overrides=rates).findings.cautions
-        assert cautions == tuple(trial.NO_EFFECT.format(name) for name in undone)
+        overrides = {f"optimizer.{name}": 0.5, "optimizer.weight_decay": 0.5}
+        with pytest.raises(
+            ExpectedError, match=rf"^optimizer\.{name}=0.5 changes nothing: "
+        ) as said:
+            settle(NUMBER, entry=written(**fields), overrides=overrides)
+        assert why in str(said.value)
+    check_effects(written(), 1, {"optimizer.lr": 0.05})  # which its file has anyway
+    warm = "partial(LambdaLR, lr_lambda=lambda step: min(1, step / 9))"  # from a rate of 0
+    rates = {"optimizer.lr": 0.5, "optimizer.weight_decay": 0.5}
+    assert settle(NUMBER, entry=written(batch_schedule=warm), overrides=rates).overrides == rates
 
 
 def test_an_average_without_what_its_network_changes_is_said() -> None:
