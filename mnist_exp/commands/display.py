@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from mnist_exp.evidence.effect import Effect
-    from mnist_exp.evidence.tried import TriedRecipe
+    from mnist_exp.evidence.recipes import TriedRecipe
     from mnist_exp.evidence.verdict import Verdict
     from mnist_exp.runs.job import Job
     from mnist_exp.runs.sweep import Sweep

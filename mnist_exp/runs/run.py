@@ -3,7 +3,6 @@
 Here training and tracking meet; neither knows the other.
 """
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from types import MappingProxyType
 
 from mnist_exp import tracking
 from mnist_exp.common import interrupts
+from mnist_exp.common.copying import copied
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.evidence.verdict import RunVerdict
 from mnist_exp.notebook.entries import Entry
@@ -51,7 +51,7 @@ def carry_out(
     tracking.open_store()
     training = Training(
         plan.recipe, plan.train, plan.held_out, seed=plan.seed, device=plan.device,
-        network=copy.deepcopy(plan.network), teacher=plan.teacher.network if plan.teacher else None,
+        network=copied(plan.network), teacher=plan.teacher.network if plan.teacher else None,
         engine=plan.engine.name,
     )  # fmt: skip
     under_way = _begun if plan.run_id is None else _resumed

@@ -10,10 +10,10 @@ import pandas as pd
 from mnist_exp.common.words import percent, points, ranges
 from mnist_exp.evidence.effect import Effect
 from mnist_exp.evidence.listing import Listing
+from mnist_exp.evidence.recipes import TriedRecipe
 from mnist_exp.evidence.scores import Exclusion
 from mnist_exp.evidence.side_by_side import SideBySide
 from mnist_exp.evidence.trials import Trial
-from mnist_exp.evidence.tried import TriedRecipe
 from mnist_exp.evidence.verdict import EpochScore, Verdict
 from mnist_exp.recipe import Target
 from mnist_exp.showing import style

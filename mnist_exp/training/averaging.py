@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from mnist_exp.common.copying import copied
 from mnist_exp.recipe import ExponentialAverage
 from mnist_exp.training import beside
 
@@ -22,7 +23,9 @@ def average_of(network: nn.Module, averaging: ExponentialAverage) -> AveragedMod
         get_ema_multi_avg_fn(decay)(averages, values, count)
 
     # The buffers are the statistics of batch normalisation, which belong to the weights.
-    return AveragedModel(network, multi_avg_fn=update, use_buffers=True)
+    average = AveragedModel(network, multi_avg_fn=update, use_buffers=True)
+    average.module = copied(network)  # with all that its weights have
+    return average
 
 
 def take_over_rest(average: nn.Module, network: nn.Module) -> None:
