@@ -10,8 +10,9 @@ from mnist_exp.notebook.entries import Entry
 from mnist_exp.recipe import Recipe
 from mnist_exp.runs.blame import blamed_on
 from mnist_exp.runs.check import recipe_from
+from mnist_exp.runs.fields import Value
 from mnist_exp.runs.memory import same_state
-from mnist_exp.runs.overrides import Overrides, differing, value_as_text
+from mnist_exp.runs.overrides import RATE, Overrides, differing, value_as_text
 from mnist_exp.training import stepping
 from mnist_exp.training.loop import build
 
@@ -26,7 +27,10 @@ def check_effects(entry: Entry, seed: int, overrides: Overrides) -> None:
         owner, _, key = name.partition(".")
         if owner != "optimizer" or not key:
             continue
-        others = {other: value for other, value in overrides.items() if other != name}
+        others = {
+            other: value for other, value in overrides.items()
+            if other != name and not (name == RATE and _is_peak(other, value, overrides[name]))
+        }  # fmt: skip
         with blamed_on(entry):
             recipe = recipe_from(entry, seed, overrides)
             groups = _groups(recipe, seed)
@@ -37,6 +41,11 @@ def check_effects(entry: Entry, seed: int, overrides: Overrides) -> None:
             raise ExpectedError(
                 f"{name}={value_as_text(overrides[name])} changes nothing: {_instead(recipe, key)}"
             )
+
+
+def _is_peak(name: str, value: Value, rate: Value) -> bool:
+    """Whether an override is that of OneCycleLR which goes along with the learning rate."""
+    return name.endswith("schedule.max_lr") and value == rate
 
 
 def _groups(recipe: Recipe, seed: int) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from types import MappingProxyType
 
 from mnist_exp.common.errors import ExpectedError
@@ -19,7 +20,8 @@ from mnist_exp.recipe import Recipe
 from mnist_exp.runs.blame import IterationError
 from mnist_exp.runs.fields import Value, changed, own_value, value_of
 
-ALIASES = {"learning_rate": "optimizer.lr"}
+RATE = "optimizer.lr"
+ALIASES = {"learning_rate": RATE}
 """What the records call otherwise than the recipe does; they have "step." before a field that a
 subclass adds."""
 EXAMPLE = "as in optimizer.lr=0.05 batch_size=32 augment=none"
@@ -94,16 +96,31 @@ def value_as_text(value: Value) -> str:
 
 def differing(recipe: Recipe, overrides: Overrides) -> dict[str, Value]:
     """Those of the overrides that are not what the recipe has anyway, as the recipe would have
-    them: 1.0 for 1 where a field takes any number.
+    them: 1.0 for 1 where a field takes any number. Beside OneCycleLR, which sets the learning rate
+    by its `max_lr`, that of the optimizer is that as well.
 
     Raises ExpectedError for what `overridden` refuses.
     """
+    overrides = {**_peaks(recipe, overrides), **overrides}
     new = overridden(recipe, overrides)
     return {
         name: value
         for name in overrides
         if not _among(value := value_of(new, name), [own_value(recipe, name)])
     }
+
+
+def _peaks(recipe: Recipe, overrides: Overrides) -> dict[str, Value]:
+    """The learning rate of the optimizer, if it is overridden, for each OneCycleLR."""
+    from torch.optim.lr_scheduler import OneCycleLR  # for which texts alone need not wait
+
+    if RATE not in overrides:
+        return {}
+    cycles = [
+        name for name in ("schedule", "batch_schedule")
+        if isinstance(made := getattr(recipe, name), partial) and made.func is OneCycleLR
+    ]  # fmt: skip
+    return {f"{name}.max_lr": overrides[RATE] for name in cycles if name not in overrides}
 
 
 def overridden(recipe: Recipe, overrides: Overrides) -> Recipe:

@@ -137,8 +137,8 @@ def test_a_loss_is_made_anew_or_refused() -> None:
 def test_what_the_recipe_has_anyway_is_no_override() -> None:
     own = "epochs=15 learning_rate=0.1 augment.degrees=8.0 optimizer.nesterov=False schedule=none"
     assert differing(RECIPE, read(own)) == {}
-    assert as_words(differing(RECIPE, read("learning_rate=1 epochs=2"))) == (
-        "epochs=2 optimizer.lr=1.0"
+    assert as_words(differing(RECIPE, read("optimizer.momentum=1 epochs=2"))) == (
+        "epochs=2 optimizer.momentum=1.0"
     )
 
 
@@ -190,6 +190,17 @@ def test_wrong_use_is_one_line_that_names_the_field(text: str, said: str) -> Non
         overridden(RECIPE, read(text))
     assert said in str(refused.value)
     assert len(str(refused.value)) < 500
+
+
+def test_the_rate_is_that_which_a_cycle_rises_to() -> None:
+    whole = {"batch_schedule.max_lr": 0.3, "optimizer.lr": 0.3}
+    assert differing(RECIPE, read("optimizer.lr=0.3")) == whole
+    assert differing(RECIPE, whole) == whole
+    assert overridden(RECIPE, whole).batch_schedule.keywords["max_lr"] == 0.3  # type: ignore[union-attr]
+    two = read("optimizer.lr=0.3 batch_schedule.max_lr=0.2")
+    assert differing(RECIPE, two) == two
+    none = read("optimizer.lr=0.3 batch_schedule=none")
+    assert differing(RECIPE, none) == none
 
 
 def test_what_a_part_itself_refuses_names_the_override() -> None:

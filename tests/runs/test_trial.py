@@ -372,9 +372,9 @@ def test_an_override_that_something_else_undoes_is_refused() -> None:
     grouped = "lambda n: [{'params': list(n.parameters()), 'lr': 0.01}]"
     for fields, name, why in (
         (
-            {"batch_schedule": one_cycle},
+            {"batch_schedule": "partial(CyclicLR, base_lr=0.01, max_lr=0.1)"},
             "lr",
-            "OneCycleLR sets lr anew, and batch_schedule.max_lr=",
+            "CyclicLR sets lr anew, and batch_schedule.max_lr=",
         ),
         (
             {"schedule": one_cycle},
@@ -389,6 +389,9 @@ def test_an_override_that_something_else_undoes_is_refused() -> None:
         ) as said:
             settle(NUMBER, entry=written(**fields), overrides=overrides)
         assert why in str(said.value)
+    both = {"optimizer.lr": 0.5, "batch_schedule.max_lr": 0.2}
+    with pytest.raises(ExpectedError, match=r"and batch_schedule\.max_lr= sets that"):
+        settle(NUMBER, entry=written(batch_schedule=one_cycle), overrides=both)
     check_effects(written(), 1, {"optimizer.lr": 0.05})  # which its file has anyway
     warm = "partial(LambdaLR, lr_lambda=lambda step: min(1, step / 9))"  # from a rate of 0
     rates = {"optimizer.lr": 0.5, "optimizer.weight_decay": 0.5}
