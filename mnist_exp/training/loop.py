@@ -126,7 +126,7 @@ class Training:
         self.evaluation = evaluation.to(device)
         self.teacher = teacher
         self.batches = math.ceil(len(train) / recipe.batch_size)  # the last one may be smaller
-        total_steps = recipe.epochs * math.ceil(self.batches / recipe.accumulate_batches)
+        self.total_steps = recipe.epochs * math.ceil(self.batches / recipe.accumulate_batches)
         self.batches = min(self.batches, batches or self.batches)
         network = build(recipe, seed) if network is None else network
         self.computing = Computing(recipe, network, engine)
@@ -138,7 +138,7 @@ class Training:
         self.learning_rate = stepping.learning_rate_of(self.optimizer)
         self.schedule = stepping.schedule_of(recipe.schedule, self.optimizer, recipe.epochs)
         self.batch_schedule = stepping.schedule_of(
-            recipe.batch_schedule, self.optimizer, total_steps
+            recipe.batch_schedule, self.optimizer, self.total_steps
         )
         self.average = None
         if recipe.averaging:
@@ -227,26 +227,33 @@ class Training:
             start = time.perf_counter()
             learning_rate = float(self.optimizer.param_groups[0]["lr"])
             train = self._train_epoch(epoch, watch)
-            self._output = self._predict()
-            evaluation = score(self._output, self.evaluation)
-            if not math.isfinite(evaluation.loss):
-                raise NonFiniteLossError(f"the evaluation of epoch {epoch} gave {evaluation.loss}")
+            result = self.finish(epoch, train, self._predict(), learning_rate, start)
             if isinstance(self.schedule, ReduceLROnPlateau):
-                self.schedule.step(evaluation.loss)
+                self.schedule.step(result.evaluation.loss)
             elif self.schedule:
                 self.schedule.step()
-            metrics = {  # of copies, since a metric may change what it is given
-                name: float(
-                    self.recipe.metrics[name](self._output.clone(), self.evaluation.labels.clone())
-                )
-                for name in self.recipe.metrics
-            }
-            seconds = time.perf_counter() - start
-            result = EpochResult(
-                epoch, train, evaluation, learning_rate, seconds, time.time(), metrics
-            )
-            self.results.append(result)
             yield result
+
+    def finish(
+        self, epoch: int, train: Score, output: Tensor, learning_rate: float, start: float,
+        share: float = 1.0,
+    ) -> EpochResult:  # fmt: skip
+        """What an epoch came to, of the classifier's output behind it, float32 (N, 10); it began at
+        `start`, by `time.perf_counter`, and takes a `share` of the time since then.
+
+        Raises NonFiniteLossError."""
+        evaluation = score(output, self.evaluation)
+        if not math.isfinite(evaluation.loss):
+            raise NonFiniteLossError(f"the evaluation of epoch {epoch} gave {evaluation.loss}")
+        metrics = {  # of copies, since a metric may change what it is given
+            name: float(self.recipe.metrics[name](output.clone(), self.evaluation.labels.clone()))
+            for name in self.recipe.metrics
+        }
+        seconds = share * (time.perf_counter() - start)
+        result = EpochResult(epoch, train, evaluation, learning_rate, seconds, time.time(), metrics)
+        self._output = output
+        self.results.append(result)
+        return result
 
     def _train_epoch(self, epoch: int, watch: Callable[[Progress], None] | None) -> Score:
         """Train one epoch; the score is that of all its batches, each before its step."""
@@ -259,7 +266,7 @@ class Training:
         for number, first in enumerate(steps, start=1 + (epoch - 1) * len(steps)):
             digits_of_step = itertools.islice(shuffled, self.recipe.accumulate_batches)
             with self.computing.standing_in():
-                batches = [self._batch(digits, generator) for digits in digits_of_step]
+                batches = [self.prepare(digits, generator) for digits in digits_of_step]
             loss, right = self._take_step(batches)
             if self.batch_schedule:
                 self.batch_schedule.step()
@@ -268,10 +275,7 @@ class Training:
 
             batch = first + len(batches)
             if not math.isfinite(loss):
-                raise NonFiniteLossError(
-                    f"the loss became {loss} in epoch {epoch}, batch {batch} of {self.batches}; "
-                    "a lower learning rate may help"
-                )
+                raise diverged(loss, epoch, batch, self.batches)
             count = sum(map(len, batches))
             loss_sum += loss * count  # a mean over digits, not batches: the last is smaller
             correct += right
@@ -303,7 +307,8 @@ class Training:
         with self.computing.standing_in(self.computing.trained):
             return stepping.take_step(self.recipe, self.network, self.optimizer, batches)
 
-    def _batch(self, digits: Digits, generator: torch.Generator) -> Batch:
+    def prepare(self, digits: Digits, generator: torch.Generator) -> Batch:
+        """Digits as the network sees them in training: augmented, preprocessed, normalised."""
         recipe = self.recipe
         images, labels = transforms.augmented(
             recipe.augment, digits.images.float(), digits.labels, generator
@@ -315,6 +320,14 @@ class Training:
                 seen = images.round().clamp(0, 255).to(torch.uint8).cpu()
                 taught = self.teacher(seen).to(images.device)
         return Batch(classifier.prepared(images, recipe.preprocess), labels, taught)
+
+
+def diverged(loss: float, epoch: int, batch: int, batches: int) -> NonFiniteLossError:
+    """What a training whose loss is not finite comes to."""
+    return NonFiniteLossError(
+        f"the loss became {loss} in epoch {epoch}, batch {batch} of {batches}; a lower learning "
+        "rate may help"
+    )
 
 
 def _with_own_loss(recipe: Recipe, device: torch.device) -> Recipe:

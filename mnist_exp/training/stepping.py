@@ -78,7 +78,7 @@ def take_step(
         optimizer.zero_grad()
         losses, correct = [], 0
         for batch in batches:
-            with _autocast(recipe, batch.images.device):
+            with autocast(recipe, batch.images.device):
                 loss, output = recipe.step(
                     network, batch.images, batch.labels, batch.teacher_output
                 )
@@ -119,7 +119,8 @@ def _binds_closure(step: Callable[..., Any]) -> bool:
     return True
 
 
-def _autocast(recipe: Recipe, device: torch.device) -> Any:
+def autocast(recipe: Recipe, device: torch.device) -> Any:
+    """A block in which a recipe's steps are computed."""
     if recipe.autocast is None:
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=getattr(torch, recipe.autocast))
