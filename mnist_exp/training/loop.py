@@ -78,6 +78,33 @@ class Progress:
     train: Score
 
 
+class Tally:
+    """Counts what batches come to, where they are computed: only `score` waits for the device, so
+    that it is asked after `every` so many batches."""
+
+    def __init__(self, device: torch.device, seeds: int | None = None) -> None:
+        """With `seeds`, of so many at once."""
+        shape = () if seeds is None else (seeds,)
+        exact = torch.float32 if device.type == "mps" else torch.float64  # it has no other
+        self.losses = torch.zeros(shape, dtype=exact, device=device)
+        self.correct = torch.zeros(shape, dtype=torch.int64, device=device)
+        self.total = 0
+        self.every = 1 if device.type == "cpu" else 50
+
+    def add(self, loss: Tensor, correct: Tensor, digits: int) -> None:
+        self.losses += loss.to(self.losses.dtype) * digits  # a mean over digits, not batches: the
+        self.correct += correct  # last is smaller
+        self.total += digits
+
+    def score(self) -> Score:
+        return self.scores()[0]
+
+    def scores(self) -> list[Score]:
+        """Of each seed."""
+        rows = zip(self.correct.view(-1).tolist(), self.losses.view(-1).tolist(), strict=True)
+        return [Score(correct, self.total, loss / self.total) for correct, loss in rows]
+
+
 class TrainDigits(StrEnum):
     """Which digits a train accuracy is of."""
 
@@ -259,7 +286,7 @@ class Training:
         """Train one epoch; the score is that of all its batches, each before its step."""
         self.network.train()
         generator = seeding.seed_epoch(self.seed, epoch)
-        loss_sum, correct, total = 0.0, 0, 0
+        tally = Tally(self.evaluation.images.device)
         shuffled = self.train.batches(self.recipe.batch_size, generator)
         shuffled = itertools.islice(shuffled, self.batches)
         steps = range(0, self.batches, self.recipe.accumulate_batches)
@@ -273,20 +300,19 @@ class Training:
             if self.average and self.recipe.averaging and number % self.recipe.averaging.every == 0:
                 self.average.update_parameters(self.network)
 
-            batch = first + len(batches)
-            if not math.isfinite(loss):
-                raise diverged(loss, epoch, batch, self.batches)
-            count = sum(map(len, batches))
-            loss_sum += loss * count  # a mean over digits, not batches: the last is smaller
-            correct += right
-            total += count
-            if watch:
-                watch(Progress(epoch, batch, self.batches, Score(correct, total, loss_sum / total)))
+            batch, count = first + len(batches), sum(map(len, batches))
+            tally.add(loss, right, count)
+            if number % tally.every == 0 or batch == self.batches:
+                so_far = tally.score()
+                if not math.isfinite(so_far.loss):
+                    raise diverged(so_far.loss, epoch, batch, self.batches)
+                if watch:
+                    watch(Progress(epoch, batch, self.batches, so_far))
         if self.average:
             averaging.take_over_rest(self.average.module, self.network)
-        return Score(correct, total, loss_sum / total)
+        return tally.score()
 
-    def _take_step(self, batches: Sequence[Batch]) -> tuple[float, int]:
+    def _take_step(self, batches: Sequence[Batch]) -> tuple[Tensor, Tensor]:
         """Take a step. The first one shows whether the engine can take it: what it cannot, such as
         gradients of gradients, torch does, from where the step began."""
         if not self.computing.trained or self._engine_stepped:
@@ -303,7 +329,7 @@ class Training:
         self._engine_stepped = True
         return taken
 
-    def _taken(self, batches: Sequence[Batch]) -> tuple[float, int]:
+    def _taken(self, batches: Sequence[Batch]) -> tuple[Tensor, Tensor]:
         with self.computing.standing_in(self.computing.trained):
             return stepping.take_step(self.recipe, self.network, self.optimizer, batches)
 

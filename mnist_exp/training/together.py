@@ -44,6 +44,7 @@ from mnist_exp.training.loop import (
     NonFiniteLossError,
     Progress,
     Score,
+    Tally,
     Training,
     diverged,
 )
@@ -56,8 +57,6 @@ BY_ELEMENT = {
 }  # fmt: skip
 """Optimizers that step each number by itself, whatever tensor it is in."""
 APART = "its seeds cannot be trained together"
-EVERY = 50
-"""Batches after which losses are read: until then, nothing waits for the device."""
 
 
 class ApartError(ExpectedError):
@@ -139,7 +138,7 @@ class Together:
     ) -> Iterator[dict[int, EpochResult | NonFiniteLossError]]:
         """Train the epochs that are left; gives of each what it came to, by the places of the
         trainings. One whose loss is not finite comes to an error, and is left out of the next
-        epochs. `watch` hears of the mean of all, every EVERY batches."""
+        epochs. `watch` hears of the mean of all."""
         for epoch in range(len(self.trainings[0].results) + 1, self.recipe.epochs + 1):
             start = time.perf_counter()
             learning_rate = float(self.optimizer.param_groups[0]["lr"])
@@ -170,40 +169,30 @@ class Together:
         self.network.train()
         drawing = [_Drawing(training, epoch) for training in self.trainings]
         seeding.seed_epoch([training.seed for training in self.trainings], epoch)
-        count = len(self.trainings)
-        losses = torch.zeros(count, dtype=torch.float64, device=self.device)
-        correct = torch.zeros(count, dtype=torch.int64, device=self.device)
+        tally = Tally(self.device, len(self.trainings))
         failed: dict[int, NonFiniteLossError] = {}
-        total = 0
         size = self.recipe.accumulate_batches
         steps = range(0, self.batches, size)
         for number, first in enumerate(steps, start=1 + (epoch - 1) * len(steps)):
             batch = min(first + size, self.batches)
             drawn = [[own.next_batch() for own in drawing] for _ in range(first, batch)]
             loss, right, digits = self._take_step([_stacked_batch(each) for each in drawn])
-            losses += loss * digits
-            correct += right
-            total += digits
+            tally.add(loss, right, digits)
             if self.batch_schedule:
                 self.batch_schedule.step()
             if self._average and number % self._average_every == 0:
                 self._average.update_parameters(self._stacked)
-            if number % EVERY == 0 or batch == self.batches:
-                so_far = losses.tolist()
-                for place, value in enumerate(so_far):
-                    if not math.isfinite(value) and place not in self.lost:
-                        failed.setdefault(place, diverged(value, epoch, batch, self.batches))
+            if number % tally.every == 0 or batch == self.batches:
+                for place, score in enumerate(tally.scores()):
+                    if not math.isfinite(score.loss) and place not in self.lost:
+                        failed.setdefault(place, diverged(score.loss, epoch, batch, self.batches))
                 if watch:
-                    fine = [x for x in so_far if math.isfinite(x)] or [math.nan]
-                    score = Score(int(correct.sum()), total * count, sum(fine) / len(fine) / total)
-                    watch(Progress(epoch, batch, self.batches, score))
+                    watch(Progress(epoch, batch, self.batches, _all(tally.scores())))
+        scores = dict(enumerate(tally.scores()))
         return {
-            place: failed.get(place) or Score(right, total, loss / total)
-            for place, (right, loss) in enumerate(
-                zip(correct.tolist(), losses.tolist(), strict=True)
-            )
-            if place not in self.lost
-        }
+            place: failed.get(place) or score
+            for place, score in scores.items() if place not in self.lost
+        }  # fmt: skip
 
     def _take_step(self, batches: Sequence[Batch]) -> tuple[Tensor, Tensor, int]:
         """Take a step over batches of each seed, with an axis of seeds in front: the losses, (S,),
@@ -361,6 +350,13 @@ def _stacked_batch(batches: Sequence[Batch]) -> Batch:
         torch.stack([batch.labels for batch in batches]),
         torch.stack(taught) if taught else None,
     )
+
+
+def _all(scores: Sequence[Score]) -> Score:
+    """That of all seeds, as far as their losses are finite."""
+    fine = [score for score in scores if math.isfinite(score.loss)] or list(scores)
+    correct, total = sum(x.correct for x in fine), sum(x.total for x in fine)
+    return Score(correct, total, sum(x.loss for x in fine) / len(fine))
 
 
 def _is_of_each(value: Any) -> bool:

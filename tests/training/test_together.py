@@ -187,7 +187,7 @@ def test_a_loss_that_is_not_finite_ends_its_seed_alone(
     came = list(Together(own).epochs())
     assert [sorted(each) for each in came] == [[0, 1, 2], [0, 2], [0, 2]]
     assert isinstance(came[0][1], NonFiniteLossError)
-    assert str(came[0][1]).startswith("the loss became nan in epoch 1, batch 25 of 25; ")
+    assert str(came[0][1]).startswith("the loss became nan in epoch 1, batch 1 of 25; ")
     assert own[1].results == []
     assert [len(own[place].results) for place in (0, 2)] == [3, 3]
 
