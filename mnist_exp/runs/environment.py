@@ -36,19 +36,21 @@ from mnist_exp.training import (
     beside,
     classifier,
     computing,
+    determinism,
     faster,
     loop,
     seeding,
     stepping,
+    together,
     torch_internals,
     transforms,
 )
 
 TRAINING_CODE = (
     values, randomness, recipe, augment, preprocess, views, digits, transforms, classifier,
-    torch_internals, faster, seeding, beside, averaging, stepping, computing, loop, images,
-    operations, layers, reads, trace, fallback, kernels, schedule, draft, convolution, elementwise,
-    shaping, plan, execution, compiled,
+    torch_internals, faster, seeding, beside, averaging, stepping, computing, determinism, loop,
+    together, images, operations, layers, reads, trace, fallback, kernels, schedule, draft,
+    convolution, elementwise, shaping, plan, execution, compiled,
 )  # fmt: skip
 """The modules that take part in a training."""
 

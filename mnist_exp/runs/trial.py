@@ -30,6 +30,7 @@ from mnist_exp.runs.teacher import Teacher
 from mnist_exp.training import classifier
 from mnist_exp.training.classifier import Classifier
 from mnist_exp.training.computing import Engine
+from mnist_exp.training.determinism import missing
 from mnist_exp.training.loop import NonFiniteLossError, TrainDigits, Training
 from mnist_exp.views import Views
 
@@ -57,6 +58,10 @@ TOGETHER = "its output for a digit depends on the digits that are evaluated with
 FAINT = (
     "augment or preprocess makes pixels of 0..1 of those of 0..255 that it is given, which are "
     "normalised as if they were 0..255: only torchvision's transforms are given 0..1"
+)
+NOT_DETERMINISTIC = (
+    "the same seed gives other numbers each time, and so does a resumed run: torch has no "
+    "deterministic {} for this device"
 )
 NO_EFFECT = (
     "setting {} changes nothing: a schedule or a parameter group sets it anew, as OneCycleLR sets "
@@ -106,6 +111,8 @@ def try_out(
         training = fresh()
         check.check_steps(entry, training)
         not_exact, resumable, cautions = _resumption(entry, training, fresh)
+        if device.type == "cuda" and (name := missing(lambda: next(fresh().epochs()))):
+            not_exact = not_exact or NOT_DETERMINISTIC.format(name)
         if check.has_unregistered(training.network):
             cautions.append(check.UNREGISTERED)
         if check.makes_faint(training.recipe, train[:SOME]):

@@ -25,6 +25,7 @@ from mnist_exp.recipe import Recipe
 from mnist_exp.training import averaging, beside, classifier, faster, seeding, stepping, transforms
 from mnist_exp.training.classifier import Classifier
 from mnist_exp.training.computing import Computing, Engine
+from mnist_exp.training.determinism import deterministic
 from mnist_exp.training.stepping import Batch
 
 
@@ -146,7 +147,6 @@ class Training:
         batches: int | None = None, engine: Engine = "torch",
     ) -> None:  # fmt: skip
         faster.keep_memory()
-        torch.backends.cudnn.deterministic = True  # on a GPU: the same seed, the same results
         self.recipe = _with_own_loss(recipe, device)
         self.seed = seed
         self.train = train.to(device)
@@ -253,8 +253,10 @@ class Training:
         for epoch in range(len(self.results) + 1, self.recipe.epochs + 1):
             start = time.perf_counter()
             learning_rate = float(self.optimizer.param_groups[0]["lr"])
-            train = self._train_epoch(epoch, watch)
-            result = self.finish(epoch, train, self._predict(), learning_rate, start)
+            with deterministic(self.evaluation.images.device):
+                train = self._train_epoch(epoch, watch)
+                output = self._predict()
+            result = self.finish(epoch, train, output, learning_rate, start)
             if isinstance(self.schedule, ReduceLROnPlateau):
                 self.schedule.step(result.evaluation.loss)
             elif self.schedule:

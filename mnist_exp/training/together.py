@@ -39,6 +39,7 @@ from mnist_exp.training import (
     transforms,
 )
 from mnist_exp.training.classifier import EVALUATION_BATCH, Classifier
+from mnist_exp.training.determinism import deterministic
 from mnist_exp.training.loop import (
     EpochResult,
     NonFiniteLossError,
@@ -142,8 +143,9 @@ class Together:
         for epoch in range(len(self.trainings[0].results) + 1, self.recipe.epochs + 1):
             start = time.perf_counter()
             learning_rate = float(self.optimizer.param_groups[0]["lr"])
-            scores = self._train_epoch(epoch, watch)
-            outputs = self._predict()
+            with deterministic(self.device):
+                scores = self._train_epoch(epoch, watch)
+                outputs = self._predict()
             if self.schedule:
                 self.schedule.step()
             self._hand_out()

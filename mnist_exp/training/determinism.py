@@ -1,0 +1,64 @@
+"""The same seed, the same bits, also on a graphics card, if torch is asked for it."""
+
+import contextlib
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+"""What cuBLAS asks for, before it is used first, to be deterministic."""
+
+
+@contextlib.contextmanager
+def deterministic(device: torch.device) -> Iterator[None]:
+    """In the block, operations on a graphics card are deterministic where torch has a kernel for
+    it; `missing` tells where it has none. On a processor all are anyway.
+
+    https://docs.pytorch.org/docs/stable/generated/torch.use_deterministic_algorithms.html
+    """
+    if device.type != "cuda" or torch.are_deterministic_algorithms_enabled():
+        yield
+        return
+    with _asked(warn_only=True), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*deterministic")  # a run's tags say it
+        yield
+
+
+def missing(do: Callable[[], object]) -> str:
+    """What of something that is done has no deterministic kernel, by torch's name for it, or "".
+
+    Raises what it raises.
+    """
+    with _asked(warn_only=False):
+        try:
+            do()
+        except RuntimeError as error:
+            name, said, _ = str(error).partition(" does not have a deterministic implementation")
+            if not said:
+                raise
+            return name.rpartition(" ")[2]
+    return ""
+
+
+@contextlib.contextmanager
+def _asked(*, warn_only: bool) -> Iterator[None]:
+    os.environ.setdefault(WORKSPACE, ":4096:8")
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    memory: Any = torch.utils.deterministic
+    cudnn = torch.backends.cudnn
+    filled, chosen, tried = memory.fill_uninitialized_memory, cudnn.deterministic, cudnn.benchmark
+    torch.use_deterministic_algorithms(True, warn_only=warn_only)
+    memory.fill_uninitialized_memory = False  # nobody reads it, and it takes time
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        memory.fill_uninitialized_memory = filled
+        cudnn.deterministic, cudnn.benchmark = chosen, tried

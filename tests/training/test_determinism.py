@@ -1,0 +1,41 @@
+"""Deterministic kernels are asked for by name, and what has none is named."""
+
+import pytest
+import torch
+
+from mnist_exp.training import determinism
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+CELLS, ONE = torch.tensor([0, 0]), torch.tensor([1.0, 2.0])
+
+
+def put() -> None:
+    torch.zeros(3).put_(CELLS, ONE)  # which of both stays?
+
+
+def test_what_has_no_deterministic_kernel_is_named_and_nothing_stays_set() -> None:
+    assert determinism.missing(put) == "put_"
+    assert determinism.missing(lambda: torch.zeros(3) + 1) == ""
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.utils.deterministic.fill_uninitialized_memory
+    with pytest.raises(RuntimeError, match="must match"):
+        determinism.missing(lambda: torch.zeros(3) + torch.zeros(2))
+
+
+def test_it_is_asked_for_on_a_graphics_card_alone(recwarn: pytest.WarningsRecorder) -> None:
+    with determinism.deterministic(CPU):
+        assert not torch.are_deterministic_algorithms_enabled()
+    with determinism.deterministic(CUDA):
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.backends.cudnn.deterministic
+        put()  # is done all the same, without a word
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert not recwarn.list
+
+
+def test_who_asks_for_more_is_given_more() -> None:
+    def both() -> None:
+        with determinism.deterministic(CUDA):
+            put()
+
+    assert determinism.missing(both) == "put_"
