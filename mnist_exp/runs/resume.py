@@ -42,6 +42,13 @@ def resume(run_id: str) -> Plan:
     return plan
 
 
+def state_of(plan: Plan) -> dict[str, Any]:
+    """The state of the training that a plan goes on with."""
+    assert plan.run_id is not None
+    state: dict[str, Any] = checkpoint.checkpoint_of(plan.run_id, checkpoints()).load()["state"]
+    return state
+
+
 def refuse_finished(run_checkpoint: Checkpoint) -> None:
     """Raise ExpectedError when the run of a checkpoint is finished, as by another process, and when
     a script tracks it, which has no checkpoint."""

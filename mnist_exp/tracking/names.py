@@ -71,6 +71,9 @@ SURROUNDINGS = {
     "engine_sha256": Meaning(
         "of the compiled engine: SHA-256 of its source, flags, compiler and processor"
     ),
+    "seeds_together": Meaning(
+        "seeds that were trained as one network, each with its own draws; missing: this one alone"
+    ),
     "python": Meaning("version of Python"),
     **{
         package: Meaning(f"version of {package}")

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, stack_module_state, vmap
+from torch.func import functional_call, vmap
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel
 
@@ -69,13 +69,16 @@ class _Stacked(nn.Module):
 
     def __init__(self, networks: Sequence[nn.Module]) -> None:
         super().__init__()
-        parameters, buffers = stack_module_state([*networks])
-        # No name of a module's own has a dot.
-        for name, tensor in parameters.items():
-            own = nn.Parameter(tensor.detach(), tensor.requires_grad)
-            self.register_parameter(name.replace(".", "/"), own)
-        for name, tensor in buffers.items():
-            self.register_buffer(name.replace(".", "/"), tensor)
+        # No name of a module's own has a dot. A class may be another for each seed, if a file was
+        # executed anew.
+        for name, first in networks[0].named_parameters():
+            stacked = torch.stack([own.get_parameter(name).detach() for own in networks])
+            self.register_parameter(
+                name.replace(".", "/"), nn.Parameter(stacked, first.requires_grad)
+            )
+        for name, _ in networks[0].named_buffers():
+            stacked = torch.stack([own.get_buffer(name) for own in networks])
+            self.register_buffer(name.replace(".", "/"), stacked)
 
     def share(self, networks: Sequence[nn.Module]) -> None:
         """Let the networks have views of these tensors for their own, with what is in them."""
