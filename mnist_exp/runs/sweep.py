@@ -62,7 +62,9 @@ class Sweep:
     engine: Engine = "torch"
     """What computes the steps of all that is trained."""
     device: str = "cpu"
-    """Where it is trained."""
+    """Where it is trained in this process: `cpu`, `cuda` or `mps`."""
+    of_workers: str = "auto"
+    """Where workers train, as it was asked for: each may have another."""
 
     @property
     def name(self) -> str:
@@ -125,7 +127,7 @@ def settle_sweep(
     settled, on = engines.choose_engine(engine if missing else "torch", device)
     return Sweep(
         tuple(read), chosen, split, epochs, points, held, missing, read, grid, teachers,
-        settled.name, on.type,
+        settled.name, on.type, device,
     )  # fmt: skip
 
 
@@ -229,7 +231,8 @@ def _orders(sweep: Sweep, parent: str) -> list[Order]:
     return [
         Order(
             job, parent, read.source, dict(read.helpers), target, training,
-            sweep.teachers.get((job.model, job.epochs, job.overrides)), sweep.engine, sweep.device,
+            sweep.teachers.get((job.model, job.epochs, job.overrides)), sweep.engine,
+            sweep.of_workers,
         )
         for job in sweep.missing
         if (read := sweep.entries[job.model])
