@@ -1,4 +1,4 @@
-"""The same seed, the same bits, also on a graphics card, if torch is asked for it."""
+"""The same seed, the same bits, also on a graphics card, and all bits of float32."""
 
 import contextlib
 import os
@@ -15,7 +15,8 @@ WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 @contextlib.contextmanager
 def deterministic(device: torch.device) -> Iterator[None]:
     """In the block, operations on a graphics card are deterministic where torch has a kernel for
-    it; `missing` tells where it has none. On a processor all are anyway.
+    it; `missing` tells where it has none. They compute in float32 and not in TF32, of which cuDNN
+    would take ten bits. On a processor all that is so anyway.
 
     https://docs.pytorch.org/docs/stable/generated/torch.use_deterministic_algorithms.html
     """
@@ -52,13 +53,14 @@ def _asked(*, warn_only: bool) -> Iterator[None]:
     )
     memory: Any = torch.utils.deterministic
     cudnn = torch.backends.cudnn
-    filled, chosen, tried = memory.fill_uninitialized_memory, cudnn.deterministic, cudnn.benchmark
+    filled = memory.fill_uninitialized_memory
+    chosen = cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32
     torch.use_deterministic_algorithms(True, warn_only=warn_only)
     memory.fill_uninitialized_memory = False  # nobody reads it, and it takes time
-    cudnn.deterministic, cudnn.benchmark = True, False
+    cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32 = True, False, False
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
         memory.fill_uninitialized_memory = filled
-        cudnn.deterministic, cudnn.benchmark = chosen, tried
+        cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32 = chosen

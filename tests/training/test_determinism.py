@@ -28,6 +28,7 @@ def test_it_is_asked_for_on_a_graphics_card_alone(recwarn: pytest.WarningsRecord
     with determinism.deterministic(CUDA):
         assert torch.are_deterministic_algorithms_enabled()
         assert torch.backends.cudnn.deterministic
+        assert not torch.backends.cudnn.allow_tf32
         put()  # is done all the same, without a word
     assert not torch.are_deterministic_algorithms_enabled()
     assert not recwarn.list
