@@ -22,7 +22,7 @@ from benchmarks.section import Section
 from benchmarks.stock import Stock
 from mnist_exp import data
 from mnist_exp.notebook import entries, loading
-from mnist_exp.runs.trial import same
+from mnist_exp.runs.trial import same_state
 from mnist_exp.training.determinism import missing
 from mnist_exp.training.loop import Training
 from mnist_exp.training.together import Together
@@ -81,7 +81,7 @@ def works(bench: Bench) -> Iterator[dict[str, str]]:
         without = missing(lambda number=number: _after_two_steps(bench, number))  # type: ignore[misc]
         yield {
             "model": str(number), "first epoch": f"{seconds:.1f} s",
-            "the same bits twice": "yes" if same(*states) else "NO",
+            "the same bits twice": "yes" if same_state(*states) else "NO",
             "without a deterministic kernel": without or "–",
         }  # fmt: skip
 

@@ -6,7 +6,7 @@ What loads torch or MLflow is imported by the command that needs it, so that hel
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mnist_exp.commands.arguments import command
 from mnist_exp.commands.settings import (
@@ -41,6 +41,10 @@ if TYPE_CHECKING:
     from mnist_exp.runs.plan import Plan
     from mnist_exp.runs.sweep import Sweep
     from mnist_exp.runs.worker import JobResult
+
+WITHOUT = (
+    "TOGETHER= trains in this process, by torch: without WORKERS=, SCHEDULER= and ENGINE=compiled"
+)
 
 
 @command
@@ -187,38 +191,39 @@ def _sweep(
     values; of lists of values every product is tried. SCHEDULER is that of a cluster. TOGETHER
     seeds are trained as one network: by default, on a GPU, as many as its memory has room for.
     """
-    from mnist_exp.commands.display import print_cautions, print_tried, print_verdicts
-    from mnist_exp.evidence import comparison
     from mnist_exp.runs import sweep, sweep_groups
 
     asked = sweep.settle_sweep(
         models, seeds, split=split, epochs=epochs, grid=set_, engine=engine, device=device
     )
-    as_one = together or asked.device == "cuda"
-    if as_one and (workers or scheduler or engine == "compiled"):
-        raise ExpectedError(
-            "TOGETHER= trains in this process, by torch: without WORKERS=, SCHEDULER= and "
-            "ENGINE=compiled"
-        )
+    own: dict[str, Any] = {"workers": workers, "threads": threads, "scheduler": scheduler}
+    train: Callable[..., Any] = partial(sweep.train_missing, **own)
+    if together or asked.device == "cuda":
+        if workers or scheduler or engine == "compiled":
+            raise ExpectedError(WITHOUT)
+        train = partial(sweep_groups.train_together, together=together)
     print(f"A {asked.name}: {len(asked.points)} runs, {len(asked.held)} in the store")
-    train: Callable[..., Any]
-    if as_one:
-        train = partial(sweep_groups.train_missing, together=together)
-    else:
-        train = partial(sweep.train_missing, workers=workers, threads=threads, scheduler=scheduler)
     results = _train_missing(asked, train)
     trained = [result.run_id for result in results if not result.failure]
-    runs = [*asked.held.values(), *trained]
-    print_cautions(sweep.cautions(runs))
-    if asked.grid:
-        print_tried(asked.tried(results), split)
-    elif runs:
-        print_verdicts(comparison.of_runs(runs))
+    _print_sweep(asked, results, [*asked.held.values(), *trained])
     if failed := len(results) - len(trained):
         raise ExpectedError(
             f"{failed} of {len(asked.points)} runs failed; the same command tries again"
         )
     return 0
+
+
+def _print_sweep(asked: Sweep, results: Sequence[JobResult], runs: Sequence[str]) -> None:
+    """What came of a sweep, whose `runs` are all that it asked for and that did not fail."""
+    from mnist_exp.commands.display import print_cautions, print_tried, print_verdicts
+    from mnist_exp.evidence import comparison
+    from mnist_exp.runs import sweep
+
+    print_cautions(sweep.cautions(runs))
+    if asked.grid:
+        print_tried(asked.tried(results), asked.split)
+    elif runs:
+        print_verdicts(comparison.of_runs(runs))
 
 
 def _train_missing(asked: Sweep, train: Callable[..., list[JobResult]]) -> Sequence[JobResult]:

@@ -47,7 +47,7 @@ def plans_of(plan: Plan, seeds: Sequence[int]) -> list[Plan]:
     return [dataclasses.replace(plan.of_seed(seed), seeds_together=named) for seed in seeds]
 
 
-def carry_out(
+def carry_out_together(
     plans: Sequence[Plan], *, parent: str = "",
     on_start: Callable[[list[str]], None] = lambda _: None,
     on_batch: Callable[[Progress], None] = lambda _: None,
@@ -62,9 +62,6 @@ def carry_out(
     tracking.open_store()
     plans = _unfinished(plans)
     trainings = [_training(plan) for plan in plans]
-    if plans[0].run_id:
-        for plan, training in zip(plans, trainings, strict=True):
-            training.restore(resume.state_of(plan))
     with blamed_on(plans[0].entry):
         together = Together(trainings)
     came: list[Outcome | ExpectedError | None] = [None] * len(plans)
@@ -93,10 +90,13 @@ def carry_out(
 
 
 def _training(plan: Plan) -> Training:
-    return Training(
+    training = Training(
         plan.recipe, plan.train, plan.held_out, seed=plan.seed, device=plan.device,
         network=copy.deepcopy(plan.network), teacher=plan.teacher.network if plan.teacher else None,
     )  # fmt: skip
+    if plan.run_id:
+        training.restore(resume.state_of(plan))
+    return training
 
 
 def _begin(group: ExitStack, plan: Plan, training: Training, parent: str) -> _Member:

@@ -38,7 +38,7 @@ MOST = 128
 PER_SECOND = 1.0
 
 
-def train_missing(
+def train_together(
     sweep: Sweep, *, together: int | None, on_start: Callable[[int], None],
     on_result: Callable[[JobResult], None],
     on_report: Callable[[Report], None] = lambda _: None,
@@ -88,7 +88,7 @@ def _train(
         begun = time.monotonic()
         said = _Said(jobs, plan, on_report)
         try:
-            outcomes = group.carry_out(
+            outcomes = group.carry_out_together(
                 group.plans_of(plan, [job.seed for job in jobs]), parent=parent,
                 on_batch=said.batch, on_epoch=said.epoch,
             )  # fmt: skip

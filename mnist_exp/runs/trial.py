@@ -139,7 +139,7 @@ def _resumption(
         next(epochs)
         repeated = fresh()
         next(repeated.epochs())
-        cautions = [] if same(after_one, repeated.state()) else [NOT_REPEATED]
+        cautions = [] if same_state(after_one, repeated.state()) else [NOT_REPEATED]
         if training.average and not is_shared(entry, training.network, training.average.module):
             cautions.append(NOT_AVERAGED)
         resumed = fresh()
@@ -152,7 +152,7 @@ def _resumption(
             return f"it cannot be resumed: {' '.join(str(error).split())[:200]}", False, cautions
     except NonFiniteLossError:  # the run says where
         return "", True, []
-    exact = same(training.state(), resumed.state())
+    exact = same_state(training.state(), resumed.state())
     exact &= remembered(entry, training) == remembered(entry, resumed)
     return "" if exact else NOT_RESUMED, True, cautions
 
@@ -173,12 +173,12 @@ def _without_effect(overrides: Overrides, fresh: Callable[[Overrides], Training]
         if owner == "optimizer":
             others = {other: value for other, value in overrides.items() if other != name}
             own = groups(overrides)
-            if key in own[0] and same(own, groups(others)):
+            if key in own[0] and same_state(own, groups(others)):
                 cautions.append(NO_EFFECT.format(name))
     return cautions
 
 
-def same(one: Any, other: Any) -> bool:
+def same_state(one: Any, other: Any) -> bool:
     """Whether two states are the same bit for bit, but for times."""
     if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
         one, other = torch.from_numpy(one), torch.from_numpy(other)
@@ -187,9 +187,9 @@ def same(one: Any, other: Any) -> bool:
         return alike and bytes_of(one) == bytes_of(other)
     if isinstance(one, dict) and isinstance(other, dict):
         keys = one.keys() - {"seconds", "ended"}
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in keys)
+        return one.keys() == other.keys() and all(same_state(one[key], other[key]) for key in keys)
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        return len(one) == len(other) and all(map(same, one, other))
+        return len(one) == len(other) and all(map(same_state, one, other))
     return bool(one == other or (one != one and other != other))  # no number is itself
 
 
@@ -205,7 +205,7 @@ def _evaluation(entry: Entry, evaluated: Classifier, images: Tensor) -> list[str
         shape = tuple(alone.shape)
         raise refuse(entry, "network", f"for 1 image the network gives {shape}, not (1, 10)")
     cautions = []
-    if not same(several, again):
+    if not same_state(several, again):
         cautions.append(UNSTEADY)
     elif not _close(several[:1], alone) or _mixes(evaluated, images):
         cautions.append(TOGETHER)

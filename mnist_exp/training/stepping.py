@@ -69,10 +69,8 @@ def take_step(
     recipe: Recipe, network: nn.Module, optimizer: Optimizer, batches: Sequence[Batch]
 ) -> tuple[Tensor, Tensor]:
     """Take one step over batches; returns their loss, a mean over all digits, and how many digits
-    were classified rightly before the step. Of a mixed digit, that is its greatest share.
-
-    Both stay on the device, as scalars: to read one is to wait for it.
-    """
+    were classified rightly before the step. Of a mixed digit, that is its greatest share. Both stay
+    on the device, as scalars: to read one is to wait for it."""
     total = sum(map(len, batches))
     before: list[tuple[Tensor, Tensor]] = []
 

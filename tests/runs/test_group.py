@@ -33,7 +33,7 @@ def histories() -> Any:
 
 def test_each_seed_is_a_run_of_its_own(plans: list[Plan]) -> None:
     began: list[str] = []
-    came = group.carry_out(plans, on_start=began.extend)
+    came = group.carry_out_together(plans, on_start=began.extend)
     assert all(isinstance(outcome, Outcome) for outcome in came)
     runs = tracking.runs().set_index("run_id").loc[began]
     assert runs["seed"].tolist() == list(SEEDS)
@@ -49,7 +49,7 @@ def test_each_seed_is_a_run_of_its_own(plans: list[Plan]) -> None:
 
 
 def test_a_group_that_is_interrupted_goes_on_bit_for_bit(plans: list[Plan]) -> None:
-    group.carry_out(plans)
+    group.carry_out_together(plans)
     through = histories()
     for run_id in tracking.runs()["run_id"]:
         tracking.delete_run(run_id)
@@ -59,10 +59,10 @@ def test_a_group_that_is_interrupted_goes_on_bit_for_bit(plans: list[Plan]) -> N
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        group.carry_out(plans, on_epoch=stop)
+        group.carry_out_together(plans, on_epoch=stop)
     killed = tracking.runs()
     assert set(killed["status"]) == {"KILLED"}
-    group.carry_out(plans)
+    group.carry_out_together(plans)
     assert set(tracking.runs()["run_id"]) == set(killed["run_id"])
     assert histories().equals(through)
 
@@ -70,7 +70,7 @@ def test_a_group_that_is_interrupted_goes_on_bit_for_bit(plans: list[Plan]) -> N
 def test_a_seed_whose_loss_is_not_finite_fails_alone(plans: list[Plan]) -> None:
     with torch.no_grad():
         next(plans[1].network.parameters()).fill_(math.inf)
-    came = group.carry_out(plans)
+    came = group.carry_out_together(plans)
     assert [type(outcome) for outcome in came[::2]] == [Outcome, Outcome]
     assert isinstance(came[1], ExpectedError)
     runs = tracking.runs().set_index("seed")
@@ -85,6 +85,6 @@ def test_one_of_a_group_does_not_go_on_alone(plans: list[Plan]) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        group.carry_out(plans, on_start=began.extend, on_epoch=stop)
+        group.carry_out_together(plans, on_start=began.extend, on_epoch=stop)
     with pytest.raises(ExpectedError, match="seeds_together was 4-5 9 and is not recorded"):
         resume.resume(began[0])

@@ -42,7 +42,7 @@ def test_what_cannot_be_trained_so_is_trained_seed_by_seed(
     monkeypatch.setattr(together, "BY_ELEMENT", set())
     asked = sweep.settle_sweep([6], [1, 2], epochs=1, device="cpu", engine="torch")
     said: list[Report] = []
-    results = sweep_groups.train_missing(
+    results = sweep_groups.train_together(
         asked, together=2, on_start=lambda _: None, on_result=lambda _: None, on_report=said.append
     )
     assert [result.failure for result in results] == ["", ""]

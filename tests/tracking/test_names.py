@@ -128,7 +128,7 @@ def tracked() -> None:
 
 def met_together() -> None:
     (plan,) = group.plans_of(settle(6, seed=3, epochs=1, engine="torch"), [3])
-    group.carry_out([plan])
+    group.carry_out_together([plan])
 
 
 def swept() -> None:
