@@ -21,8 +21,8 @@ from benchmarks.agreement import RESULTS
 from benchmarks.section import Section
 from benchmarks.stock import Stock
 from mnist_exp import data
+from mnist_exp.common.sameness import same_state
 from mnist_exp.notebook import entries, loading
-from mnist_exp.runs.trial import same_state
 from mnist_exp.training.determinism import missing
 from mnist_exp.training.loop import Training
 from mnist_exp.training.together import Together
@@ -78,7 +78,7 @@ def works(bench: Bench) -> Iterator[dict[str, str]]:
             return
         seconds = bench.timed(lambda number=number: next(bench.training(number).epochs()))  # type: ignore[misc]
         states = [_after_two_steps(bench, number) for _ in range(2)]
-        without = missing(lambda number=number: _after_two_steps(bench, number))  # type: ignore[misc]
+        without = missing(bench.device, lambda number=number: _after_two_steps(bench, number))  # type: ignore[misc]
         yield {
             "model": str(number), "first epoch": f"{seconds:.1f} s",
             "the same bits twice": "yes" if same_state(*states) else "NO",

@@ -1,6 +1,7 @@
 """What is set once in a process, before anything else happens in it.
 
-- Whoever imports the package: how long torch's threads wait (`at_import`).
+- Whoever imports the package: how long torch's threads wait, and that what a graphics card
+  multiplies comes to the same each time (`at_import`).
 - Whoever imports `tracking`: how MLflow behaves (`tracking.startup.start_up`).
 - A command, and each training of a sweep, which is one: when Python looks for garbage, and what it
   knows of a screen (`of_command`, `loading`).
@@ -15,15 +16,20 @@ import gc
 import os
 from collections.abc import Iterator
 
+CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
+
 
 def at_import() -> None:
-    """Let torch's threads spin for a thousand rounds while they wait for each other.
+    """Let torch's threads spin for a thousand rounds while they wait for each other, and cuBLAS be
+    deterministic.
 
     By default they spin for so long that beside another busy process an epoch takes up to fifty
     times as long, and without spinning at all a quiet epoch takes a third longer. Read when torch
-    is first imported.
+    is first imported; cuBLAS reads its own when it is first used.
+    https://docs.nvidia.com/cuda/cublas/#results-reproducibility
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault(CUBLAS, ":4096:8")
 
 
 def of_command() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mnist_exp.common.errors import ExpectedError
+from mnist_exp.common.errors import ExpectedError, FullMemoryError, is_of_full_memory
 from mnist_exp.notebook import entries
 from mnist_exp.notebook.entries import Entry
 from mnist_exp.recipe import example_of
@@ -37,20 +37,15 @@ def blamed_on(entry: Entry) -> Iterator[None]:
     except ExpectedError:
         raise
     except Exception as error:
-        if _is_full(error):
+        if is_of_full_memory(error):
             said = " ".join(str(error).split())[:160]
-            raise ExpectedError(f"the memory is full: {said}; a smaller batch takes less") from None
+            full = f"the memory is full: {said}; a smaller batch takes less"
+            raise FullMemoryError(full) from None
         field = _called(error, entry)
         if field is None:
             raise
         what = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         raise refuse(entry, field, _told(entry, field, what, error), error) from error
-
-
-def _is_full(error: Exception) -> bool:
-    """Whether it says that there is no memory left, that of a graphics card or of the machine."""
-    name = type(error).__name__
-    return name in ("MemoryError", "OutOfMemoryError") or "can't allocate memory" in str(error)
 
 
 def refuse(entry: Entry, field: str, what: str, error: Exception | None = None) -> IterationError:

@@ -9,7 +9,7 @@ from importlib.metadata import version
 import torch
 
 from mnist_exp import augment, preprocess, recipe, views
-from mnist_exp.common import randomness, values
+from mnist_exp.common import randomness, sameness, values
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.common.processor import processor
 from mnist_exp.data import digits
@@ -32,6 +32,7 @@ from mnist_exp.engine import (
 )
 from mnist_exp.notebook import code_hash
 from mnist_exp.training import (
+    apart,
     averaging,
     beside,
     classifier,
@@ -40,6 +41,7 @@ from mnist_exp.training import (
     faster,
     loop,
     seeding,
+    stacking,
     stepping,
     together,
     torch_internals,
@@ -47,10 +49,11 @@ from mnist_exp.training import (
 )
 
 TRAINING_CODE = (
-    values, randomness, recipe, augment, preprocess, views, digits, transforms, classifier,
-    torch_internals, faster, seeding, beside, averaging, stepping, computing, determinism, loop,
-    together, images, operations, layers, reads, trace, fallback, kernels, schedule, draft,
-    convolution, elementwise, shaping, plan, execution, compiled,
+    values, randomness, sameness, recipe, augment, preprocess, views, digits, transforms,
+    classifier, torch_internals, faster, seeding, beside, averaging, stepping, computing,
+    determinism, loop, apart, stacking, together, images, operations, layers, reads, trace,
+    fallback, kernels, schedule, draft, convolution, elementwise, shaping, plan, execution,
+    compiled,
 )  # fmt: skip
 """The modules that take part in a training."""
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mnist_exp.common.sameness import bytes_of
 from mnist_exp.notebook.entries import Entry
 from mnist_exp.training import beside
 from mnist_exp.training.loop import Training
@@ -125,9 +126,3 @@ class _Memory:
         held = [cell.cell_contents for cell in cells if cell != types.CellType()]
         defaults = (getattr(value, f"__{name}__", None) for name in ("defaults", "kwdefaults"))
         return self.all([*held, *defaults, getattr(value, "__globals__", None)])
-
-
-def bytes_of(tensor: Tensor) -> bytes:
-    """The numbers of a tensor, to compare them bit for bit."""
-    dense = tensor.detach() if tensor.layout == torch.strided else tensor.detach().to_dense()
-    return dense.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()

@@ -14,23 +14,23 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from mnist_exp.common.sameness import same_state
 from mnist_exp.common.values import parts_of
 from mnist_exp.data import Digits
 from mnist_exp.notebook.entries import Entry
 from mnist_exp.runs import check, checkpoint
 from mnist_exp.runs.blame import blamed_on, refuse
 from mnist_exp.runs.check import recipe_from
-from mnist_exp.runs.memory import bytes_of, is_shared, remembered
+from mnist_exp.runs.memory import is_shared, remembered
 from mnist_exp.runs.overrides import NONE, Overrides
 from mnist_exp.runs.teacher import Teacher
 from mnist_exp.training import classifier
 from mnist_exp.training.classifier import Classifier
 from mnist_exp.training.computing import Engine
-from mnist_exp.training.determinism import missing
+from mnist_exp.training.determinism import ASKED, missing
 from mnist_exp.training.loop import NonFiniteLossError, TrainDigits, Training
 from mnist_exp.views import Views
 
@@ -111,7 +111,7 @@ def try_out(
         training = fresh()
         check.check_steps(entry, training)
         not_exact, resumable, cautions = _resumption(entry, training, fresh)
-        if device.type == "cuda" and (name := missing(lambda: next(fresh().epochs()))):
+        if device.type in ASKED and (name := missing(device, lambda: next(fresh().epochs()))):
             not_exact = not_exact or NOT_DETERMINISTIC.format(name)
         if check.has_unregistered(training.network):
             cautions.append(check.UNREGISTERED)
@@ -176,21 +176,6 @@ def _without_effect(overrides: Overrides, fresh: Callable[[Overrides], Training]
             if key in own[0] and same_state(own, groups(others)):
                 cautions.append(NO_EFFECT.format(name))
     return cautions
-
-
-def same_state(one: Any, other: Any) -> bool:
-    """Whether two states are the same bit for bit, but for times."""
-    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
-        one, other = torch.from_numpy(one), torch.from_numpy(other)
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        alike = one.shape == other.shape and one.dtype == other.dtype
-        return alike and bytes_of(one) == bytes_of(other)
-    if isinstance(one, dict) and isinstance(other, dict):
-        keys = one.keys() - {"seconds", "ended"}
-        return one.keys() == other.keys() and all(same_state(one[key], other[key]) for key in keys)
-    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        return len(one) == len(other) and all(map(same_state, one, other))
-    return bool(one == other or (one != one and other != other))  # no number is itself
 
 
 def _evaluation(entry: Entry, evaluated: Classifier, images: Tensor) -> list[str]:

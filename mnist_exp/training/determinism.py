@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 
-WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
-"""What cuBLAS asks for, before it is used first, to be deterministic."""
+from mnist_exp.common import startup
+
+ASKED = {"cuda"}
+"""The kinds of devices whose kernels are not deterministic unless they are asked to be."""
 
 
 @contextlib.contextmanager
@@ -20,7 +22,7 @@ def deterministic(device: torch.device) -> Iterator[None]:
 
     https://docs.pytorch.org/docs/stable/generated/torch.use_deterministic_algorithms.html
     """
-    if device.type != "cuda" or torch.are_deterministic_algorithms_enabled():
+    if device.type not in ASKED or torch.are_deterministic_algorithms_enabled():
         yield
         return
     with _asked(warn_only=True), warnings.catch_warnings():
@@ -28,25 +30,28 @@ def deterministic(device: torch.device) -> Iterator[None]:
         yield
 
 
-def missing(do: Callable[[], object]) -> str:
-    """What of something that is done has no deterministic kernel, by torch's name for it, or "".
+def missing(device: torch.device, do: Callable[[], object]) -> str:
+    """What of something that is done on a device has no deterministic kernel there, by torch's name
+    for it, or "".
 
     Raises what it raises.
     """
-    with _asked(warn_only=False):
+    with _asked(warn_only=False) if device.type in ASKED else contextlib.nullcontext():
         try:
             do()
         except RuntimeError as error:
-            name, said, _ = str(error).partition(" does not have a deterministic implementation")
-            if not said:
-                raise
-            return name.rpartition(" ")[2]
+            text = str(error)
+            name, said, _ = text.partition(" does not have a deterministic implementation")
+            if said:
+                return name.rpartition(" ")[2]
+            if "it uses CuBLAS" in text:  # the variable of `startup`, set otherwise
+                return f"cuBLAS with {startup.CUBLAS}={os.environ.get(startup.CUBLAS)}"
+            raise
     return ""
 
 
 @contextlib.contextmanager
 def _asked(*, warn_only: bool) -> Iterator[None]:
-    os.environ.setdefault(WORKSPACE, ":4096:8")
     before = (
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),

@@ -6,6 +6,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -169,7 +170,7 @@ class Training:
         )
         self.average = None
         if recipe.averaging:
-            self.average = averaging.average_of(self.network, recipe.averaging)
+            self.average = averaging.Average(self.network, recipe.averaging)
             self.computing.evaluate(self.average.module)
         self.results: list[EpochResult] = []
         self._output: Tensor | None = None
@@ -205,9 +206,16 @@ class Training:
             self._output = self._predict()
         return self._output
 
+    @output.setter
+    def output(self, output: Tensor) -> None:
+        self._output = output
+
     def _predict(self) -> Tensor:
-        with self.computing.standing_in(self.computing.evaluated):
+        with self._deterministic(), self.computing.standing_in(self.computing.evaluated):
             return classifier.predict(self.classifier, self.evaluation.images)
+
+    def _deterministic(self) -> AbstractContextManager[None]:
+        return deterministic(self.evaluation.images.device)
 
     def state(self) -> dict[str, Any]:
         """All that the coming epochs depend on, and the results so far: tensors, numbers, texts,
@@ -246,16 +254,18 @@ class Training:
         ]
 
     def epochs(self, watch: Callable[[Progress], None] | None = None) -> Iterator[EpochResult]:
-        """Train the epochs that are left; `watch` hears of each batch.
+        """Train the epochs that are left; `watch` hears of each batch, and of every fiftieth and
+        the last where the losses are on another device.
 
-        Raises NonFiniteLossError as soon as the loss of a batch or of an evaluation is not finite.
+        Raises NonFiniteLossError where the loss of a batch or of an evaluation is not finite, as
+        soon as it is read: after that batch, or the next that `watch` hears of.
         """
         for epoch in range(len(self.results) + 1, self.recipe.epochs + 1):
             start = time.perf_counter()
             learning_rate = float(self.optimizer.param_groups[0]["lr"])
-            with deterministic(self.evaluation.images.device):
+            with self._deterministic():
                 train = self._train_epoch(epoch, watch)
-                output = self._predict()
+            output = self._predict()
             result = self.finish(epoch, train, output, learning_rate, start)
             if isinstance(self.schedule, ReduceLROnPlateau):
                 self.schedule.step(result.evaluation.loss)
@@ -280,7 +290,7 @@ class Training:
         }
         seconds = share * (time.perf_counter() - start)
         result = EpochResult(epoch, train, evaluation, learning_rate, seconds, time.time(), metrics)
-        self._output = output
+        self.output = output
         self.results.append(result)
         return result
 

@@ -8,26 +8,26 @@ alone, and not the same numbers.
 """
 
 import copy
+import dataclasses
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call, vmap
-from torch.optim.lr_scheduler import ReduceLROnPlateau
-from torch.optim.swa_utils import AveragedModel
 
-from mnist_exp.common.errors import ExpectedError
+from mnist_exp.common.errors import is_of_full_memory
 from mnist_exp.common.randomness import (
     RandomStates,
     put_back,
     random_states,
     random_states_kept,
 )
+from mnist_exp.common.sameness import same_state
 from mnist_exp.common.values import parts_of
 from mnist_exp.training import (
     averaging,
@@ -38,8 +38,10 @@ from mnist_exp.training import (
     stepping,
     transforms,
 )
+from mnist_exp.training.apart import APART, ApartError, parts_of_all, why_apart
+from mnist_exp.training.averaging import Average
 from mnist_exp.training.classifier import EVALUATION_BATCH, Classifier
-from mnist_exp.training.determinism import deterministic
+from mnist_exp.training.determinism import deterministic, missing
 from mnist_exp.training.loop import (
     EpochResult,
     NonFiniteLossError,
@@ -49,75 +51,36 @@ from mnist_exp.training.loop import (
     Training,
     diverged,
 )
+from mnist_exp.training.stacking import Stacked, clip_each, is_of_each, stacked_batch
 from mnist_exp.training.stepping import Batch
 
-BY_ELEMENT = {
-    torch.optim.Adadelta, torch.optim.Adagrad, torch.optim.Adam, torch.optim.Adamax,
-    torch.optim.AdamW, torch.optim.ASGD, torch.optim.NAdam, torch.optim.RAdam,
-    torch.optim.RMSprop, torch.optim.Rprop, torch.optim.SGD,
-}  # fmt: skip
-"""Optimizers that step each number by itself, whatever tensor it is in."""
-APART = "its seeds cannot be trained together"
-
-
-class ApartError(ExpectedError):
-    """A recipe cannot be trained for several seeds as one; the text says why."""
-
-
-class _Stacked(nn.Module):
-    """The tensors of several networks, those of a name in one: (S, ...) for S networks."""
-
-    def __init__(self, networks: Sequence[nn.Module]) -> None:
-        super().__init__()
-        # No name of a module's own has a dot. A class may be another for each seed, if a file was
-        # executed anew.
-        for name, first in networks[0].named_parameters():
-            stacked = torch.stack([own.get_parameter(name).detach() for own in networks])
-            self.register_parameter(
-                name.replace(".", "/"), nn.Parameter(stacked, first.requires_grad)
-            )
-        for name, _ in networks[0].named_buffers():
-            stacked = torch.stack([own.get_buffer(name) for own in networks])
-            self.register_buffer(name.replace(".", "/"), stacked)
-
-    def share(self, networks: Sequence[nn.Module]) -> None:
-        """Let the networks have views of these tensors for their own, with what is in them."""
-        for place, network in enumerate(networks):
-            pairs = zip(
-                itertools.chain(self.parameters(), self.buffers()),
-                itertools.chain(network.parameters(), network.buffers()),
-                strict=True,
-            )
-            for stacked, tensor in pairs:
-                tensor.data = stacked.data[place]
-
-    def tensors(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Parameters and buffers by the names that the networks have for them."""
-        named: Any = (self.named_parameters(), self.named_buffers())
-        parameters, buffers = (
-            {name.replace("/", "."): tensor for name, tensor in each} for each in named
-        )
-        return parameters, buffers
+PARTS_OF_IMAGES = "augment", "preprocess"
 
 
 class Together:
     """Trainings of one recipe, which differ in their seeds, as one; they are used up by it.
 
-    They have finished the same epochs. Raises ApartError where a recipe cannot be trained so.
+    They have finished the same epochs. Those at the places `lost` are computed with the others,
+    since what each draws depends on how many there are, and come to nothing. `not_deterministic`
+    names an operation that has no deterministic kernel, or is "".
+
+    Raises ApartError where a recipe cannot be trained so, and whatever says that the memory has no
+    room for so many.
     """
 
-    def __init__(self, trainings: Sequence[Training]) -> None:
+    def __init__(self, trainings: Sequence[Training], lost: Iterable[int] = ()) -> None:
         self.trainings = list(trainings)
+        self.lost = set(lost)
         first = self.trainings[0]
         self.recipe, self.device = first.recipe, first.evaluation.images.device
         self.batches = first.batches
         networks = [training.network for training in self.trainings]
-        if why := _why_apart(first):
+        if why := why_apart(self.trainings):
             raise ApartError(f"{APART}: {why}")
         self.network = faster.as_torch_has_it(copy.deepcopy(networks[0]))
-        self._stacked = _Stacked(networks)
+        self._stacked = Stacked(networks)
         self._stacked.share(networks)
-        self._try_out()
+        self.not_deterministic = self._try_out()
         self.optimizer = self._make_optimizer()
         self.schedule = stepping.schedule_of(
             self.recipe.schedule, self.optimizer, self.recipe.epochs
@@ -130,12 +93,11 @@ class Together:
             self._average_every = self.recipe.averaging.every
             averages = [t.average.module for t in self.trainings if t.average]
             counts = first.average.n_averaged.clone() if first.average else torch.tensor(0)
-            self._average = averaging.average_of(_Stacked(averages), self.recipe.averaging)
+            self._average = Average(Stacked(averages), self.recipe.averaging)
             self._average.n_averaged.copy_(counts)
             _averages_of(self._average).share(averages)
         if first.results:
             self._gather()
-        self.lost: set[int] = set()
 
     def epochs(
         self, watch: Callable[[Progress], None] | None = None
@@ -143,12 +105,16 @@ class Together:
         """Train the epochs that are left; gives of each what it came to, by the places of the
         trainings. One whose loss is not finite comes to an error, and is left out of the next
         epochs. `watch` hears of the mean of all."""
-        for epoch in range(len(self.trainings[0].results) + 1, self.recipe.epochs + 1):
+        done = len(self.trainings[0].results)
+        if done == self.recipe.epochs:
+            for training, output in zip(self.trainings, self._predict(), strict=True):
+                training.output = output
+        for epoch in range(done + 1, self.recipe.epochs + 1):
             start = time.perf_counter()
             learning_rate = float(self.optimizer.param_groups[0]["lr"])
             with deterministic(self.device):
                 scores = self._train_epoch(epoch, watch)
-                outputs = self._predict()
+            outputs = self._predict()
             if self.schedule:
                 self.schedule.step()
             self._hand_out()
@@ -165,7 +131,8 @@ class Together:
                     self.lost.add(place)
             yield came
             if len(self.lost) == len(self.trainings):
-                return
+                break
+        self._part()
 
     def _train_epoch(
         self, epoch: int, watch: Callable[[Progress], None] | None
@@ -181,7 +148,7 @@ class Together:
         for number, first in enumerate(steps, start=1 + (epoch - 1) * len(steps)):
             batch = min(first + size, self.batches)
             drawn = [[own.next_batch() for own in drawing] for _ in range(first, batch)]
-            loss, right, digits = self._take_step([_stacked_batch(each) for each in drawn])
+            loss, right, digits = self._take_step([stacked_batch(each) for each in drawn])
             tally.add(loss, right, digits)
             if self.batch_schedule:
                 self.batch_schedule.step()
@@ -193,6 +160,8 @@ class Together:
                         failed.setdefault(place, diverged(score.loss, epoch, batch, self.batches))
                 if watch:
                     watch(Progress(epoch, batch, self.batches, _all(tally.scores())))
+        if self._average:
+            averaging.take_over_rest(_averages_of(self._average), self._stacked)
         scores = dict(enumerate(tally.scores()))
         return {
             place: failed.get(place) or score
@@ -212,10 +181,10 @@ class Together:
             part = losses * (batch.images.shape[1] / total)
             part.sum().backward()
             loss = loss + part.detach()
-            hard = batch.labels if batch.labels.dim() == 2 else batch.labels.argmax(dim=2)
+            hard = batch.labels.argmax(dim=2) if batch.labels.dim() == 3 else batch.labels
             correct = correct + (outputs.argmax(dim=2) == hard).sum(dim=1)
         if self.recipe.gradient_clip_norm is not None:
-            _clip_each(list(parameters.values()), self.recipe.gradient_clip_norm)
+            clip_each(list(parameters.values()), self.recipe.gradient_clip_norm)
         self.optimizer.step()
         return loss, correct, total
 
@@ -234,42 +203,72 @@ class Together:
             losses, outputs = each(parameters, buffers, batch.images, batch.labels, taught)
         return losses, outputs
 
-    @torch.no_grad()
     def _predict(self) -> Tensor:
         """What the classifier of each seed gives for the digits of the evaluation, (S, N, 10)."""
-        self.network.eval()
-        recipe = self.recipe
-        classify = Classifier(self.network, recipe.preprocess, recipe.views)
         stacked = _averages_of(self._average) if self._average else self._stacked
-        named = [
-            {f"network.{name}": tensor for name, tensor in each.items()}
-            for each in stacked.tensors()
-        ]
-        each = vmap(lambda own, images: functional_call(classify, own, images), (0, None))
         parts = self.trainings[0].evaluation.images.split(EVALUATION_BATCH)
-        return torch.cat([each(tuple(named), images) for images in parts], dim=1)
+        with deterministic(self.device):
+            outputs = [self._outputs(stacked.tensors(), images) for images in parts]
+        return torch.cat(outputs, dim=1)
 
-    def _try_out(self) -> None:
-        """Take the step of two black images, and evaluate them, and leave nothing of it."""
-        before = repr(beside.read_attributes(self.network))
-        parameters, buffers = (
-            {name: tensor.detach().clone().requires_grad_(tensor.requires_grad)
-             for name, tensor in each.items()}
-            for each in self._stacked.tensors()
-        )  # fmt: skip
-        count, device = len(self.trainings), self.device
-        image = classifier.example_input(self.recipe).to(device)
-        taught = torch.zeros(count, 2, 10, device=device) if self.trainings[0].teacher else None
-        labels = torch.zeros(count, 2, dtype=torch.int64, device=device)
-        batch = Batch(image.expand(count, *image.shape), labels, taught)
+    @torch.no_grad()
+    def _outputs(self, tensors: Sequence[dict[str, Tensor]], images: Tensor) -> Tensor:
+        """What the classifier of each seed, with its part of the tensors, gives for images,
+        (S, N, 10)."""
+        self.network.eval()
+        classify = Classifier(self.network, self.recipe.preprocess, self.recipe.views)
+        named = [{f"network.{name}": tensor for name, tensor in each.items()} for each in tensors]
+        each = vmap(lambda own, images: functional_call(classify, own, images), (0, None))
+        outputs: Tensor = each(tuple(named), images)
+        return outputs
+
+    def _try_out(self) -> str:
+        """Take a step of the first batch, and evaluate some digits, and leave nothing of it; names
+        what has no deterministic kernel, or "". It takes the memory that a step will take."""
+        before = copy.deepcopy(self._kept())
         try:
             with random_states_kept():
-                self.network.train()
-                self._losses(parameters, buffers, batch)[0].sum().backward()
+                batch, drawn = self._example(), random_states()
+                without = missing(self.device, lambda: self._step_of_copies(batch))
+                draws = not same_state(random_states()[1:], drawn[1:])
+            keeps = not same_state(self._kept(), before)
         except Exception as error:  # of whatever its network and its step do
+            if is_of_full_memory(error):
+                raise
             raise ApartError(f"{APART}: {' '.join(str(error).split())[:160]}") from error
-        if repr(beside.read_attributes(self.network)) != before:
-            raise ApartError(f"{APART}: its network keeps something from one call to the next")
+        if keeps:
+            raise ApartError(f"{APART}: its network or loss keeps something between two calls")
+        if draws:
+            raise ApartError(f"{APART}: its network or step draws from Python's random or numpy")
+        return without
+
+    def _kept(self) -> Any:
+        """What the one network that computes all seeds keeps of its own, and what is beside it."""
+        return beside.read_attributes(self.network), parts_of_all(self.trainings[0])
+
+    def _example(self) -> Batch:
+        """The first batch of the first seed, for each of them."""
+        first = self.trainings[0]
+        fields = {name: copy.deepcopy(getattr(self.recipe, name)) for name in PARTS_OF_IMAGES}
+        images, labels = classifier.network_input(
+            dataclasses.replace(self.recipe, **fields), first.train[: self.recipe.batch_size],
+            torch.Generator(),
+        )  # fmt: skip
+        taught = torch.zeros(len(images), 10, device=self.device) if first.teacher else None
+        return stacked_batch([Batch(images, labels, taught)] * len(self.trainings))
+
+    def _step_of_copies(self, batch: Batch) -> None:
+        """Take a step, and evaluate, with copies of all tensors."""
+        parameters, buffers = (
+            {
+                name: tensor.detach().clone().requires_grad_(tensor.requires_grad)
+                for name, tensor in each.items()
+            }
+            for each in self._stacked.tensors()
+        )
+        self.network.train()
+        self._losses(parameters, buffers, batch)[0].sum().backward()
+        self._outputs((parameters, buffers), self.trainings[0].evaluation.images[:EVALUATION_BATCH])
 
     def _make_optimizer(self) -> Any:
         """The recipe's optimizer, of the stacked tensors."""
@@ -289,7 +288,7 @@ class Together:
         together = {
             number: {
                 key: torch.stack([state["state"][number][key] for state in states])
-                if _is_of_each(value) else value
+                if is_of_each(key, value) else value
                 for key, value in own.items()
             }
             for number, own in first["state"].items()
@@ -305,7 +304,7 @@ class Together:
         for place, training in enumerate(self.trainings):
             own = {
                 number: {
-                    key: value[place] if _is_of_each(value) else value
+                    key: value[place] if is_of_each(key, value) else value
                     for key, value in kept.items()
                 }
                 for number, kept in state["state"].items()
@@ -316,18 +315,26 @@ class Together:
                     getattr(training, name).load_state_dict(stepped.state_dict())
             if training.average and self._average:
                 training.average.n_averaged.copy_(self._average.n_averaged)
-                averaging.take_over_rest(training.average.module, training.network)
+
+    def _part(self) -> None:
+        """Give each training tensors of its own: who keeps a view keeps those of all seeds."""
+        for training in self.trainings:
+            networks = [training.network, *([training.average.module] if training.average else [])]
+            for network in networks:
+                for tensor in itertools.chain(network.parameters(), network.buffers()):
+                    tensor.data = tensor.data.clone()
 
 
-def _averages_of(average: AveragedModel) -> _Stacked:
+def _averages_of(average: Average) -> Stacked:
     """The averages of stacked tensors."""
     module: Any = average.module
-    assert isinstance(module, _Stacked)
+    assert isinstance(module, Stacked)
     return module
 
 
 class _Drawing:
-    """The batches of one training in an epoch, drawn as it would draw them alone."""
+    """The batches of one training in an epoch, drawn as it would draw them alone; but what draws
+    on a graphics card draws from one state for all seeds there, each time other numbers."""
 
     def __init__(self, training: Training, epoch: int) -> None:
         self.training = training
@@ -348,44 +355,8 @@ class _Drawing:
         return batch
 
 
-def _stacked_batch(batches: Sequence[Batch]) -> Batch:
-    taught = [batch.teacher_output for batch in batches if batch.teacher_output is not None]
-    return Batch(
-        torch.stack([batch.images for batch in batches]),
-        torch.stack([batch.labels for batch in batches]),
-        torch.stack(taught) if taught else None,
-    )
-
-
 def _all(scores: Sequence[Score]) -> Score:
     """That of all seeds, as far as their losses are finite."""
     fine = [score for score in scores if math.isfinite(score.loss)] or list(scores)
     correct, total = sum(x.correct for x in fine), sum(x.total for x in fine)
     return Score(correct, total, sum(x.loss for x in fine) / len(fine))
-
-
-def _is_of_each(value: Any) -> bool:
-    """Whether a state of an optimizer is of the numbers of a tensor, and no counter of steps."""
-    return isinstance(value, Tensor) and value.dim() > 0
-
-
-def _clip_each(parameters: Sequence[Tensor], most: float) -> None:
-    """Shrink the gradients of each seed to a norm of at most so much, as torch's clip_grad_norm_
-    does for one."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norms = torch.stack([each.flatten(1).norm(dim=1) for each in gradients]).norm(dim=0)  # (S,)
-    factors = (most / (norms + 1e-6)).clamp(max=1.0)
-    for each in gradients:
-        each.mul_(factors.view(-1, *[1] * (each.dim() - 1)))
-
-
-def _why_apart(training: Training) -> str:
-    """Why the seeds of a recipe cannot be trained as one, or ""."""
-    if type(training.optimizer) not in BY_ELEMENT:
-        return f"{type(training.optimizer).__name__} may step each number by those beside it"
-    if isinstance(training.schedule, ReduceLROnPlateau):
-        return "ReduceLROnPlateau has another learning rate for each"
-    loss = training.recipe.loss
-    if isinstance(loss, nn.Module) and any(loss.parameters()):
-        return "its loss has weights"
-    return ""
