@@ -191,17 +191,18 @@ def _sweep(
     values; of lists of values every product is tried. SCHEDULER is that of a cluster. TOGETHER
     seeds are trained as one network: by default, on a GPU, as many as its memory has room for.
     """
+    if together and (workers or scheduler or engine == "compiled"):
+        raise ExpectedError(WITHOUT)
     from mnist_exp.runs import sweep, sweep_groups
 
     asked = sweep.settle_sweep(
-        models, seeds, split=split, epochs=epochs, grid=set_, engine=engine, device=device
-    )
-    own: dict[str, Any] = {"workers": workers, "threads": threads, "scheduler": scheduler}
-    train: Callable[..., Any] = partial(sweep.train_missing, **own)
-    if together or asked.device == "cuda":
-        if workers or scheduler or engine == "compiled":
-            raise ExpectedError(WITHOUT)
-        train = partial(sweep_groups.train_together, together=together)
+        models, seeds, split=split, epochs=epochs, grid=set_, device=device,
+        engine="torch" if together else engine,
+    )  # fmt: skip
+    if together or (asked.device == "cuda" and not workers and not scheduler):
+        train = partial(sweep_groups.train_together, together=together, threads=threads)
+    else:
+        train = partial(sweep.train_missing, workers=workers, threads=threads, scheduler=scheduler)
     print(f"A {asked.name}: {len(asked.points)} runs, {len(asked.held)} in the store")
     results = _train_missing(asked, train)
     trained = [result.run_id for result in results if not result.failure]

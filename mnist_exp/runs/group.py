@@ -1,23 +1,43 @@
-"""Runs of several seeds that are trained as one network; each is a run of its own in the store."""
+"""Runs of several seeds that are trained as one network; each is a run of its own in the store.
 
-import copy
+A group that was interrupted goes on with just the seeds that it began with, in their order: what a
+seed draws depends on how many there are. Those that came to nothing, or whose run is finished, are
+only computed with the others.
+"""
+
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 from mnist_exp import tracking
-from mnist_exp.common import interrupts
 from mnist_exp.common.errors import ExpectedError
-from mnist_exp.common.words import ranges
-from mnist_exp.runs import record, resume, run
+from mnist_exp.common.words import ranges, read_ranges
+from mnist_exp.runs import record, resume, run, trial
 from mnist_exp.runs.blame import blamed_on
 from mnist_exp.runs.checkpoint import Checkpoint
+from mnist_exp.runs.memory import remembered
 from mnist_exp.runs.plan import Plan
 from mnist_exp.runs.run import Outcome
 from mnist_exp.tracking import RunWriter
+from mnist_exp.training.apart import APART, ApartError
 from mnist_exp.training.loop import EpochResult, Progress, Training
 from mnist_exp.training.together import Together
+
+
+@dataclass(frozen=True)
+class Group:
+    """Seeds that are trained as one network, by the plan of each, in the order of the seeds.
+
+    `states` are those from which it goes on, by seed; none where it begins. `recorded` are the
+    seeds that are runs of this group; the others are only computed with them.
+    """
+
+    plans: tuple[Plan, ...]
+    recorded: frozenset[int]
+    states: Mapping[int, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass
@@ -37,71 +57,143 @@ class _Member:
             with self.under_way:
                 raise error
         except ExpectedError:
-            self.checkpoint.remove()  # it would come to the same again
-        return error
+            return error
+
+    def end(self) -> Outcome | ExpectedError:
+        """Record what the epochs came to."""
+        try:
+            with self.under_way:
+                self.epochs.write()
+                judged = record.end(self.run, self.plan, self.training)
+        except ExpectedError as error:  # as of a store that is away: the same sweep goes on
+            return error
+        self.checkpoint.remove()  # the run is finished
+        return run.outcome(self.run, self.training, judged)
 
 
-def plans_of(plan: Plan, seeds: Sequence[int]) -> list[Plan]:
-    """The plans of a group, from that of one seed: what its trial found out holds for each."""
+def of_seeds(plan: Plan, seeds: Collection[int]) -> Group:
+    """A group that begins, of seeds of a plan: what the trial of that found out holds for each."""
     named = ranges(seeds)
-    return [dataclasses.replace(plan.of_seed(seed), seeds_together=named) for seed in seeds]
+    plans = (dataclasses.replace(plan.of_seed(x), seeds_together=named) for x in sorted(seeds))
+    return Group(tuple(plans), frozenset(seeds))
+
+
+def interrupted(plan: Plan, wanted: Collection[int]) -> Iterator[Group]:
+    """The groups of a plan that ended early and can go on here, with those of their runs whose
+    seeds are `wanted`, each once."""
+    left = set(wanted)
+    for named in resume.groups(plan):
+        if left.isdisjoint(read_ranges(named)):
+            continue
+        whole = of_seeds(plan, read_ranges(named))
+        begun = resume.all_unfinished([x for x in whole.plans if x.seed in left])
+        kept = {own.seed: resume.states_of(own) for own in begun}
+        if not kept:
+            continue
+        done = min(len(states[0]["results"]) for states in kept.values())
+        states = {
+            seed: state
+            for seed, both in kept.items()
+            for state in both
+            if len(state["results"]) == done
+        }
+        going_on = {own.seed: own for own in begun if own.seed in states}
+        plans = tuple(going_on.get(own.seed, own) for own in whole.plans)
+        # Before the first epoch has ended, those whose runs had not begun begin with the others.
+        recorded = states.keys() if done else whole.recorded & left
+        left -= recorded
+        yield Group(plans, frozenset(recorded), states if done else {})
 
 
 def carry_out_together(
-    plans: Sequence[Plan], *, parent: str = "",
+    group: Group, *, parent: str = "",
     on_start: Callable[[list[str]], None] = lambda _: None,
     on_batch: Callable[[Progress], None] = lambda _: None,
     on_epoch: Callable[[int, EpochResult], None] = lambda *_: None,
-) -> list[Outcome | ExpectedError]:  # fmt: skip
-    """Train the plans of a group, and record each as a run of its own; returns what each came to.
+) -> dict[int, Outcome | ExpectedError]:  # fmt: skip
+    """Train a group, and record each of its seeds as a run of its own; returns what each came to.
 
-    `on_start` hears the ids of the runs, `on_batch` the mean of all, and `on_epoch` the place and
-    the result of each. A group that was interrupted goes on where all of its runs can, and no other
-    does. Raises ApartError, before a run exists, where the recipe cannot be trained so.
+    `on_start` hears the ids of the runs, `on_batch` the mean of all, and `on_epoch` the seed and
+    the result of each. Raises ApartError, before a run exists, where the recipe cannot be trained
+    so, and FullMemoryError where there is no room for so many.
     """
     tracking.open_store()
-    plans = _unfinished(plans)
-    trainings = [_training(plan) for plan in plans]
-    with blamed_on(plans[0].entry):
-        together = Together(trainings)
-    came: list[Outcome | ExpectedError | None] = [None] * len(plans)
-    with ExitStack() as group:
-        members = [_begin(group, *pair, parent) for pair in zip(plans, trainings, strict=True)]
-        group.enter_context(tracking.system_metrics(members[0].run))
-        on_start([member.run.run_id for member in members])
+    entry = group.plans[0].entry
+    with blamed_on(entry):
+        trainings = _trainings(group)
+        seeds = [plan.seed for plan in group.plans]
+        absent = [place for place, seed in enumerate(seeds) if seed not in group.recorded]
+        together = Together(trainings, absent)
+    came: dict[int, Outcome | ExpectedError] = {}
+    with ExitStack() as stack:
+        members: dict[int, _Member] = {}
+        for plan, training in zip(group.plans, trainings, strict=True):
+            if plan.seed in group.recorded:
+                plan = _less_certain(plan, together.not_deterministic)
+                members[plan.seed] = _begin(stack, plan, training, parent)
+        measured = next(iter(members.values()))  # the machine is that of all
+        measured.under_way.enter_context(tracking.system_metrics(measured.run))
+        on_start([member.run.run_id for member in members.values()])
 
-        def watch(progress: Progress) -> None:
-            interrupts.check()
-            on_batch(progress)
-
-        for epoch in run.blamed(plans[0].entry, together.epochs(watch)):
-            for place, result in epoch.items():
-                member = members[place]
-                if isinstance(result, ExpectedError):
-                    came[place] = member.fail(result)
-                    continue
-                resume.save(member.checkpoint, member.plan, member.training)
-                member.epochs.add(record.epoch_record(result, member.plan.split))
-                on_epoch(place, result)
-        for place, member in enumerate(members):
-            if came[place] is None:
-                came[place] = _end(member)
-    return [outcome for outcome in came if outcome is not None]
-
-
-def _training(plan: Plan) -> Training:
-    training = Training(
-        plan.recipe, plan.train, plan.held_out, seed=plan.seed, device=plan.device,
-        network=copy.deepcopy(plan.network), teacher=plan.teacher.network if plan.teacher else None,
-    )  # fmt: skip
-    if plan.run_id:
-        training.restore(resume.state_of(plan))
-    return training
+        for epoch in run.blamed(entry, together.epochs(run.watching(on_batch))):
+            of_seed = {seeds[place]: result for place, result in epoch.items()}
+            # All of them before the store hears of one, which takes its time: whatever happens, no
+            # two are more than one epoch apart.
+            for seed, result in of_seed.items():
+                if isinstance(result, EpochResult):
+                    own = members[seed]
+                    resume.save(own.checkpoint, own.plan, own.training, keeps_last=True)
+            for seed, result in of_seed.items():
+                if isinstance(result, EpochResult):
+                    members[seed].epochs.add(record.epoch_record(result, group.plans[0].split))
+                    on_epoch(seed, result)
+                else:
+                    came[seed] = members[seed].fail(result)
+                    members[seed].checkpoint.remove()  # it would come to the same again
+        return came | {seed: own.end() for seed, own in members.items() if seed not in came}
 
 
-def _begin(group: ExitStack, plan: Plan, training: Training, parent: str) -> _Member:
-    under_way = group.enter_context(ExitStack())
-    begun = run.resumed if plan.run_id else run.begun
+def _trainings(group: Group) -> list[Training]:
+    """The trainings of a group, on digits that lie on the device once."""
+    plan = group.plans[0]
+    train, held_out = plan.train.to(plan.device), plan.held_out.to(plan.device)
+    trainings = [
+        run.training_of(dataclasses.replace(own, train=train, held_out=held_out))
+        for own in group.plans
+    ]
+    some = next(iter(group.states.values()), None)
+    for own, training in zip(group.plans, trainings, strict=True):
+        if some:  # that of another is as good for one that comes to nothing
+            training.restore(group.states.get(own.seed, some))
+    _check(plan, trainings)
+    return trainings
+
+
+def _check(plan: Plan, trainings: Sequence[Training]) -> None:
+    """Raise ApartError where the code of an iteration holds or draws what is not of all seeds, and
+    lies where a training does not look."""
+    if trial.NOT_RESUMED in plan.findings.not_exact:
+        raise ApartError(f"{APART}: its code keeps something where no checkpoint looks")
+    if trial.NOT_REPEATED in plan.findings.cautions:
+        raise ApartError(f"{APART}: its code draws what no seed sets")
+    first, *others = (remembered(plan.entry, training) for training in trainings)
+    if any(other != first for other in others):
+        raise ApartError(f"{APART}: its code holds something else for each")
+
+
+def _less_certain(plan: Plan, operation: str) -> Plan:
+    """The plan, whose trial may not have met an operation without a deterministic kernel."""
+    if not operation or plan.findings.not_exact:
+        return plan
+    not_exact = trial.NOT_DETERMINISTIC.format(operation)
+    return dataclasses.replace(
+        plan, findings=dataclasses.replace(plan.findings, not_exact=not_exact)
+    )
+
+
+def _begin(stack: ExitStack, plan: Plan, training: Training, parent: str) -> _Member:
+    under_way = stack.enter_context(ExitStack())
+    begun = partial(run.resumed, restored=True) if plan.run_id else run.begun
     writer, own_checkpoint = under_way.enter_context(begun(plan, training, parent))
     if not training.results:
         record.beginning(writer, plan)
@@ -109,20 +201,3 @@ def _begin(group: ExitStack, plan: Plan, training: Training, parent: str) -> _Me
     epochs = record.Epochs(writer, trained, resumed=plan.run_id is not None)
     epochs.write()
     return _Member(plan, training, under_way, writer, own_checkpoint, epochs)
-
-
-def _end(member: _Member) -> Outcome:
-    member.epochs.write()
-    judged = record.end(member.run, member.plan, member.training)
-    member.under_way.close()  # the run is finished
-    member.checkpoint.remove()
-    return run.outcome(member.run, member.training, judged)
-
-
-def _unfinished(plans: Sequence[Plan]) -> list[Plan]:
-    """The plans that go on with the runs of this group, if all of them ended after the same epoch;
-    or else those that begin."""
-    begun = [resume.unfinished(plan) for plan in plans]
-    going_on = [plan for plan in begun if plan]
-    epochs = {len(resume.state_of(plan)["results"]) for plan in going_on}
-    return going_on if len(going_on) == len(plans) and len(epochs) == 1 else list(plans)

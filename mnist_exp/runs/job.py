@@ -131,11 +131,11 @@ def _train(order: Order, pipe: TextIO) -> None:
         device=order.device,
     )  # fmt: skip
     plan = dataclasses.replace(plan, target=order.target)
-    # What an earlier sweep left half done, if it comes to the same: otherwise it would not count.
-    begun = None if plan.findings.not_exact else resume.unfinished(plan)
+    # With what an earlier sweep left half done.
+    plan = resume.going_on(plan)
     pace = Pace(plan.recipe.epochs, TOLD)
     outcome = run.carry_out(
-        begun or plan, parent=order.parent,
+        plan, parent=order.parent,
         on_batch=lambda progress: _tell(pace.batch(progress), pipe), on_epoch=pace.epoch,
         on_start=lambda run_id: print(run_id, file=pipe, flush=True),
     )  # fmt: skip

@@ -52,11 +52,7 @@ def carry_out(
     goes away does not stop the training: what it misses is written when it is back.
     """
     tracking.open_store()
-    training = Training(
-        plan.recipe, plan.train, plan.held_out, seed=plan.seed, device=plan.device,
-        network=copy.deepcopy(plan.network), teacher=plan.teacher.network if plan.teacher else None,
-        engine=plan.engine.name,
-    )  # fmt: skip
+    training = training_of(plan)
     under_way = begun if plan.run_id is None else resumed
     run_id = ""
     try:
@@ -78,6 +74,25 @@ def carry_out(
     return outcome(run, training, judged)
 
 
+def training_of(plan: Plan, *, batches: int | None = None) -> Training:
+    """The training of a plan, which stays as it is; with `batches`, of epochs of so many."""
+    return Training(
+        plan.recipe, plan.train, plan.held_out, seed=plan.seed, device=plan.device,
+        network=copy.deepcopy(plan.network), teacher=plan.teacher.network if plan.teacher else None,
+        engine=plan.engine.name, batches=batches,
+    )  # fmt: skip
+
+
+def watching(on_batch: Callable[[Progress], None]) -> Callable[[Progress], None]:
+    """What a training tells of its batches, at which it can be interrupted."""
+
+    def watch(progress: Progress) -> None:
+        interrupts.check()
+        on_batch(progress)
+
+    return watch
+
+
 def outcome(run: RunWriter, training: Training, judged: RunVerdict | None) -> Outcome:
     """What a run came to that is finished."""
     address = ui.run_address(run.experiment_id, run.run_id)
@@ -96,12 +111,16 @@ def begun(plan: Plan, training: Training, parent: str) -> Iterator[tuple[RunWrit
 
 
 @contextmanager
-def resumed(plan: Plan, training: Training, parent: str) -> Iterator[tuple[RunWriter, Checkpoint]]:
-    """The run that the plan goes on with, and its checkpoint, whose state the training takes."""
+def resumed(
+    plan: Plan, training: Training, parent: str, *, restored: bool = False
+) -> Iterator[tuple[RunWriter, Checkpoint]]:
+    """The run that the plan goes on with, and its checkpoint, whose state the training takes unless
+    it is `restored` already."""
     assert plan.run_id is not None
     with checkpoint.claim(plan.run_id, resume.checkpoints()) as run_checkpoint:
         resume.refuse_finished(run_checkpoint)  # meanwhile, while this process began
-        _restore(training, run_checkpoint)
+        if not restored:
+            _restore(training, run_checkpoint)
         # After an epoch, what it has recorded stands: versions that decide nothing may be others.
         settings = {} if training.results else _settings(plan, training)
         with tracking.resume_run(plan.run_id, settings) as run:
@@ -141,16 +160,11 @@ def _train(
     on_batch: Callable[[Progress], None], on_epoch: Callable[[EpochResult], None],
 ) -> None:  # fmt: skip
     """Train the epochs that are left, and write all of them that the store lacks."""
-
-    def watch(progress: Progress) -> None:
-        interrupts.check()
-        on_batch(progress)
-
     trained = [record.epoch_record(result, plan.split) for result in training.results]
     epochs = record.Epochs(run, trained, resumed=plan.run_id is not None)
     epochs.write()
     try:
-        for result in blamed(plan.entry, training.epochs(watch)):
+        for result in blamed(plan.entry, training.epochs(watching(on_batch))):
             # First, so that the store is never ahead of the checkpoint.
             resume.save(run_checkpoint, plan, training)
             epochs.add(record.epoch_record(result, plan.split))

@@ -127,8 +127,8 @@ def tracked() -> None:
 
 
 def met_together() -> None:
-    (plan,) = group.plans_of(settle(6, seed=3, epochs=1, engine="torch"), [3])
-    group.carry_out_together([plan])
+    plan = settle(6, seed=3, epochs=1, device="cpu", engine="torch")
+    group.carry_out_together(group.of_seeds(plan, [3, 4]))
 
 
 def swept() -> None:
