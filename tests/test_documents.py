@@ -73,6 +73,10 @@ ELSEWHERE = {
         "nine whole runs; a grid of one is trained, and runs with known scores are compared",
         "runs/test_sweep.py::test_a_grid_is_compared_with_the_file_by_seed",
     ),
+    "$ make sweep MODELS=2 SEEDS=1-4 TOGETHER=4 EPOCHS=1": (
+        "it takes minutes; seeds are trained as one on few digits",
+        "runs/test_sweep_groups.py",
+    ),
     "$ make sweep MODELS=41-43 SEEDS=3 SPLIT=validation": (
         "it takes three seeds of each; runs with known scores are reported",
         "reporting/test_page.py::test_a_page_of_the_validation_split_judges_nothing",

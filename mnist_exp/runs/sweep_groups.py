@@ -1,7 +1,7 @@
 """A sweep in this process: several seeds of an iteration are trained as one network.
 
-That is for a graphics card, which is as quick with a hundred small networks as with one. What
-cannot be trained so is trained one seed after another.
+That is for a graphics card, which one small network leaves idle. What cannot be trained so is
+trained one seed after another.
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ TRIED = 2
 SHARE = 0.7
 """Of the free memory, what a group may take: what is measured is a step, and not all."""
 MOST = 128
-"""Seeds in a group that nobody has given a size; more are no quicker each."""
+"""Seeds in a group that nobody has given a size: their runs are ended one after another."""
 PER_SECOND = 1.0
 
 

@@ -1,6 +1,6 @@
 """Several seeds of one recipe, trained as one network: each of its tensors has an axis of seeds.
 
-A GPU is as quick with a hundred small networks as with one. Each seed stays a `Training` of its
+One small network leaves a graphics card idle. Each seed stays a `Training` of its
 own, whose weights, statistics and averages are views of the tensors that are stepped: what it
 gives, keeps and resumes from is what it would be, were it trained alone. It draws its own order and
 augmentation, and dropout of its own, so that it has the same distribution as a seed that is trained
