@@ -16,8 +16,6 @@ import gc
 import os
 from collections.abc import Iterator
 
-CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
-
 
 def at_import() -> None:
     """Let torch's threads spin for a thousand rounds while they wait for each other, and cuBLAS be
@@ -29,7 +27,7 @@ def at_import() -> None:
     https://docs.nvidia.com/cuda/cublas/#results-reproducibility
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    os.environ.setdefault(CUBLAS, ":4096:8")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 def of_command() -> None:

@@ -51,12 +51,19 @@ class _Member:
     checkpoint: Checkpoint
     epochs: record.Epochs
 
+    def save(self) -> None:
+        resume.save(self.checkpoint, self.plan, self.training, keeps_last=True)
+
+    def add(self, result: EpochResult) -> None:
+        self.epochs.add(record.epoch_record(result, self.plan.split))
+
     def fail(self, error: ExpectedError) -> ExpectedError:
         """End the run with the error, which the others do not hear of."""
         try:
             with self.under_way:
                 raise error
         except ExpectedError:
+            self.checkpoint.remove()  # it would come to the same again
             return error
 
     def end(self) -> Outcome | ExpectedError:
@@ -120,41 +127,35 @@ def carry_out_together(
     tracking.open_store()
     entry = group.plans[0].entry
     with blamed_on(entry):
-        trainings = _trainings(group)
-        seeds = [plan.seed for plan in group.plans]
-        absent = [place for place, seed in enumerate(seeds) if seed not in group.recorded]
-        together = Together(trainings, absent)
+        together = _together(group)
     came: dict[int, Outcome | ExpectedError] = {}
     with ExitStack() as stack:
         members: dict[int, _Member] = {}
-        for plan, training in zip(group.plans, trainings, strict=True):
+        for plan, training in zip(group.plans, together.trainings, strict=True):
             if plan.seed in group.recorded:
                 plan = _less_certain(plan, together.not_deterministic)
                 members[plan.seed] = _begin(stack, plan, training, parent)
         measured = next(iter(members.values()))  # the machine is that of all
         measured.under_way.enter_context(tracking.system_metrics(measured.run))
         on_start([member.run.run_id for member in members.values()])
-
         for epoch in run.blamed(entry, together.epochs(run.watching(on_batch))):
-            of_seed = {seeds[place]: result for place, result in epoch.items()}
+            results = {group.plans[place].seed: result for place, result in epoch.items()}
             # All of them before the store hears of one, which takes its time: whatever happens, no
             # two are more than one epoch apart.
-            for seed, result in of_seed.items():
+            for seed, result in results.items():
                 if isinstance(result, EpochResult):
-                    own = members[seed]
-                    resume.save(own.checkpoint, own.plan, own.training, keeps_last=True)
-            for seed, result in of_seed.items():
+                    members[seed].save()
+            for seed, result in results.items():
                 if isinstance(result, EpochResult):
-                    members[seed].epochs.add(record.epoch_record(result, group.plans[0].split))
+                    members[seed].add(result)
                     on_epoch(seed, result)
                 else:
                     came[seed] = members[seed].fail(result)
-                    members[seed].checkpoint.remove()  # it would come to the same again
         return came | {seed: own.end() for seed, own in members.items() if seed not in came}
 
 
-def _trainings(group: Group) -> list[Training]:
-    """The trainings of a group, on digits that lie on the device once."""
+def _together(group: Group) -> Together:
+    """The trainings of a group as one, on digits that lie on the device once."""
     plan = group.plans[0]
     train, held_out = plan.train.to(plan.device), plan.held_out.to(plan.device)
     trainings = [
@@ -166,7 +167,8 @@ def _trainings(group: Group) -> list[Training]:
         if some:  # that of another is as good for one that comes to nothing
             training.restore(group.states.get(own.seed, some))
     _check(plan, trainings)
-    return trainings
+    absent = [place for place, own in enumerate(group.plans) if own.seed not in group.recorded]
+    return Together(trainings, absent)
 
 
 def _check(plan: Plan, trainings: Sequence[Training]) -> None:

@@ -104,10 +104,7 @@ def prepare(run_id: str) -> Reproduction:
     provenance.refuse_tracked(row.iloc[0])
     run: Any = row.astype(object).where(row.notna(), NOT_RECORDED).iloc[0]
     run_id = run["run_id"]
-    named = run.get("seeds_together", NOT_RECORDED)
-    is_together = named != NOT_RECORDED
-    seeds = read_ranges(str(named)) if is_together else [int(run["seed"])]
-    recipes = {seed: _recipe(run, seed) for seed in seeds}
+    recipes = _recipes(run)
     recipe = recipes[int(run["seed"])]
     history = _history(run_id, [names.metric(run["split"], name) for name in recipe.metrics])
     for name, expected in data.SHA256.items():
@@ -123,12 +120,8 @@ def prepare(run_id: str) -> Reproduction:
     return Reproduction(
         run_id=run_id,
         name=run["run_name"],
-        # As many as were planned, which a schedule may depend on, though a run may have had fewer.
-        recipes={
-            seed: dataclasses.replace(own, epochs=int(run["epochs"]))
-            for seed, own in recipes.items()
-        },
-        is_together=is_together,
+        recipes=recipes,
+        is_together=run.get(names.TOGETHER, NOT_RECORDED) != NOT_RECORDED,
         seed=int(run["seed"]),
         split=run["split"], device=device, engine=engine.name, teacher=teacher, history=history,
         differences=[
@@ -164,6 +157,16 @@ def _cautions(run: Any) -> list[str]:
     usual = {"resumes": scores.EXACTLY, "cautions": NOT_RECORDED}
     said = {tag: run.get(tag, NOT_RECORDED) for tag in usual}
     return [text for tag, text in said.items() if text not in (usual[tag], NOT_RECORDED)]
+
+
+def _recipes(run: Any) -> dict[int, Recipe]:
+    """The recipes of the seeds that a run was trained with, and its own, by seed; with as many
+    epochs as were planned, which a schedule may depend on, though a run may have had fewer."""
+    seeds = str(run.get(names.TOGETHER, NOT_RECORDED))
+    return {
+        seed: dataclasses.replace(_recipe(run, seed), epochs=int(run["epochs"]))
+        for seed in ([int(run["seed"])] if seeds == NOT_RECORDED else read_ranges(seeds))
+    }
 
 
 def _recipe(run: Any, seed: int) -> Recipe:

@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 
-from mnist_exp.common import startup
-
+WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 ASKED = {"cuda"}
 """The kinds of devices whose kernels are not deterministic unless they are asked to be."""
 
@@ -44,8 +43,8 @@ def missing(device: torch.device, do: Callable[[], object]) -> str:
             name, said, _ = text.partition(" does not have a deterministic implementation")
             if said:
                 return name.rpartition(" ")[2]
-            if "it uses CuBLAS" in text:  # the variable of `startup`, set otherwise
-                return f"cuBLAS with {startup.CUBLAS}={os.environ.get(startup.CUBLAS)}"
+            if "it uses CuBLAS" in text:  # whoever set it otherwise than `startup` does
+                return f"cuBLAS with {WORKSPACE}={os.environ.get(WORKSPACE)}"
             raise
     return ""
 
