@@ -1,4 +1,4 @@
-"""Tensors of several seeds in one, with an axis of seeds in front."""
+"""Tensors of several seeds in one, with an axis of seeds in front, and what each seed draws."""
 
 import itertools
 from collections.abc import Sequence
@@ -8,6 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mnist_exp.common.randomness import (
+    RandomStates,
+    put_back,
+    random_states,
+    random_states_kept,
+)
+from mnist_exp.common.values import parts_of
+from mnist_exp.training import seeding, transforms
+from mnist_exp.training.loop import Training
 from mnist_exp.training.stepping import Batch
 
 COUNTERS = {"step", "eta", "mu", "mu_product"}
@@ -49,6 +58,29 @@ class Stacked(nn.Module):
             {name.replace("/", "."): tensor for name, tensor in each} for each in named
         )
         return parameters, buffers
+
+
+class SeedBatches:
+    """The batches of one training in an epoch, drawn as it would draw them alone; but what draws
+    on a graphics card draws from one state for all seeds there, each time other numbers."""
+
+    def __init__(self, training: Training, epoch: int) -> None:
+        self.training = training
+        self.generator = seeding.seed_epoch(training.seed, epoch)
+        self.digits = training.train.batches(training.recipe.batch_size, self.generator)
+        # What takes no generator draws from the global states, of which each seed has its own.
+        self.states: RandomStates | None = None
+        if any(map(transforms.draws_globally, parts_of(training.recipe.augment))):
+            self.states = random_states()
+
+    def next_batch(self) -> Batch:
+        if self.states is None:
+            return self.training.prepare(next(self.digits), self.generator)
+        with random_states_kept():
+            put_back(self.states)
+            batch = self.training.prepare(next(self.digits), self.generator)
+            self.states = random_states()
+        return batch
 
 
 def stacked_batch(batches: Sequence[Batch]) -> Batch:

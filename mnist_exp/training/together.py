@@ -22,13 +22,10 @@ from torch.func import functional_call, vmap
 
 from mnist_exp.common.errors import is_of_full_memory
 from mnist_exp.common.randomness import (
-    RandomStates,
-    put_back,
     random_states,
     random_states_kept,
 )
 from mnist_exp.common.sameness import same_state
-from mnist_exp.common.values import parts_of
 from mnist_exp.training import (
     averaging,
     beside,
@@ -36,7 +33,6 @@ from mnist_exp.training import (
     faster,
     seeding,
     stepping,
-    transforms,
 )
 from mnist_exp.training.apart import APART, ApartError, parts_of_all, why_apart
 from mnist_exp.training.averaging import Average
@@ -51,7 +47,13 @@ from mnist_exp.training.loop import (
     Training,
     diverged,
 )
-from mnist_exp.training.stacking import Stacked, clip_each, is_of_each, stacked_batch
+from mnist_exp.training.stacking import (
+    SeedBatches,
+    Stacked,
+    clip_each,
+    is_of_each,
+    stacked_batch,
+)
 from mnist_exp.training.stepping import Batch
 
 PARTS_OF_IMAGES = "augment", "preprocess"
@@ -139,7 +141,7 @@ class Together:
     ) -> dict[int, Score | NonFiniteLossError]:
         """Train an epoch; gives the score of each training under way, of all its batches."""
         self.network.train()
-        drawing = [_Drawing(training, epoch) for training in self.trainings]
+        drawing = [SeedBatches(training, epoch) for training in self.trainings]
         seeding.seed_epoch([training.seed for training in self.trainings], epoch)
         tally = Tally(self.device, len(self.trainings))
         failed: dict[int, NonFiniteLossError] = {}
@@ -330,29 +332,6 @@ def _averages_of(average: Average) -> Stacked:
     module: Any = average.module
     assert isinstance(module, Stacked)
     return module
-
-
-class _Drawing:
-    """The batches of one training in an epoch, drawn as it would draw them alone; but what draws
-    on a graphics card draws from one state for all seeds there, each time other numbers."""
-
-    def __init__(self, training: Training, epoch: int) -> None:
-        self.training = training
-        self.generator = seeding.seed_epoch(training.seed, epoch)
-        self.digits = training.train.batches(training.recipe.batch_size, self.generator)
-        # What takes no generator draws from the global states, of which each seed has its own.
-        self.states: RandomStates | None = None
-        if any(map(transforms.draws_globally, parts_of(training.recipe.augment))):
-            self.states = random_states()
-
-    def next_batch(self) -> Batch:
-        if self.states is None:
-            return self.training.prepare(next(self.digits), self.generator)
-        with random_states_kept():
-            put_back(self.states)
-            batch = self.training.prepare(next(self.digits), self.generator)
-            self.states = random_states()
-        return batch
 
 
 def _all(scores: Sequence[Score]) -> Score:
