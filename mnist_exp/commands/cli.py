@@ -32,7 +32,9 @@ WIDTH = 80
 
 
 def main(words: list[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
+    """Run one command, by default that of the process; returns the exit code."""
+    if words is None:
+        startup.hash_as_always()
     startup.of_command()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("mnist_exp").setLevel(logging.INFO)

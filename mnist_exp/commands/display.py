@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from mnist_exp.evidence.effect import Effect
-    from mnist_exp.evidence.tried import TriedRecipe
+    from mnist_exp.evidence.recipes import TriedRecipe
     from mnist_exp.evidence.verdict import Verdict
     from mnist_exp.runs.job import Job
     from mnist_exp.runs.sweep import Sweep
@@ -213,6 +213,16 @@ def print_effects(
     for effect in effects:
         line = f"  {named(effect.model)} against {named(effect.baseline)}: {effect}"
         terminal.say(line, indent=INDENT)
+
+
+def print_effects_on_both(effects: Sequence[tuple[Effect, Effect]]) -> None:
+    """A table of the differences on the worst of the last epochs and on the final accuracy."""
+    from mnist_exp.notebook import loading
+    from mnist_exp.showing import tables
+
+    if effects:
+        print("\nDifferences of test accuracy in points, paired by seed, with 95 % intervals:")
+        print_table(tables.shown_effects(effects, loading.load_target()), [])
 
 
 def print_verdicts(verdicts: Sequence[Verdict]) -> None:

@@ -17,6 +17,7 @@ def _import() -> int:
     """Enter the published runs of experiments/results/ into the store."""
     from mnist_exp.reporting.enter import enter_runs
 
+    print("The published runs are entered, which takes a minute or two", flush=True)
     imported = enter_runs()
     print(f"Imported {imported.entered} runs; {imported.present} were there already")
     return 0

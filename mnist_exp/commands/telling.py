@@ -116,7 +116,7 @@ def _compare(
     What scripts tracked stands below them, whichever MODELS are asked for. RUNS are any runs by
     their ids, which are put side by side, whether they count or not.
     """
-    from mnist_exp.commands.display import print_effects, print_verdicts
+    from mnist_exp.commands.display import print_verdicts
     from mnist_exp.evidence import comparison
 
     if runs is not None:
@@ -143,8 +143,19 @@ def _compare(
         print(f"Model{'s' * (len(numbers) > 1)} {ranges(numbers)}: {why}")
     for name, why in compared.ideas.uncounted.items():
         print(f"{name}: {why}")
-    print_effects([effect for effect in compared.effects if effect.seeds], split)
+    _print_differences(compared)
     return 0
+
+
+def _print_differences(compared: Comparison) -> None:
+    from mnist_exp.commands.display import print_effects, print_effects_on_both
+
+    effects = [effect for effect in compared.effects if effect.seeds]
+    if compared.split != "test":
+        print_effects(effects, compared.split)
+        return
+    on_worst = [compared.effect(e.model, e.baseline, "worst_accuracy") for e in effects]
+    print_effects_on_both(list(zip(on_worst, effects, strict=True)))
 
 
 def _compare_runs(run_ids: list[str]) -> int:

@@ -3,8 +3,9 @@
 - Whoever imports the package: how long torch's threads wait, and that what a graphics card
   multiplies comes to the same each time (`at_import`).
 - Whoever imports `tracking`: how MLflow behaves (`tracking.startup.start_up`).
-- A command, and each training of a sweep, which is one: when Python looks for garbage, and what it
-  knows of a screen (`of_command`, `loading`).
+- A command, and each training of a sweep, which is one: in what order sets are, when Python looks
+  for garbage, and what it knows of a screen and of warnings (`SAME_HASHES`, `of_command`,
+  `loading`).
 
 Elsewhere nothing is set by an import alone: a `Training` asks for memory to be kept when it is
 made, and a cluster for silence when it is connected to.
@@ -14,6 +15,8 @@ import atexit
 import contextlib
 import gc
 import os
+import sys
+import warnings
 from collections.abc import Iterator
 
 
@@ -30,9 +33,25 @@ def at_import() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
+SAME_HASHES = {"PYTHONHASHSEED": "0"}
+"""The variable with which a text has the same hash in each process. The order of a set depends on
+it, and so may the order in which an iteration makes its layers: one seed, one result."""
+
+
+def hash_as_always() -> None:
+    """Begin the process again, with the same hashes in each. Does nothing on Windows, which cannot,
+    and where Python is told to look at no variable."""
+    if sys.flags.hash_randomization and not sys.flags.ignore_environment and os.name == "posix":
+        os.execve(
+            sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **SAME_HASHES}
+        )
+
+
 def of_command() -> None:
     """For a process that does one thing and ends."""
     _collect_rarely()
+    if sys.warnoptions:  # as by PYTHONWARNINGS=error: a library's warning would be the end
+        warnings.simplefilter("ignore")
     # As set by a notebook for itself, it may name what is not installed here; matplotlib would
     # refuse to be imported. No figure needs a screen.
     os.environ.pop("MPLBACKEND", None)

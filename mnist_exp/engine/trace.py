@@ -1,7 +1,6 @@
 """A network is followed with torch.fx, and becomes parts: operations that the engine knows, and
 steps that torch takes."""
 
-import copy
 import itertools
 import operator
 from collections.abc import Callable, Collection, Iterator
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from mnist_exp.common.copying import copied
 from mnist_exp.common.randomness import RandomStates, random_states, random_states_kept
 from mnist_exp.engine.fallback import is_size
 from mnist_exp.engine.layers import Nodes
@@ -64,7 +64,7 @@ def trace(network: nn.Module, example: Tensor) -> Traced:
     """
     with random_states_kept():
         try:
-            own = copy.deepcopy(network)
+            own = copied(network)
         except Exception as error:  # of whatever it holds
             raise UntraceableError(f"it cannot be copied: {_in_a_line(error)}") from error
         vars(own).pop("forward", None)  # what stands in for it

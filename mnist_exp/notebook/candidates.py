@@ -93,8 +93,8 @@ def find(digits: str, file: Path = FILE) -> Candidate:
     ]
     if not candidates or len(digits) < FEWEST_DIGITS:
         raise ExpectedError(
-            f"FROM={digits}: no candidate has a hash that begins so (7 digits or more); "
-            "experiments/results/candidates.md lists them"
+            f"FROM={digits}: of no candidate with a hash that begins so (7 digits or more) is the "
+            "source kept; experiments/results/candidates.md lists all that were tried"
         )
     if len(candidates) > 1:
         raise ExpectedError(f"FROM={digits}: {len(candidates)} candidates begin so: more digits")

@@ -1,8 +1,8 @@
 """The code of the notebook as modules that are made for one execution, and shared with no other.
 
 What is executed is text that was read before, hashed and kept: an `import` of a helper, wherever it
-stands and whenever it is reached, finds that text and not the file. Other code of the checkout
-would take part in a run and leave no trace, so reaching it is an ImportError.
+stands and whenever it is reached, finds that text and not the file. Other code of the checkout, and
+its data, would take part in a run and leave no trace, so reaching them is an ImportError.
 """
 
 import builtins
@@ -27,6 +27,8 @@ VOCABULARY = ("augment", "preprocess", "recipe", "views")
 """What the notebook may import of mnist_exp."""
 CODE = (".py", ".pyc", ".so", ".pyd", ".dylib", ".c", ".cc", ".cpp", ".cu")
 """How the names of files end that hold code."""
+NO_READING = os.O_CREAT | getattr(os, "O_DIRECTORY", 0)
+"""Flags with which a file is opened to be written, or a folder."""
 
 
 class Modules:
@@ -188,19 +190,23 @@ def _import_vocabulary(full: str, names: Sequence[str]) -> ModuleType:
 
 @cache
 def _watch() -> None:
-    """Have Python tell of each file of code that this process opens, from now on."""
+    """Have Python tell of each file that this process opens, from now on."""
     sys.addaudithook(_audit)
 
 
 def _audit(event: str, details: tuple[Any, ...]) -> None:
-    """Raise ImportError where code of the notebook makes Python open other code of the checkout."""
+    """Raise ImportError where code of the notebook makes Python open other code of the checkout, or
+    read data there."""
     if event not in ("open", "import", "ctypes.dlopen"):
         return
     path = details[1] if event == "import" else details[0]
     if not isinstance(path, str | bytes | os.PathLike):
         return
     file = os.fsdecode(path)
-    if not file.endswith(CODE) or (event == "open" and details[2] & os.O_WRONLY):
+    if event == "open":
+        if details[2] & os.O_WRONLY or (not file.endswith(CODE) and details[2] & NO_READING):
+            return
+    elif not file.endswith(CODE):
         return
     frame: FrameType | None = sys._getframe(1)
     if frame and frame.f_globals.get("__name__") == "tokenize":
@@ -230,6 +236,11 @@ def _real(path: str | Path) -> Path:
 
 def _refuse(file: str) -> NoReturn:
     source = source_from_cache(file) if file.endswith(".pyc") else file
+    if not file.endswith(CODE):
+        raise ImportError(
+            f"{shown_path(_real(file))} is data that no run would keep, nor miss when it changes: "
+            f"write it as code, in the iteration or in a file that it imports from {PACKAGE}/"
+        )
     raise ImportError(
         f"{shown_path(_real(source))} is code that no run would keep: an iteration imports files "
         f"of {PACKAGE}/ alone, and by their full names, as in `from {PACKAGE}.blocks import ...`"

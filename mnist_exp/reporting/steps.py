@@ -27,8 +27,9 @@ class Step:
         """The effect in words; empty for what is compared with nothing."""
         if self.effect is None:
             return ""
-        final = f"on the final accuracy {self.effect}"
-        worst = f"on the worst of the last epochs {self.on_worst}; " if self.on_worst else ""
+        final = f"on the final accuracy {self.effect}" if self.effect.seeds else f"{self.effect}"
+        told = self.on_worst is not None and self.on_worst.seeds
+        worst = f"on the worst of the last epochs {self.on_worst}; " if told else ""
         return f"against model {self.effect.baseline}, {worst}{final}"
 
     @property

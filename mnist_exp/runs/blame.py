@@ -13,8 +13,11 @@ from mnist_exp.notebook.entries import Entry
 from mnist_exp.recipe import example_of
 
 PACKAGE = Path(__file__).parents[1]
-VOCABULARY = {PACKAGE / f"{name}.py" for name in ("augment", "preprocess", "views")}
-"""What a recipe may name of this package, which is at fault only for what it is given."""
+VOCABULARY = {
+    PACKAGE / f"{name}.py" for name in ("augment", "preprocess", "views", "notebook/modules")
+}
+"""What a recipe may name of this package, which is at fault only for what it is given; and what
+refuses other files to it."""
 FIELDS = re.compile(
     r"\b(network|optimizer|parameter_groups|batch_schedule|schedule|views|teacher|metrics|loss)"
     r"\b[.()[]|\brecipe\.(?:(batch_schedule|schedule),|(step)\()|\blosses\[-1\]\.(backward)\("

@@ -1,6 +1,5 @@
 """What can be said of a recipe without a digit: its parts, its network, and a copy of that."""
 
-import copy
 import dataclasses
 import inspect
 import types
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from mnist_exp.common.copying import copied, hooks_of
 from mnist_exp.common.values import name_of, parts_of
 from mnist_exp.common.words import guessed
 from mnist_exp.data import Digits, Split
@@ -29,8 +29,9 @@ NOT_NEEDED = {"Normalize", "ToTensor", "PILToTensor", "ToPILImage"}
 """Classes of torchvision.transforms that people write before a network elsewhere."""
 STEP = "step(self, network, images, labels, teacher_output)"
 UNREGISTERED = (
-    "layers or weights in a plain list, a dictionary or a global variable are not trained, not "
-    "counted and not switched to evaluation: nn.ModuleList and nn.ModuleDict are for that"
+    "layers or weights in a plain list, a dictionary, an object or a variable outside the network "
+    "are not trained, not counted and not switched to evaluation: nn.ModuleList and nn.ModuleDict "
+    "are for that"
 )
 
 
@@ -228,13 +229,14 @@ def _said(value: object) -> str:
 def _check_copy(entry: Entry, recipe: Recipe, network: nn.Module) -> None:
     """Check that a copy of the network is a network of its own."""
     try:
-        copied = copy.deepcopy(network)
+        own = copied(network)
     except Exception as error:  # of whatever the network keeps
         why = f"a copy of the network is averaged and followed, and it cannot be copied: {error}"
         raise refuse(entry, "network", why) from error
     originals = set(network.modules())
-    held = (item for module in copied.modules() for item in _held_by_functions(vars(module)))
-    output = copied.eval()(classifier.example_input(recipe))
+    functions = [*map(vars, own.modules()), *map(list, map(hooks_of, own.parameters()))]
+    held = (item for each in functions for item in _held_by_functions(each))
+    output = own.eval()(classifier.example_input(recipe))
     if isinstance(output, Tensor) and output.requires_grad:
         output.sum().backward()
     touched = any(p.grad is not None for p in network.parameters())
@@ -262,12 +264,27 @@ def _held_by_functions(value: Any, *, inside: bool = False) -> Iterator[nn.Modul
             yield from _held_by_functions(item, inside=inside)
 
 
-def has_unregistered(network: nn.Module) -> bool:
-    """Whether there are layers or weights where torch does not look for them."""
+def has_unregistered(network: nn.Module, images: Tensor) -> bool:
+    """Whether there are layers or weights where torch does not look for them. What the network
+    gives in training for a few `images`, as it sees them, tells of weights wherever they are."""
     known = {*network.modules(), *network.parameters()}
     places = [vars(module) for module in network.modules()]
     places += [getattr(type(x).forward, "__globals__", {}) for x in network.modules()]
-    return any(item not in known for place in places for item in _layers_in(place.values()))
+    named = any(item not in known for place in places for item in _layers_in(place.values()))
+    return named or not known.issuperset(_weights_behind(network.train()(images)))
+
+
+def _weights_behind(output: Tensor) -> Iterator[Tensor]:
+    """The weights of which torch would calculate the gradient of an output."""
+    seen: set[Any] = set()
+    coming: list[Any] = [output.grad_fn]
+    while coming:
+        node = coming.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            coming += [before for before, _ in node.next_functions]
+            if type(node).__name__ == "AccumulateGrad":
+                yield node.variable
 
 
 def _layers_in(values: Iterable[Any]) -> Iterator[nn.Module | nn.Parameter]:

@@ -9,7 +9,7 @@ from importlib.metadata import version
 import torch
 
 from mnist_exp import augment, preprocess, recipe, views
-from mnist_exp.common import randomness, sameness, values
+from mnist_exp.common import copying, randomness, sameness, values
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.common.processor import processor
 from mnist_exp.data import digits
@@ -49,7 +49,7 @@ from mnist_exp.training import (
 )
 
 TRAINING_CODE = (
-    values, randomness, sameness, recipe, augment, preprocess, views, digits, transforms,
+    values, randomness, copying, sameness, recipe, augment, preprocess, views, digits, transforms,
     classifier, torch_internals, faster, seeding, beside, averaging, stepping, computing,
     determinism, loop, apart, stacking, together, images, operations, layers, reads, trace,
     fallback, kernels, schedule, draft, convolution, elementwise, shaping, plan, execution,

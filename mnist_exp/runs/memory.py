@@ -44,12 +44,14 @@ def is_shared(entry: Entry, network: nn.Module, average: nn.Module) -> bool:
 
     def beyond(whole: nn.Module) -> object:
         memory, carried = _Memory(entry), beside.read_attributes(whole)
+        # A recurrent layer lists its weights once more; they differ, since they are averaged.
+        memory.seen.update((id(x), x) for x in (*whole.parameters(), *whole.buffers()))
         return [
-            [
-                (key, memory.state(value))
-                for key, value in vars(module).items()
+            {
+                key: memory.state(value)
+                for key, value in sorted(vars(module).items())  # copying changes their order
                 if key not in beside.OF_TORCH and key not in carried[name]
-            ]
+            }
             for name, module in whole.named_modules()
         ]
 
@@ -102,7 +104,7 @@ class _Memory:
         if type(value) in beside.GENERATORS and not isinstance(value, random.Random):
             return repr(beside.GENERATORS[type(value)][0](value))
         if isinstance(value, random.Random):
-            return value.getstate()
+            return None if isinstance(value, random.SystemRandom) else value.getstate()
         if isinstance(value, Mapping):
             return self.named(value)
         if isinstance(value, list | tuple | set | frozenset):

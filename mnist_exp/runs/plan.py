@@ -1,18 +1,18 @@
 """All that is settled before a run begins: what is trained, how, and from what."""
 
-import copy
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
 from mnist_exp import data
+from mnist_exp.common.copying import copied
 from mnist_exp.common.values import as_text
 from mnist_exp.data import Digits
 from mnist_exp.notebook import entries, loading
 from mnist_exp.notebook.entries import Entry
 from mnist_exp.recipe import Recipe, Target
-from mnist_exp.runs import check, engines, environment, provenance, trial
+from mnist_exp.runs import check, effects, engines, environment, provenance, trial
 from mnist_exp.runs import overrides as overriding
 from mnist_exp.runs.blame import blamed_on
 from mnist_exp.runs.engines import ChosenEngine
@@ -156,6 +156,7 @@ def check_request(
     teacher. Raises ExpectedError."""
     with overriding.named(overrides):
         check.check_recipe(entry, seed, overrides, split)
+        effects.check_effects(entry, seed, overrides)
         recipe = check.recipe_from(entry, seed, overrides)
         return recipe, find_teacher(teacher or recipe.teacher, split)
 
@@ -165,4 +166,4 @@ def _built(entry: Entry, recipe: Recipe, seed: int) -> tuple[nn.Module, Tensor, 
     with blamed_on(entry):
         network = loop.build(recipe, seed)
         example = classifier.example_input(recipe)
-        return network, example, provenance.layers(copy.deepcopy(network), example)
+        return network, example, provenance.layers(copied(network), example)

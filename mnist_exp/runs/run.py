@@ -3,7 +3,6 @@
 Here training and tracking meet; neither knows the other.
 """
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import TypeVar
 
 from mnist_exp import tracking
 from mnist_exp.common import interrupts
+from mnist_exp.common.copying import copied
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.evidence.verdict import RunVerdict
 from mnist_exp.notebook.entries import Entry
@@ -78,7 +78,7 @@ def training_of(plan: Plan, *, batches: int | None = None) -> Training:
     """The training of a plan, which stays as it is; with `batches`, of epochs of so many."""
     return Training(
         plan.recipe, plan.train, plan.held_out, seed=plan.seed, device=plan.device,
-        network=copy.deepcopy(plan.network), teacher=plan.teacher.network if plan.teacher else None,
+        network=copied(plan.network), teacher=plan.teacher.network if plan.teacher else None,
         engine=plan.engine.name, batches=batches,
     )  # fmt: skip
 

@@ -21,7 +21,7 @@ from mnist_exp.common import interrupts, markdown
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.common.words import counted, ranges
 from mnist_exp.evidence import comparison, scores
-from mnist_exp.evidence.tried import TriedRecipe, tried_recipes
+from mnist_exp.evidence.recipes import TriedRecipe, tried_recipes
 from mnist_exp.notebook import entries, loading
 from mnist_exp.notebook.entries import Entry
 from mnist_exp.runs import cluster, engines, environment, worker

@@ -10,28 +10,30 @@ on with the run would have. So nothing of a trial stays behind in what the run u
 import copy
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mnist_exp.common.sameness import same_state
 from mnist_exp.common.values import parts_of
 from mnist_exp.data import Digits
 from mnist_exp.notebook.entries import Entry
+from mnist_exp.recipe import Recipe
 from mnist_exp.runs import check, checkpoint
 from mnist_exp.runs.blame import blamed_on, refuse
 from mnist_exp.runs.check import recipe_from
 from mnist_exp.runs.memory import is_shared, remembered
 from mnist_exp.runs.overrides import NONE, Overrides
 from mnist_exp.runs.teacher import Teacher
-from mnist_exp.training import classifier
+from mnist_exp.training import classifier, stepping
 from mnist_exp.training.classifier import Classifier
 from mnist_exp.training.computing import Engine
 from mnist_exp.training.determinism import ASKED, missing
-from mnist_exp.training.loop import NonFiniteLossError, TrainDigits, Training
+from mnist_exp.training.loop import NonFiniteLossError, TrainDigits, Training, build
 from mnist_exp.views import Views
 
 STEPS = 2
@@ -63,9 +65,13 @@ NOT_DETERMINISTIC = (
     "the same seed gives other numbers each time, and so does a resumed run: torch has no "
     "deterministic {} for this device"
 )
-NO_EFFECT = (
-    "setting {} changes nothing: a schedule or a parameter group sets it anew, as OneCycleLR sets "
-    "lr by its max_lr, and momentum"
+NO_LOGARITHMS = (
+    "the loss takes logarithms of probabilities, as log_softmax(1) gives, and the network "
+    "gives others: the loss falls without end as all outputs rise"
+)
+TWICE = (
+    "the network gives probabilities, of which the loss takes the softmax once more: without its "
+    "own it learns faster"
 )
 FIXED = (
     "its kept network takes only as many digits at a time as it was traced with (2): len(x) does "
@@ -97,8 +103,8 @@ def try_out(
     Raises ExpectedError for what would fail in the run; it names the line of the file.
     """
 
-    def fresh(some: Overrides = overrides) -> Training:
-        recipe = recipe_from(entry, seed, some)
+    def fresh() -> Training:
+        recipe = recipe_from(entry, seed, overrides)
         longer = dataclasses.replace(recipe, epochs=max(recipe.epochs, STEPS))
         return Training(
             longer, train, held_out[:EVALUATED], seed=seed, device=device,
@@ -110,21 +116,34 @@ def try_out(
     with blamed_on(entry):
         training = fresh()
         check.check_steps(entry, training)
+        _check_schedules(entry, recipe_from(entry, seed, overrides), seed, len(train))
         not_exact, resumable, cautions = _resumption(entry, training, fresh)
         if device.type in ASKED and (name := missing(device, lambda: next(fresh().epochs()))):
             not_exact = not_exact or NOT_DETERMINISTIC.format(name)
-        if check.has_unregistered(training.network):
+        seen, _ = classifier.network_input(training.recipe, train[:SOME], torch.Generator())
+        if check.has_unregistered(training.network, seen.to(device)):
             cautions.append(check.UNREGISTERED)
         if check.makes_faint(training.recipe, train[:SOME]):
             cautions.append(FAINT)
         if untrained := check.untrained(training):
             cautions.append(f"no parameter group has {untrained:,} of its weights: they stay as is")
-        cautions += _without_effect(overrides, fresh)
+        cautions += _scale(training, train[:SOME])
         cautions += _evaluation(entry, training.classifier, training.evaluation.images[:SOME])
     return Findings(
         training.learning_rate, not_exact, resumable, tuple(cautions), training.train_accuracy_of,
         training.through_torch,
     )  # fmt: skip
+
+
+def _check_schedules(entry: Entry, recipe: Recipe, seed: int, digits: int) -> None:
+    """Step the schedules as often as the run will: one may have an end, or an index."""
+    if recipe.schedule is None and recipe.batch_schedule is None:
+        return
+    steps = math.ceil(math.ceil(digits / recipe.batch_size) / recipe.accumulate_batches)
+    for epoch, rate in stepping.learning_rates(recipe, build(recipe, seed), steps):
+        if isinstance(rate, complex) or not math.isfinite(rate):
+            field = "schedule" if recipe.schedule else "batch_schedule"
+            raise refuse(entry, field, f"the learning rate becomes {rate} in epoch {epoch}")
 
 
 def _resumption(
@@ -157,25 +176,22 @@ def _resumption(
     return "" if exact else NOT_RESUMED, True, cautions
 
 
-def _without_effect(overrides: Overrides, fresh: Callable[[Overrides], Training]) -> list[str]:
-    """A caution for each override of the optimizer that something else of the recipe sets anew."""
-
-    def groups(some: Overrides) -> list[dict[str, Any]]:
-        training = fresh(some)  # its schedules have set what they begin with
-        return [
-            {key: value for key, value in group.items() if key != "params"}
-            for group in training.optimizer.param_groups
-        ]
-
-    cautions = []
-    for name in overrides:
-        owner, _, key = name.partition(".")
-        if owner == "optimizer":
-            others = {other: value for other, value in overrides.items() if other != name}
-            own = groups(overrides)
-            if key in own[0] and same_state(own, groups(others)):
-                cautions.append(NO_EFFECT.format(name))
-    return cautions
+def _scale(training: Training, digits: Digits) -> list[str]:
+    """A caution where the loss takes what the network gives for something else: what it says of the
+    output tells, and of one that is the same but for 1,000 more in each number."""
+    recipe = training.recipe
+    if recipe.teacher or type(recipe).step is not Recipe.step:
+        return []
+    seen, labels = classifier.network_input(recipe, digits, torch.Generator())
+    device = training.evaluation.images.device
+    loss = recipe.loss or F.cross_entropy
+    with torch.no_grad():
+        output = training.network.eval()(seen.to(device)).float()
+        now, raised = (loss(output + more, labels.to(device)).item() for more in (0, 1000))
+    if raised < now - 10 and bool((output.logsumexp(1).abs() > 0.01).any()):
+        return [NO_LOGARITHMS]
+    sums_to_one = bool((output >= 0).all()) and _close(output.sum(1), output.new_ones(len(output)))
+    return [TWICE] if sums_to_one and math.isclose(now, raised, abs_tol=0.01) else []
 
 
 def _evaluation(entry: Entry, evaluated: Classifier, images: Tensor) -> list[str]:

@@ -19,6 +19,7 @@ from typing import Any
 from distributed import Event, get_worker
 
 from mnist_exp import tracking
+from mnist_exp.common import startup
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.runs.job import Job, Order
 from mnist_exp.runs.progress import Standing
@@ -75,7 +76,7 @@ def train(order: Order, request: dict[str, Any]) -> JobResult:
         process = subprocess.Popen(
             [sys.executable, "-m", request["module"]], stdin=subprocess.PIPE, stdout=out,
             stderr=errors, text=True, start_new_session=True,
-            env=os.environ | {"OMP_NUM_THREADS": str(request["threads"])},
+            env=os.environ | startup.SAME_HASHES | {"OMP_NUM_THREADS": str(request["threads"])},
         )  # fmt: skip
         assert process.stdin
         with suppress(BrokenPipeError):  # it has ended already

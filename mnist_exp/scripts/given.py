@@ -1,6 +1,5 @@
 """What a script gives is checked, before a run begins and with each epoch."""
 
-import copy
 import math
 import operator
 import re
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from mnist_exp import data
+from mnist_exp.common.copying import copied
 from mnist_exp.common.values import as_text
 from mnist_exp.runs import provenance
 from mnist_exp.tracking import names
@@ -54,7 +54,7 @@ class Idea:
 
     def copied(self) -> nn.Module:
         """The network as it is now, on the CPU and in evaluation mode; the script's own stays."""
-        return copy.deepcopy(self.network).cpu().float().eval()
+        return copied(self.network).cpu().float().eval()
 
 
 def settle_idea(
@@ -75,8 +75,8 @@ def settle_idea(
     example = torch.zeros(2, *input_shape)
     try:
         with repeatable():
-            copied = copy.deepcopy(network).cpu().float()
-            layers = provenance.layers(copied, example)
+            own = copied(network).cpu().float()
+            layers = provenance.layers(own, example)
     except Exception as error:  # whatever a network does
         what = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise ValueError(

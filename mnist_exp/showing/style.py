@@ -42,7 +42,7 @@ def bar(axes: Axes, target: Target, *, label: bool) -> None:
     if label:
         axes.annotate(
             percent(target.test_accuracy), (0.01, target.test_accuracy), fontsize=8, va="bottom",
-            xycoords=("axes fraction", "data"),
+            xycoords=("axes fraction", "data"), annotation_clip=True,  # where the line is in sight
         )  # fmt: skip
 
 

@@ -8,11 +8,12 @@ from typing import Any
 import pandas as pd
 
 from mnist_exp.common.words import percent, points, ranges
+from mnist_exp.evidence.effect import Effect
 from mnist_exp.evidence.listing import Listing
+from mnist_exp.evidence.recipes import TriedRecipe
 from mnist_exp.evidence.scores import Exclusion
 from mnist_exp.evidence.side_by_side import SideBySide
 from mnist_exp.evidence.trials import Trial
-from mnist_exp.evidence.tried import TriedRecipe
 from mnist_exp.evidence.verdict import EpochScore, Verdict
 from mnist_exp.recipe import Target
 from mnist_exp.showing import style
@@ -56,7 +57,7 @@ def shown_verdicts(
         columns["model"] = lambda verdict: label(verdict.model, verdict.title)
     if split != "test" or not judged:
         del columns["verdict"], columns["seeds passing (95 % interval)"]
-        columns = {"model": columns.pop("model"), "seeds": _seeds} | columns
+        columns = {"model": columns.pop("model"), "which seeds": _seeds} | columns
     if not judged and not any(verdict.worst for verdict in verdicts):
         del columns[f"worst of last {target.last_epochs}"]
     return _table(verdicts, columns)
@@ -67,7 +68,7 @@ def brief_verdicts(verdicts: Sequence[Verdict], target: Target) -> pd.DataFrame:
     split = verdicts[0].split if verdicts else "test"
     seeds = {
         "test": ("seeds passing", _passing),
-        "validation": ("seeds", _seeds),
+        "validation": ("which seeds", _seeds),
     }
     name, show = seeds[split]
     columns: dict[str, Callable[[Verdict], str]] = {
@@ -108,6 +109,29 @@ def drawn_verdicts(
         columns["field"] = pd.Series([plain(verdict.receptive_field) for verdict in verdicts])
         columns["best train"] = pd.Series([percent(x.best_train_accuracy) for x in verdicts])
     return pd.DataFrame(columns | {"idea": brief["idea"]})
+
+
+def shown_effects(effects: Sequence[tuple[Effect, Effect]], target: Target) -> pd.DataFrame:
+    """What is told of differences of two iterations on the worst of the last epochs, and on the
+    final accuracy: text, one row per pair of iterations."""
+    return pd.DataFrame(
+        {
+            "model": [f"{final.model}" for _, final in effects],
+            "against": [f"{final.baseline}" for _, final in effects],
+            f"worst of last {target.last_epochs}": [_briefly_told(worst) for worst, _ in effects],
+            "final test": [_briefly_told(final) for _, final in effects],
+            "seeds": [f"{len(final.seeds)}" for _, final in effects],
+        }
+    )
+
+
+def _briefly_told(effect: Effect) -> str:
+    if not effect.seeds:
+        return "–"
+    if effect.interval is None:
+        return f"{points(effect.mean)} (too few seeds)"
+    low, high = map(points, effect.interval)
+    return f"{points(effect.mean)} ({low} to {high})"
 
 
 def _table(

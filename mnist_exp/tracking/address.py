@@ -32,6 +32,10 @@ def absolute_address(text: str) -> str:
     if scheme in ("http", "https"):
         if not re.fullmatch(r"[^/?#\s]+", urlsplit(text).netloc):
             raise ExpectedError(f"{_named(text)} names no host: an address is needed, {EXAMPLES}")
+        try:
+            _ = urlsplit(text).port
+        except ValueError as error:
+            raise ExpectedError(f"{_named(text)}: {error}") from None
         return text
     if scheme.partition("+")[0] not in (*DATABASES, "postgres"):
         raise ExpectedError(

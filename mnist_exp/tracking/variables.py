@@ -165,7 +165,19 @@ def settle_variables() -> list[str]:
 
 
 def refuse_variables() -> None:
-    """Raise ExpectedError for a variable that must not be ignored, and cannot be obeyed."""
+    """Raise ExpectedError for a variable that must not be ignored, and cannot be obeyed or read."""
+    from mlflow import environment_variables
+
     for name, reason in REFUSED.items():
         if os.environ.get(name):
             raise ExpectedError(f"{name} is set: {reason}")
+    for name in sorted(os.environ):
+        known = getattr(environment_variables, name, None)
+        if kind(name) != "kept" or known is None:
+            continue
+        try:
+            known.get()
+        except ValueError:
+            value = ascii(os.environ[name])[1:-1][:40]
+            needed = "true or false" if known.type is bool else "a number"
+            raise ExpectedError(f"{name}={value}: {needed} is needed") from None

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from mnist_exp.common.copying import hooks_of
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.common.sameness import same_state
 from mnist_exp.common.values import as_text
@@ -35,6 +36,8 @@ def why_apart(trainings: Sequence[Training]) -> str:
         return f"{type(first.optimizer).__name__} may step each number by those beside it"
     if isinstance(first.schedule, ReduceLROnPlateau):
         return "ReduceLROnPlateau has another learning rate for each"
+    if any(True for weight in first.network.parameters() for _ in hooks_of(weight)):
+        return "its weights have hooks, which would be given the gradients of all"
     ours = _alike(first)
     for other in others:
         for what, theirs in _alike(other).items():

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from mnist_exp.common.copying import copied
 from mnist_exp.recipe import ExponentialAverage
 from mnist_exp.training import beside
 
@@ -16,6 +17,7 @@ class Average(AveragedModel):
 
     def __init__(self, network: nn.Module, averaging: ExponentialAverage) -> None:
         super().__init__(network, use_buffers=True)
+        self.module = copied(network)  # with all that its weights have
         self.most_kept = averaging.decay
 
     @torch.no_grad()

@@ -4,7 +4,6 @@ normalisation that is as exact in that format as in the usual one.
 Nothing here changes a distribution: tests compare each part with torch's own.
 """
 
-import copy
 import ctypes
 import math
 from contextlib import suppress
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mnist_exp.common.copying import copied
 from mnist_exp.training import torch_internals
 
 
@@ -173,7 +173,7 @@ def speed_up(network: nn.Module, device: torch.device, example: Tensor) -> nn.Mo
         network.to(memory_format=torch.channels_last)
         try:
             with torch.inference_mode():  # of a copy: a network may count how often it is called
-                copy.deepcopy(network).eval()(example)
+                copied(network).eval()(example)
         except RuntimeError:
             network.to(memory_format=torch.contiguous_format)
     return network

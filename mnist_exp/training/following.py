@@ -7,7 +7,6 @@ what was derived (`causality`).
 """
 
 import contextlib
-import copy
 import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from mnist_exp.common.copying import copied
 from mnist_exp.common.randomness import random_states_kept
 from mnist_exp.training import causality, torch_internals
 from mnist_exp.training.axes import Axis, Field, ReceptiveFieldError, Row
@@ -105,7 +105,7 @@ def _sees_all(field: Field, pixels: Sequence[int]) -> bool:
 
 def _copy(module: nn.Module) -> nn.Module:
     try:
-        return copy.deepcopy(module).cpu().float().eval()
+        return copied(module).cpu().float().eval()
     except Exception as error:  # whatever a network of the user's holds
         raise ReceptiveFieldError(
             f"the receptive field cannot be followed: {_in_words(error, 'copying the network')}"
@@ -273,9 +273,9 @@ class _Recorder(TorchDispatchMode):
             if id(target) not in self.seen or not _alike(self.seen[id(target)][1], sights[0]):
                 raise call.error("writes another field into a tensor in place")
         note = Note(function, call.layer, len(self.rows), call.normalises)
-        for x, copied in zip(tensors_in((args, kwargs)), before, strict=True):
+        for x, earlier in zip(tensors_in((args, kwargs)), before, strict=True):
             held = any(x is one for one in call.frozen) or (call.normalises and x is args[0])
-            note.arguments.append(copied.clone() if held else None)
+            note.arguments.append(earlier.clone() if held else None)
         self.rows += call.rows
         for output, sight in zip(filled, sights, strict=False):
             self.seen[id(output)] = output, sight

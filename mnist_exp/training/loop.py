@@ -23,7 +23,16 @@ from mnist_exp.common.randomness import put_back, random_states
 from mnist_exp.common.values import parts_of
 from mnist_exp.data import Digits
 from mnist_exp.recipe import Recipe
-from mnist_exp.training import averaging, beside, classifier, faster, seeding, stepping, transforms
+from mnist_exp.training import (
+    averaging,
+    beside,
+    classifier,
+    faster,
+    seeding,
+    stepping,
+    torch_internals,
+    transforms,
+)
 from mnist_exp.training.classifier import Classifier
 from mnist_exp.training.computing import Computing, Engine
 from mnist_exp.training.determinism import deterministic
@@ -120,9 +129,10 @@ class NonFiniteLossError(ExpectedError):
 
 
 def build(recipe: Recipe, seed: int) -> nn.Module:
-    """The recipe's network, made from the seed, on the CPU; lazy layers have their shapes."""
+    """The recipe's network, made from the seed, on the CPU; lazy layers have their shapes. Of what
+    torch.compile makes, it is the network within."""
     seeding.seed_network(seed)
-    network = recipe.network()
+    network = torch_internals.unwrapped(recipe.network())
     if any(map(is_lazy, itertools.chain(network.parameters(), network.buffers()))):
         with torch.no_grad():
             network.eval()(classifier.example_input(recipe))

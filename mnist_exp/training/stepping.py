@@ -2,7 +2,8 @@
 
 import contextlib
 import inspect
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -10,10 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.recipe import Recipe
+
+MOST_STEPS = 100_000
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,25 @@ def asked_by(stepped: Callable[..., LRScheduler], total_steps: int) -> dict[str,
     if given.keys() & {"total_steps", "steps_per_epoch"} or not takes:
         return {}
     return {"total_steps": total_steps}
+
+
+def learning_rates(recipe: Recipe, network: nn.Module, steps: int) -> Iterator[tuple[int, Any]]:
+    """The learning rates of a training of so many `steps` an epoch, as its schedules set them,
+    without a step of the optimizer; each with its epoch. Beyond a hundred thousand steps, which
+    take a second or two, there are those of the epochs alone."""
+    optimizer = optimizer_of(recipe, network)
+    schedule = schedule_of(recipe.schedule, optimizer, recipe.epochs)
+    batch_schedule = schedule_of(recipe.batch_schedule, optimizer, recipe.epochs * steps)
+    few = recipe.epochs * steps <= MOST_STEPS
+    with warnings.catch_warnings(action="ignore"):  # that the optimizer was to be stepped before
+        for epoch in range(1, recipe.epochs + 1):
+            if few and batch_schedule:
+                for _ in range(steps):
+                    yield epoch, optimizer.param_groups[0]["lr"]
+                    batch_schedule.step()
+            yield epoch, optimizer.param_groups[0]["lr"]
+            if schedule and not isinstance(schedule, ReduceLROnPlateau):
+                schedule.step()
 
 
 def learning_rate_of(optimizer: Optimizer) -> str:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
 
+from mnist_exp.common.copying import copied
 from mnist_exp.common.errors import is_of_full_memory
 from mnist_exp.common.randomness import (
     random_states,
@@ -79,7 +80,7 @@ class Together:
         networks = [training.network for training in self.trainings]
         if why := why_apart(self.trainings):
             raise ApartError(f"{APART}: {why}")
-        self.network = faster.as_torch_has_it(copy.deepcopy(networks[0]))
+        self.network = faster.as_torch_has_it(copied(networks[0]))
         self._stacked = Stacked(networks)
         self._stacked.share(networks)
         self.not_deterministic = self._try_out()

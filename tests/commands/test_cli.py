@@ -316,8 +316,10 @@ def test_compare_prints_a_row_per_iteration_and_the_reasons(
         f"Models {ranges({*entries.numbers()} - {3, 5, 6})}: not run",
         "Model 5: no run counts (1 not finished)",
         "",
-        "Final test accuracy, paired by seed:",
-        "  model 6 against model 3: not enough seeds to tell (1 pair, mean -0.10)",
+        "Differences of test accuracy in points, paired by seed, with 95 % intervals:",
+        "model  against        worst of last 5             final test  seeds",
+        # Of seed 1: 60 errors are 20 fewer than 80 at the worst, and 10 more than 50 at the end.
+        "    6        3  +0.20 (too few seeds)  -0.10 (too few seeds)      1",
     ]
     assert main(["compare", "MODELS=6"]) == 0
     assert "batch normalisation" not in capsys.readouterr().out
@@ -339,9 +341,9 @@ def test_on_the_validation_split_people_choose_and_nothing_is_judged(
     assert out.splitlines() == [
         "On the validation split, by which people choose; the target is about the test split.",
         "",
-        "model  seeds  worst of last 5  final validation  parameters  idea",
-        "    6    1-3          99.00 %    99.00 ± 0.00 %       7,416  regularise less, a…",
-        "    8    1-3          99.10 %    99.20 ± 0.10 %       7,416  vary the images in…",
+        "model  which seeds  worst of last 5  final validation  parameters  idea",
+        "    6          1-3          99.00 %    99.00 ± 0.00 %       7,416  regularise l…",
+        "    8          1-3          99.10 %    99.20 ± 0.10 %       7,416  vary the ima…",
         "",
         f"Models {others}: not run on the validation split",
         "",

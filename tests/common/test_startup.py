@@ -11,10 +11,12 @@ import pytest
 from mnist_exp import ROOT
 
 
-def says(code: str, **environment: str) -> str:
-    """What a new process prints that runs the code, with `environment` added to its own."""
+def says(code: str, *options: str, **environment: str) -> str:
+    """What a new process prints that runs the code, with `options` of Python's, and `environment`
+    added to its own."""
+    options = options or ("-W", "ignore")
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True,
+        [sys.executable, *options, "-c", code], capture_output=True, text=True,
         env=os.environ | environment, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -54,6 +56,26 @@ def test_a_command_loads_only_what_it_needs(module: str, absent: set[str]) -> No
     """Reading needs no torch, and a run whose recipe names nothing of torchvision no torchvision:
     each takes a second or more."""
     assert says(f"import sys, {module}; print(sorted({absent} & set(sys.modules)))") == "[]"
+
+
+def test_a_set_has_the_same_order_in_each_command() -> None:
+    code = """
+from mnist_exp.commands import cli
+cli._obey = lambda words: print(hash("a"), words) or 0
+cli.main()
+"""
+    assert len({says(code, PYTHONHASHSEED=seed) for seed in ("1", "2", "random")}) == 1
+
+
+def test_a_warning_of_a_library_does_not_end_a_command() -> None:
+    code = """
+import warnings
+from mnist_exp.common import startup
+startup.of_command()
+warnings.warn("will be removed", DeprecationWarning)
+print("goes on")
+"""
+    assert says(code, "-W", "error") == "goes on"
 
 
 @pytest.mark.slow

@@ -140,7 +140,7 @@ def test_a_helper_of_a_candidate_is_a_part_of_its_code(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("digits", "words"),
     [
-        ("0000000", "no candidate has a hash that begins so"),
+        ("0000000", "of no candidate with a hash that begins so"),
         (PUBLISHED[0].code_sha256[:6], "7 digits or more"),
         (NEEDS_A_LOST_CLASS, "does not run any more: .* commit 63447c619b"),
     ],

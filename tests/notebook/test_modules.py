@@ -270,6 +270,33 @@ def test_code_that_no_run_would_keep_is_refused(
     assert "it ran" not in said
 
 
+@pytest.mark.parametrize(
+    "read",
+    [
+        "open('{0}').read()", "Path('{0}').read_text()", "json.load(open('{0}', 'r+'))",
+        "np.loadtxt('{0}')", "torch.load('{0}')",
+    ],
+)  # fmt: skip
+def test_data_that_no_run_would_keep_is_refused(read: str, tmp_path: Path) -> None:
+    data = tmp_path / "widths.json"
+    data.write_text("3")
+    begin = "import json\nfrom pathlib import Path\nimport numpy as np\nimport torch\n"
+    said = refusal(tmp_path, f"{begin}{read.format(data)}\n{NETWORK}", {})
+    assert said.startswith("model_7.py, line 11: ImportError: ")
+    assert "ImportError: widths.json is data that no run would keep" in said
+
+
+def test_files_may_be_written_and_folders_looked_at(tmp_path: Path) -> None:
+    log, other = tmp_path / "log.txt", tmp_path.parent / "of_the_machine.txt"
+    other.write_text("not of the checkout")
+    lines = (
+        "import os\nfrom pathlib import Path\n"
+        f"Path('{log}').write_text('x')\nos.listdir('{tmp_path}')\nPath('{other}').read_text()"
+    )
+    load(tmp_path, f"{lines}\n{NETWORK}{RECIPE}", {})
+    assert log.read_text() == "x"
+
+
 def test_code_that_another_program_imported_before_is_refused(tmp_path: Path) -> None:
     assert "waiting" in sys.modules or __import__("waiting")  # a module of tests/support
     said = refusal(tmp_path, f"\nimport waiting\n{NETWORK}", {})

@@ -12,8 +12,11 @@ from written import NUMBER, PARAMETERS_OF_BASE, network, written
 
 from mnist_exp import tracking
 from mnist_exp.common.errors import ExpectedError
+from mnist_exp.data import Digits
+from mnist_exp.runs import check
 from mnist_exp.runs.plan import Plan, settle
 from mnist_exp.training.classifier import count_parameters
+from mnist_exp.training.loop import Training
 
 DRAWN = network(
     "width = int(torch.randint(2, 64, ())) + np.random.randint(64) + random.randint(0, 63)\n"
@@ -92,6 +95,35 @@ def test_a_plan_is_carried_out_with_a_copy_of_its_network() -> None:
     one, two = carry_out(plan), carry_out(plan)
     assert all(map(torch.equal, before, plan.network.parameters()))
     assert one.accuracy == two.accuracy
+
+
+SLOWED = {
+    "hook": network("self.first.weight.register_hook(lambda gradient: 0.01 * gradient)"),
+    "attribute": network("self.first.weight.slow = True"),
+}
+GROUPS = """lambda network: [
+        {"params": [w], "lr": 1e-5 if getattr(w, "slow", False) else 0.05}
+        for w in network.parameters()
+    ]"""
+
+
+@pytest.mark.parametrize("name", SLOWED)
+@pytest.mark.usefixtures("store", "few_digits")
+def test_a_run_trains_the_network_that_its_file_makes(
+    name: str, mnist: tuple[Digits, Digits]
+) -> None:
+    """Also what is set on its weights, or listens to their gradients, which is on no copy of
+    torch's."""
+    averaging = "ExponentialAverage(decay=0.5)"
+    entry = written(SLOWED[name], parameter_groups=GROUPS, averaging=averaging)
+    carry_out(settle(NUMBER, entry=entry, epochs=1))
+    recipe = check.recipe_from(entry, 1, {"epochs": 1})
+    train, test = mnist[0][:500], mnist[1][:500]
+    training = Training(recipe, train, test, seed=1, device=torch.device("cpu"))
+    (result,) = training.epochs()
+    run_id = tracking.runs()["run_id"].item()
+    (epoch,) = tracking.history([run_id]).to_dict("records")
+    assert epoch["test_loss"] == pytest.approx(result.evaluation.loss, rel=1e-4)
 
 
 def test_a_lazy_network_has_its_shapes() -> None:

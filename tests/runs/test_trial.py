@@ -8,6 +8,7 @@ from mnist_exp.notebook import entries
 from mnist_exp.notebook.entries import Entry
 from mnist_exp.runs import trial
 from mnist_exp.runs.check import UNREGISTERED
+from mnist_exp.runs.effects import check_effects
 from mnist_exp.runs.plan import settle
 from mnist_exp.runs.trial import NOT_AVERAGED, NOT_REPEATED, NOT_RESUMED, TOGETHER, UNSTEADY
 from mnist_exp.training import loop
@@ -50,6 +51,11 @@ def refused(entry: Entry) -> str:
         (BROKEN + PARTS, {"views": "Broken()"}, "raise Zero", "ZeroDivisionError: by hand"),
         (PARTS, {"views": "OneView()"}, "views=", "views makes float32 (1, 1, 28, 28)"),
         (network("self.last = nn.Conv2d(8, 12, 3)"), {}, "network=", "(2, 12), not (2, 10)"),
+        (network(forward="import importlib\n"
+                         "return importlib.import_module('tests.support.once').once(x)"), {},
+         "import_module", "ImportError: tests/support/once.py is code that no run would keep"),
+        (network(forward="return x * float(open('README.md').read())"), {},
+         "README.md", "network: ImportError: README.md is data that no run would keep"),
         (network(forward="return x, x"), {}, "network=", "gives a tuple, no tensor"),
         (network(forward="return self.nope(x)"), {}, "self.nope", "no attribute 'nope'"),
         (network(forward=SINGLE), {}, ".squeeze()", "IndexError: Dimension out of range"),
@@ -78,6 +84,12 @@ def refused(entry: Entry) -> str:
         ("", {"batch_schedule": "partial(CosineAnnealingLR, Tmax=3)"}, "batch_schedule=",
          "CosineAnnealingLR got an unexpected keyword argument 'Tmax'; did you mean T_max? it tak"),
         ("", {"optimizer": "partial(SGD, learning_rate=1)"}, "optimizer=", "'learning_rate'; it t"),
+        ("", {"batch_schedule": "partial(OneCycleLR, max_lr=0.1, total_steps=1000)"},
+         "batch_schedule=", "Tried to step 1001 times. The specified number of total steps is"),
+        ("", {"epochs": 15, "schedule": "partial(LambdaLR, lr_lambda=lambda e: (1, 0.1)[e])"},
+         "lr_lambda", "schedule: IndexError: tuple index out of range"),
+        ("", {"epochs": 3, "schedule": "partial(LambdaLR, lr_lambda=lambda e: (1 - e) ** 0.5)"},
+         "schedule=", "the learning rate becomes (3.06"),
         ("", {"parameter_groups": "lambda: []"}, "parameter_groups=", "parameter_groups: TypeErr"),
         ("", {"parameter_groups": "[].pop"}, "parameter_groups=",
          "an integer (as in parameter_groups=lambda network: [{'params': ...}])"),
@@ -202,9 +214,14 @@ def test_a_mistake_of_the_package_is_not_told_as_one_of_the_iteration(
         ("", {"schedule": "lambda o: SequentialLR(o, [LinearLR(o), StepLR(o, 3)], [1])"}),
         ("", {"schedule": "partial(LambdaLR, lr_lambda=lambda e: 0.9**e)"}),
         ("", {"epochs": 1, "batch_schedule": "partial(OneCycleLR, max_lr=0.1)"}),
+        ("", {"batch_schedule": "partial(OneCycleLR, max_lr=0.1, epochs=2, steps_per_epoch=938)"}),
+        ("", {"network": "lambda: torch.compile(Base())"}),
         ("", {"averaging": "ExponentialAverage(decay=0.9)"}),
         (network("self.list = [nn.Dropout(0.5)]\nself.add_module('drop', self.list[0])",
                  "return super().forward(self.list[0](x))"), {}),
+        (network("self.rows = nn.LSTM(28, 8, batch_first=True)\nself.full = nn.Linear(8, 10)",
+                 "return self.full(self.rows(x[:, 0])[0][:, -1])"),
+         {"averaging": "ExponentialAverage(decay=0.9)"}),
         (network("self.draws = torch.Generator()",
                  "return super().forward(x * torch.rand((), generator=self.draws)"
                  " if self.training else x)"), {}),
@@ -295,6 +312,20 @@ def test_what_cannot_be_resumed_at_all_says_so() -> None:
          + network(forward="return super().forward(LAYER(x.flatten(1)).view(x.shape))"),
          UNREGISTERED),
         (network("self.weights = [nn.Parameter(torch.ones(1))]"), UNREGISTERED),
+        ("WEIGHT = torch.ones(1, requires_grad=True)\n\n\n"
+         + network(forward="return super().forward(x * WEIGHT)"), UNREGISTERED),
+        ("class Held:\n    def __init__(self, layer):\n        self.layer = layer\n\n\n"
+         + network("self.held = Held(nn.Conv2d(1, 1, 1))",
+                   "return super().forward(self.held.layer(x) if self.training else x)"),
+         UNREGISTERED),
+        (network("layer = nn.Conv2d(1, 1, 1)\nself.scale = lambda x: layer(x)",
+                 "return super().forward(self.scale(x))"), UNREGISTERED),
+        (network("self.scale = partial(nn.Conv2d(1, 1, 1))",
+                 "return super().forward(self.scale(x))"), UNREGISTERED),
+        (network("self.scale = nn.Conv2d(1, 1, 1).forward",
+                 "return super().forward(self.scale(x))"), UNREGISTERED),
+        (network("pass", "return super().forward(self.scale(x))")
+         + "    scale = nn.Conv2d(1, 1, 1)\n\n\n", UNREGISTERED),
         (network("self.layers = {'a': [[nn.Conv2d(1, 1, 1)]]}"), UNREGISTERED),
         (network("self.layers = [nn.Conv2d(1, 1, 1)]",
                  "return super().forward(self.layers[0](x))"), UNREGISTERED),
@@ -302,10 +333,38 @@ def test_what_cannot_be_resumed_at_all_says_so() -> None:
          trial.FIXED),
         (network(forward="scale = np.random.default_rng().random() if self.training else 1\n"
                          "return super().forward(x * scale)"), NOT_REPEATED),
+        ("DRAWS = random.SystemRandom()\n\n\n"
+         + network(forward="scale = DRAWS.random() if self.training else 1\n"
+                           "return super().forward(x * scale)"), NOT_REPEATED),
     ],
 )  # fmt: skip
 def test_what_makes_numbers_less_certain_is_said(source: str, caution: str) -> None:
     assert settle(NUMBER, entry=written(source)).findings.cautions == (caution,)
+
+
+LOGARITHMS = network(forward="return super().forward(x).log_softmax(1)")
+PROBABILITIES = network(forward="return super().forward(x).softmax(1)")
+
+
+@pytest.mark.parametrize(
+    ("source", "loss", "cautions"),
+    [
+        ("", "nn.NLLLoss()", (trial.NO_LOGARITHMS,)),
+        (PROBABILITIES, "F.nll_loss", (trial.NO_LOGARITHMS,)),
+        (
+            "",
+            "lambda o, l: F.kl_div(o, F.one_hot(l, 10).float(), reduction='sum')",
+            (trial.NO_LOGARITHMS,),
+        ),
+        (LOGARITHMS, "nn.NLLLoss()", ()),
+        (LOGARITHMS, "None", ()),
+        (PROBABILITIES, "None", (trial.TWICE,)),
+        (PROBABILITIES, "lambda o, l: F.mse_loss(o, F.one_hot(l, 10).float())", ()),
+        ("", "nn.MultiMarginLoss()", ()),
+    ],
+)
+def test_a_loss_of_other_outputs_is_said(source: str, loss: str, cautions: tuple[str, ...]) -> None:
+    assert settle(NUMBER, entry=written(source, loss=loss)).findings.cautions == cautions
 
 
 @pytest.mark.parametrize("field", ["augment", "preprocess"])
@@ -315,15 +374,32 @@ def test_images_that_become_black_are_said(field: str) -> None:
         assert settle(NUMBER, entry=entry).findings.cautions == cautions
 
 
-def test_an_override_that_a_schedule_undoes_is_told() -> None:
-    rates = {"optimizer.lr": 0.5, "optimizer.momentum": 0.5, "optimizer.weight_decay": 0.5}
-    for schedule, undone in (
-        ("partial(OneCycleLR, max_lr=0.1)", ("optimizer.lr", "optimizer.momentum")),
-        ("partial(LambdaLR, lr_lambda=lambda step: min(1, step / 9))", ()),  # from a rate of 0
+def test_an_override_that_something_else_undoes_is_refused() -> None:
+    one_cycle = "partial(OneCycleLR, max_lr=0.1)"
+    grouped = "lambda n: [{'params': list(n.parameters()), 'lr': 0.01}]"
+    for fields, name, why in (
+        (
+            {"batch_schedule": one_cycle},
+            "lr",
+            "OneCycleLR sets lr anew, and batch_schedule.max_lr=",
+        ),
+        (
+            {"schedule": one_cycle},
+            "momentum",
+            "sets momentum anew, and schedule.max_momentum= sets",
+        ),
+        ({"parameter_groups": grouped}, "lr", "a parameter group or a schedule sets it anew"),
     ):
-        entry = written(batch_schedule=schedule)
-        cautions = settle(NUMBER, entry=entry, overrides=rates).findings.cautions
-        assert cautions == tuple(trial.NO_EFFECT.format(name) for name in undone)
+        overrides = {f"optimizer.{name}": 0.5, "optimizer.weight_decay": 0.5}
+        with pytest.raises(
+            ExpectedError, match=rf"^optimizer\.{name}=0.5 changes nothing: "
+        ) as said:
+            settle(NUMBER, entry=written(**fields), overrides=overrides)
+        assert why in str(said.value)
+    check_effects(written(), 1, {"optimizer.lr": 0.05})  # which its file has anyway
+    warm = "partial(LambdaLR, lr_lambda=lambda step: min(1, step / 9))"  # from a rate of 0
+    rates = {"optimizer.lr": 0.5, "optimizer.weight_decay": 0.5}
+    assert settle(NUMBER, entry=written(batch_schedule=warm), overrides=rates).overrides == rates
 
 
 def test_an_average_without_what_its_network_changes_is_said() -> None:

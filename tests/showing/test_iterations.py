@@ -120,6 +120,12 @@ def test_where_all_are_far_from_the_target_they_are_on_the_scale() -> None:
     assert not any("off the scale" in text.get_text() for text in axes.texts)
 
 
+def test_a_bar_out_of_sight_takes_no_room() -> None:
+    figure = iterations.price(verdicts((41, 170, 0.08), (42, 170, 0.2)), TARGET, PUBLIC.head(0))
+    figure.savefig(io.BytesIO())  # which would warn that nothing is left for the axes
+    assert figure.axes[0].yaxis.get_tightbbox().x0 >= 0
+
+
 def test_an_effect_without_an_interval_is_hollow() -> None:
     told = Effect(6, 5, (1, 2, 3), 0.002, (0.001, 0.003))
     figure = iterations.effects([told, Effect(7, 6, (1,), -0.001, None)])

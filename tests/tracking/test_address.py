@@ -63,6 +63,7 @@ NO_STORES = {
     "databricks": "is no store", "databricks://x": "is no store", "uc:x": "is no store",
     "oracle://u:p@h/db": "is no store", "://": "is no store", "s3://bucket/x": "is no store",
     "http://": "names no host", "https:///path": "names no host",
+    "http://host:99999": "Port out of range 0-65535", "http://host:http": "Port could not be cast",
     "sqlite://": "in memory", "sqlite:///": "in memory", "sqlite:///:memory:": "in memory",
     "sqlite:///file::memory:?uri=true": "in memory",
     "sqlite:///file:x.db?uri=true&mode=memory": "in memory",

@@ -125,6 +125,23 @@ def test_a_run_is_one_of_its_own_whatever_the_surroundings_name(
 
 
 @pytest.mark.usefixtures("store")
+@pytest.mark.parametrize(
+    ("name", "value", "needed"),
+    [
+        ("MLFLOW_HTTP_REQUEST_TIMEOUT", "soon", "a number"),
+        ("MLFLOW_TRACKING_INSECURE_TLS", "maybe", "true or false"),
+    ],
+)
+def test_a_value_that_mlflow_cannot_read_is_one_line(
+    name: str, value: str, needed: str, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv(name, value)
+    assert main(["runs"]) == 2
+    assert capsys.readouterr().err == f"mnist-exp: {name}={value}: {needed} is needed\n"
+
+
+@pytest.mark.usefixtures("store")
 def test_a_workspace_is_refused_in_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

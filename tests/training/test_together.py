@@ -329,6 +329,12 @@ class Wide(Network):
         self.unused = nn.Linear(int(torch.randint(1, 100, ())), 1)
 
 
+class Hooked(Network):
+    def __init__(self) -> None:
+        super().__init__()
+        self.out.weight.register_hook(torch.sign)
+
+
 def own_groups(weights: nn.Module) -> list[dict[str, Any]]:
     return [{"params": weights.parameters(), "weight_decay": float(torch.rand(()))}]
 
@@ -349,6 +355,7 @@ APART: dict[str, dict[str, Any]] = {
     "or step draws from Python's random": {"network": DrawingNumpy},
     "attributes of its network differ": {"network": Drawn},
     "the shapes of its weights differ": {"network": Wide},
+    "its weights have hooks": {"network": Hooked},
     "settings of its optimizer differ": {"parameter_groups": own_groups},
 }
 
