@@ -17,6 +17,7 @@ from mnist_exp.data import obtain
 from mnist_exp.data.digits import MEAN, STANDARD_DEVIATION
 from mnist_exp.recipe import Recipe
 
+CPU = torch.device("cpu")
 EVALUATION_BATCH = 1000
 ENVIRONMENT = {"GOMP_SPINCOUNT": "300000"}
 """OpenMP's own default, for a process that has this project's setting."""
@@ -25,9 +26,12 @@ ENVIRONMENT = {"GOMP_SPINCOUNT": "300000"}
 class Stock:
     """A recipe in training on MNIST; `workers` processes of their own prepare the images."""
 
-    def __init__(self, recipe: Recipe, *, workers: int, seed: int = 1) -> None:
+    def __init__(
+        self, recipe: Recipe, *, workers: int, seed: int = 1, device: torch.device = CPU
+    ) -> None:
         torch.manual_seed(seed)
-        self.network = recipe.network()
+        self.device = device
+        self.network = recipe.network().to(device)
         self.optimizer = recipe.optimizer(self.network.parameters())
         self.schedule = recipe.schedule(self.optimizer) if recipe.schedule else None
         plain = [
@@ -58,6 +62,7 @@ class Stock:
         self.network.train()
         correct = 0
         for number, (images, labels) in enumerate(self.train, start=1):
+            images, labels = images.to(self.device), labels.to(self.device)
             output = self.network(images)
             loss = F.cross_entropy(output, labels)
             self.optimizer.zero_grad()
@@ -76,7 +81,10 @@ class Stock:
     def evaluate(self) -> int:
         """Test digits that are classified rightly."""
         self.network.eval()
-        return sum(_correct(self.network(images), labels) for images, labels in self.test)
+        return sum(
+            _correct(self.network(images.to(self.device)), labels.to(self.device))
+            for images, labels in self.test
+        )
 
 
 def _correct(output: Tensor, labels: Tensor) -> int:

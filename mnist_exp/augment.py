@@ -68,7 +68,7 @@ def transform(images: Tensor, radians: Tensor, scales: Tensor, shifts: Tensor) -
     x, y = 2 * shifts  # the grid goes from -1 to 1
     # For a point of the result, where it comes from: shifted back, then turned and shrunk back.
     back = [cos, -sin, sin * y - cos * x, sin, cos, -sin * x - cos * y]
-    matrices = torch.stack(back, dim=1).view(-1, 2, 3).to(images.device)
+    matrices = _beside(images, torch.stack(back, dim=1).view(-1, 2, 3))
     if compiled.takes(images, matrices):
         return compiled.warp(images, matrices)
     grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
@@ -87,13 +87,21 @@ def rotate(images: Tensor, angles: Tensor) -> Tensor:
     # For a pixel of the result, as a row vector, this matrix gives where it comes from.
     turn = torch.stack([cos, sin, -sin, cos], dim=1).view(-1, 2, 2).float()
     half = torch.tensor([width / 2, height / 2])  # the grid goes from -1 to 1
-    turn = (turn / half).to(images.device)
+    turn = _beside(images, turn / half)
     if compiled.takes(images, turn):
         return compiled.turn(images, turn)
     x = torch.arange(width) - (width - 1) / 2
     y = torch.arange(height) - (height - 1) / 2
     points = torch.cartesian_prod(y, x).flip(1)  # (H*W, 2) as (x, y), in pixels from the centre
-    grid = points.to(images.device) @ turn
+    grid = _beside(images, points) @ turn
     return F.grid_sample(
         images, grid.view(-1, height, width, 2), mode="nearest", align_corners=False
     )
+
+
+def _beside(images: Tensor, drawn: Tensor) -> Tensor:
+    """What was drawn on the CPU, on the device of the images. A graphics card takes it from pinned
+    memory, for which nobody waits."""
+    if images.is_cuda:
+        return drawn.pin_memory().to(images.device, non_blocking=True)
+    return drawn.to(images.device)

@@ -73,6 +73,14 @@ ELSEWHERE = {
         "nine whole runs; a grid of one is trained, and runs with known scores are compared",
         "runs/test_sweep.py::test_a_grid_is_compared_with_the_file_by_seed",
     ),
+    "$ make sweep MODELS=2 SEEDS=1-4 TOGETHER=4 EPOCHS=1": (
+        "it takes minutes; seeds are trained as one on few digits",
+        "runs/test_sweep_groups.py",
+    ),
+    "!make sweep MODELS=14 SEEDS=1001-1032": (
+        "it takes a graphics card; seeds are trained as one on few digits",
+        "runs/test_sweep_groups.py",
+    ),
     "$ make sweep MODELS=41-43 SEEDS=3 SPLIT=validation": (
         "it takes three seeds of each; runs with known scores are reported",
         "reporting/test_page.py::test_a_page_of_the_validation_split_judges_nothing",
@@ -285,7 +293,7 @@ def test_make_takes_what_is_not_run_here() -> None:
     lines = [line for block in CONSOLE for line in block.text.splitlines()]
     commands = [line[1:].partition(" #")[0].strip() for line in lines if "make " in line]
     commands = [command for command in commands if command.startswith("make ")]
-    assert len(commands) == 14
+    assert len(commands) == 16
     for command in commands:
         program, *arguments = words(command.replace("$CONDA_PREFIX", sys.prefix))
         done = subprocess.run(

@@ -109,9 +109,10 @@ class SweepDisplay:
     def __exit__(self, *_: object) -> None:
         self.screen.__exit__()
 
-    def start(self, at_once: int) -> None:
+    def start(self, at_once: int, together: int = 1) -> None:
+        """So many trainings go on at once, each of so many seeds as one network."""
         self.at_once = at_once
-        terminal.tell(f"{len(self.sweep.missing)} to train, {at_once} at once")
+        terminal.tell(f"{len(self.sweep.missing)} to train, {at_once * together} at once")
 
     def report(self, report: Report) -> None:
         if report.job not in self.ended:

@@ -5,6 +5,7 @@ What loads torch or MLflow is imported by the command that needs it, so that hel
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mnist_exp.commands.arguments import command
@@ -35,11 +36,15 @@ from mnist_exp.common.errors import ExpectedError
 from mnist_exp.common.words import counted, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from mnist_exp.runs.plan import Plan
     from mnist_exp.runs.sweep import Sweep
     from mnist_exp.runs.worker import JobResult
+
+WITHOUT = (
+    "TOGETHER= trains in this process, by torch: without WORKERS=, SCHEDULER= and ENGINE=compiled"
+)
 
 
 @command
@@ -175,6 +180,8 @@ def _sweep(
     set_: Grid = "",
     engine: Engine = "auto",
     split: Split = "test",
+    device: Device = "auto",
+    together: Count | None = None,
     workers: Count | None = None,
     threads: Count = 1,
     scheduler: Scheduler = "",
@@ -182,22 +189,25 @@ def _sweep(
     """Train what the store lacks of iterations and seeds.
 
     SEEDS=5 is the seeds 1 to 5, SEEDS=101-110 are those. SET gives fields of the recipes other
-    values; of lists of values every product is tried. SCHEDULER is that of a cluster.
+    values; of lists of values every product is tried. SCHEDULER is that of a cluster. TOGETHER
+    seeds are trained as one network: by default, on a GPU, as many as its memory has room for.
     """
-    from mnist_exp.commands.display import print_cautions, print_tried, print_verdicts
-    from mnist_exp.evidence import comparison
-    from mnist_exp.runs import sweep
+    if together and (workers or scheduler or engine == "compiled"):
+        raise ExpectedError(WITHOUT)
+    from mnist_exp.runs import sweep, sweep_groups
 
-    asked = sweep.settle_sweep(models, seeds, split=split, epochs=epochs, grid=set_, engine=engine)
+    asked = sweep.settle_sweep(
+        models, seeds, split=split, epochs=epochs, grid=set_, device=device,
+        engine="torch" if together else engine,
+    )  # fmt: skip
+    if together or (asked.device == "cuda" and not workers and not scheduler):
+        train = partial(sweep_groups.train_together, together=together, threads=threads)
+    else:
+        train = partial(sweep.train_missing, workers=workers, threads=threads, scheduler=scheduler)
     print(f"A {asked.name}: {len(asked.points)} runs, {len(asked.held)} in the store")
-    results = _train_missing(asked, workers, threads, scheduler)
+    results = _train_missing(asked, train)
     trained = [result.run_id for result in results if not result.failure]
-    runs = [*asked.held.values(), *trained]
-    print_cautions(sweep.cautions(runs))
-    if asked.grid:
-        print_tried(asked.tried(results), split)
-    elif runs:
-        print_verdicts(comparison.of_runs(runs))
+    _print_sweep(asked, results, [*asked.held.values(), *trained])
     if failed := len(results) - len(trained):
         raise ExpectedError(
             f"{failed} of {len(asked.points)} runs failed; the same command tries again"
@@ -205,23 +215,32 @@ def _sweep(
     return 0
 
 
-def _train_missing(
-    asked: Sweep, workers: int | None, threads: int, scheduler: str
-) -> Sequence[JobResult]:
+def _print_sweep(asked: Sweep, results: Sequence[JobResult], runs: Sequence[str]) -> None:
+    """What came of a sweep, whose `runs` are all that it asked for and that did not fail."""
+    from mnist_exp.commands.display import print_cautions, print_tried, print_verdicts
+    from mnist_exp.evidence import comparison
+    from mnist_exp.runs import sweep
+
+    print_cautions(sweep.cautions(runs))
+    if asked.grid:
+        print_tried(asked.tried(results), asked.split)
+    elif runs:
+        print_verdicts(comparison.of_runs(runs))
+
+
+def _train_missing(asked: Sweep, train: Callable[..., list[JobResult]]) -> Sequence[JobResult]:
     """Train what a sweep lacks, and show how it goes."""
     from mnist_exp.commands.display import SweepDisplay
     from mnist_exp.evidence import comparison
-    from mnist_exp.runs import sweep
 
     if not asked.missing:
         print("Nothing is missing, so nothing was trained.")
         return []
     held = comparison.of_runs(asked.held.values()) if asked.held else ()
     with SweepDisplay(asked, held) as display:
-        return sweep.train_missing(
-            asked, workers=workers, threads=threads, scheduler=scheduler,
-            on_start=display.start, on_result=display.result, on_report=display.report,
-        )  # fmt: skip
+        return train(
+            asked, on_start=display.start, on_result=display.result, on_report=display.report
+        )
 
 
 @command

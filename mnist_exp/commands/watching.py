@@ -131,18 +131,32 @@ def _standing(found: Found, run: pd.Series) -> Standing | None:
     left = math.nan
     if planned and "epoch_seconds" in found.history:
         own = found.history["run_id"] == run["run_id"]
-        left = float(found.history.loc[own, "epoch_seconds"].mean()) * (planned - ended)
+        each = float(found.history.loc[own, "epoch_seconds"].mean())
+        left = each * _together(found, run) * (planned - ended)
     epoch = min(ended + 1, planned) if planned else ended
     return Standing(epoch, planned, ended / planned if planned else 0.0, accuracies[ended], left)
 
 
+def _together(found: Found, run: pd.Series) -> int:
+    """How many runs go on as one network with this one, and itself: the seconds of its epochs are
+    its share of theirs."""
+    named = run.get("seeds_together")
+    if named is None or pd.isna(named):
+        return 1
+    same = ["seeds_together", "model", "machine"]
+    return int((found.runs[same] == run[same]).all(axis=1).sum())
+
+
 def _passing(found: Found) -> dict[str, dict[str, tuple[int, int]]]:
-    """How many of how many seeds pass so far, by sweep and model."""
+    """How many of how many seeds pass so far, by sweep and model, with the code of the newest run:
+    a sweep that was begun before holds what its iterations were then, too."""
     counts: dict[str, dict[str, tuple[int, int]]] = {}
     for sweep, runs in found.gathered.items():
         counts[sweep] = {}
         if "verdict" in runs:  # not on the validation split
-            for model, own in runs.dropna(subset=["verdict"]).groupby("model"):
+            for model, every in runs.dropna(subset=["verdict"]).groupby("model"):
+                newest = every.sort_values("start_time").drop_duplicates("seed", keep="last")
+                own = newest[newest["code_sha256"] == newest["code_sha256"].iloc[-1]]
                 passing = int((own["verdict"] == TARGET_MET).sum())
                 counts[sweep][f"model {model}"] = passing, len(own)
     return counts

@@ -1,6 +1,7 @@
 """What is set once in a process, before anything else happens in it.
 
-- Whoever imports the package: how long torch's threads wait (`at_import`).
+- Whoever imports the package: how long torch's threads wait, and that what a graphics card
+  multiplies comes to the same each time (`at_import`).
 - Whoever imports `tracking`: how MLflow behaves (`tracking.startup.start_up`).
 - A command, and each training of a sweep, which is one: in what order sets are, when Python looks
   for garbage, and what it knows of a screen and of warnings (`SAME_HASHES`, `of_command`,
@@ -20,13 +21,16 @@ from collections.abc import Iterator
 
 
 def at_import() -> None:
-    """Let torch's threads spin for a thousand rounds while they wait for each other.
+    """Let torch's threads spin for a thousand rounds while they wait for each other, and cuBLAS be
+    deterministic.
 
     By default they spin for so long that beside another busy process an epoch takes up to fifty
     times as long, and without spinning at all a quiet epoch takes a third longer. Read when torch
-    is first imported.
+    is first imported; cuBLAS reads its own when it is first used.
+    https://docs.nvidia.com/cuda/cublas/#results-reproducibility
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 SAME_HASHES = {"PYTHONHASHSEED": "0"}

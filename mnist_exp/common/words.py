@@ -41,6 +41,12 @@ def ranges(numbers: Iterable[int]) -> str:
     return " ".join(f"{own[0]}-{own[-1]}" if len(own) > 1 else f"{own[0]}" for own in groups)
 
 
+def read_ranges(text: str) -> list[int]:
+    """The numbers that `ranges` has so."""
+    pairs = [part.partition("-")[::2] for part in text.split()]
+    return [x for first, last in pairs for x in range(int(first), int(last or first) + 1)]
+
+
 def guessed(name: str, names: Iterable[str]) -> str:
     """As in "did you mean optimizer.lr? " of optimiser.lr, or of lr alone: what is most like a name
     that there is not. Empty if nothing is much like it."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mnist_exp.common.errors import ExpectedError
+from mnist_exp.common.errors import ExpectedError, FullMemoryError, is_of_full_memory
 from mnist_exp.notebook import entries
 from mnist_exp.notebook.entries import Entry
 from mnist_exp.recipe import example_of
@@ -40,6 +40,10 @@ def blamed_on(entry: Entry) -> Iterator[None]:
     except ExpectedError:
         raise
     except Exception as error:
+        if is_of_full_memory(error):
+            said = " ".join(str(error).split())[:160]
+            full = f"the memory is full: {said}; a smaller batch takes less"
+            raise FullMemoryError(full) from None
         field = _called(error, entry)
         if field is None:
             raise

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
+from torch import Tensor
 
 from mnist_exp.common.errors import ExpectedError
 
@@ -87,8 +88,21 @@ class Checkpoint:
 def pack(content: dict[str, Any]) -> bytes:
     """Nested dictionaries and lists of tensors, numbers and texts, as a checkpoint has them."""
     buffer = io.BytesIO()
-    torch.save(content, buffer)
+    torch.save(_without_more(content), buffer)
     return MAGIC + hashlib.sha256(buffer.getvalue()).digest() + buffer.getvalue()
+
+
+def _without_more(value: Any) -> Any:
+    """The same value without what a tensor is only a part of, as of those of all seeds that are
+    trained as one: torch would keep that with it."""
+    if isinstance(value, dict):
+        return {key: _without_more(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(_without_more, value))
+    if isinstance(value, Tensor) and value.layout == torch.strided:
+        own = value.numel() * value.element_size()
+        return value.detach().clone() if value.untyped_storage().nbytes() > own else value
+    return value
 
 
 def unpack(packed: bytes, name: str = "the checkpoint") -> Any:

@@ -5,13 +5,13 @@ from functools import partial
 from typing import Any
 
 from mnist_exp.common.errors import ExpectedError
+from mnist_exp.common.sameness import same_state
 from mnist_exp.common.values import name_of
 from mnist_exp.notebook.entries import Entry
 from mnist_exp.recipe import Recipe
 from mnist_exp.runs.blame import blamed_on
 from mnist_exp.runs.check import recipe_from
 from mnist_exp.runs.fields import Value
-from mnist_exp.runs.memory import same_state
 from mnist_exp.runs.overrides import RATE, Overrides, differing, value_as_text
 from mnist_exp.training import stepping
 from mnist_exp.training.loop import build

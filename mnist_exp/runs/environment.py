@@ -9,7 +9,7 @@ from importlib.metadata import version
 import torch
 
 from mnist_exp import augment, preprocess, recipe, views
-from mnist_exp.common import copying, randomness, values
+from mnist_exp.common import copying, randomness, sameness, values
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.common.processor import processor
 from mnist_exp.data import digits
@@ -32,23 +32,28 @@ from mnist_exp.engine import (
 )
 from mnist_exp.notebook import code_hash
 from mnist_exp.training import (
+    apart,
     averaging,
     beside,
     classifier,
     computing,
+    determinism,
     faster,
     loop,
     seeding,
+    stacking,
     stepping,
+    together,
     torch_internals,
     transforms,
 )
 
 TRAINING_CODE = (
-    values, randomness, copying, recipe, augment, preprocess, views, digits, transforms, classifier,
-    torch_internals, faster, seeding, beside, averaging, stepping, computing, loop, images,
-    operations, layers, reads, trace, fallback, kernels, schedule, draft, convolution, elementwise,
-    shaping, plan, execution, compiled,
+    values, randomness, copying, sameness, recipe, augment, preprocess, views, digits, transforms,
+    classifier, torch_internals, faster, seeding, beside, averaging, stepping, computing,
+    determinism, loop, apart, stacking, together, images, operations, layers, reads, trace,
+    fallback, kernels, schedule, draft, convolution, elementwise, shaping, plan, execution,
+    compiled,
 )  # fmt: skip
 """The modules that take part in a training."""
 

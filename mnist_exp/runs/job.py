@@ -81,6 +81,7 @@ class Order:
     """The run whose network it learns from, if it has a teacher."""
     engine: str = "torch"
     """What computes its steps, on whatever machine."""
+    device: str = "auto"
 
 
 def main() -> int:
@@ -127,13 +128,14 @@ def _train(order: Order, pipe: TextIO) -> None:
     plan = settle(
         job.model, seed=job.seed, overrides=overrides.read(job.overrides, job.epochs),
         split=job.split, entry=entry, teacher=order.teacher, engine=order.engine,
+        device=order.device,
     )  # fmt: skip
     plan = dataclasses.replace(plan, target=order.target)
-    # What an earlier sweep left half done, if it comes to the same: otherwise it would not count.
-    begun = None if plan.findings.not_exact else resume.unfinished(plan)
+    # With what an earlier sweep left half done.
+    plan = resume.going_on(plan)
     pace = Pace(plan.recipe.epochs, TOLD)
     outcome = run.carry_out(
-        begun or plan, parent=order.parent,
+        plan, parent=order.parent,
         on_batch=lambda progress: _tell(pace.batch(progress), pipe), on_epoch=pace.epoch,
         on_start=lambda run_id: print(run_id, file=pipe, flush=True),
     )  # fmt: skip

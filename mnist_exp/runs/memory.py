@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mnist_exp.common.sameness import bytes_of
 from mnist_exp.notebook.entries import Entry
 from mnist_exp.training import beside
 from mnist_exp.training.loop import Training
@@ -127,24 +128,3 @@ class _Memory:
         held = [cell.cell_contents for cell in cells if cell != types.CellType()]
         defaults = (getattr(value, f"__{name}__", None) for name in ("defaults", "kwdefaults"))
         return self.all([*held, *defaults, getattr(value, "__globals__", None)])
-
-
-def bytes_of(tensor: Tensor) -> bytes:
-    """The numbers of a tensor, to compare them bit for bit."""
-    dense = tensor.detach() if tensor.layout == torch.strided else tensor.detach().to_dense()
-    return dense.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-
-
-def same_state(one: Any, other: Any) -> bool:
-    """Whether two states are the same bit for bit, but for times."""
-    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
-        one, other = torch.from_numpy(one), torch.from_numpy(other)
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        alike = one.shape == other.shape and one.dtype == other.dtype
-        return alike and bytes_of(one) == bytes_of(other)
-    if isinstance(one, dict) and isinstance(other, dict):
-        keys = one.keys() - {"seconds", "ended"}
-        return one.keys() == other.keys() and all(same_state(one[key], other[key]) for key in keys)
-    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        return len(one) == len(other) and all(map(same_state, one, other))
-    return bool(one == other or (one != one and other != other))  # no number is itself

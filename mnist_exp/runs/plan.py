@@ -1,6 +1,6 @@
 """All that is settled before a run begins: what is trained, how, and from what."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +54,8 @@ class Plan:
     """The network's layers, as a table to read."""
     run_id: str | None = None
     """The run that this goes on with; None for a new one."""
+    seeds_together: str = ""
+    """The seeds that are trained as one with this, in short; "" for one that is trained alone."""
 
     @property
     def name(self) -> str:
@@ -78,7 +80,14 @@ class Plan:
             "receptive_field": str(self.receptive_field),
             **environment.surroundings(self.device),
             **self.engine.settings(),
+            **({"seeds_together": self.seeds_together} if self.seeds_together else {}),
         }
+
+    def of_seed(self, seed: int) -> "Plan":
+        """The same of another seed."""
+        recipe = check.recipe_from(self.entry, seed, self.overrides)
+        network, _, _ = _built(self.entry, recipe, seed)
+        return replace(self, seed=seed, recipe=recipe, network=network)
 
     def tags(self) -> dict[str, str]:
         """What the run was made from, as tags of the run."""

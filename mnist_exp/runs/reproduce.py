@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 
 from mnist_exp import data, tracking
 from mnist_exp.common.errors import ExpectedError
-from mnist_exp.common.words import counted
+from mnist_exp.common.words import counted, read_ranges
 from mnist_exp.evidence import scores
 from mnist_exp.notebook import code_hash, entries, loading
 from mnist_exp.recipe import Recipe
@@ -24,7 +24,8 @@ from mnist_exp.tracking import EPOCH_METRICS, names
 from mnist_exp.tracking.names import column_name
 from mnist_exp.training import seeding
 from mnist_exp.training.computing import Engine
-from mnist_exp.training.loop import Training
+from mnist_exp.training.loop import EpochResult, Training
+from mnist_exp.training.together import Together
 
 NOT_RECORDED = "not recorded"
 TOLERANCE = 0.005
@@ -37,11 +38,14 @@ class Reproduction:
     """What it takes to train a recorded run again, and to compare: its `history` (a row per epoch,
     as `tracking.history` gives), and the `differences` between its environment and this one, each
     with the name, what was recorded, and what is here. `cautions` are what the run says of itself.
+    `recipes` are those of the seeds that were trained as one network with it, and its own, by seed;
+    of a run that was trained alone, its own.
     """
 
     run_id: str
     name: str
-    recipe: Recipe
+    recipes: Mapping[int, Recipe]
+    is_together: bool
     seed: int
     split: data.Split
     device: torch.device
@@ -100,7 +104,8 @@ def prepare(run_id: str) -> Reproduction:
     provenance.refuse_tracked(row.iloc[0])
     run: Any = row.astype(object).where(row.notna(), NOT_RECORDED).iloc[0]
     run_id = run["run_id"]
-    recipe = _recipe(run)
+    recipes = _recipes(run)
+    recipe = recipes[int(run["seed"])]
     history = _history(run_id, [names.metric(run["split"], name) for name in recipe.metrics])
     for name, expected in data.SHA256.items():
         if run.get(f"sha256.{name}") != expected:
@@ -115,8 +120,8 @@ def prepare(run_id: str) -> Reproduction:
     return Reproduction(
         run_id=run_id,
         name=run["run_name"],
-        # As many as were planned, which a schedule may depend on, though a run may have had fewer.
-        recipe=dataclasses.replace(recipe, epochs=int(run["epochs"])),
+        recipes=recipes,
+        is_together=run.get(names.TOGETHER, NOT_RECORDED) != NOT_RECORDED,
         seed=int(run["seed"]),
         split=run["split"], device=device, engine=engine.name, teacher=teacher, history=history,
         differences=[
@@ -154,9 +159,19 @@ def _cautions(run: Any) -> list[str]:
     return [text for tag, text in said.items() if text not in (usual[tag], NOT_RECORDED)]
 
 
-def _recipe(run: Any) -> Recipe:
-    """The recipe of a run from the sources that it kept. A run that was imported may have none: its
-    recipe comes from the file of the iteration."""
+def _recipes(run: Any) -> dict[int, Recipe]:
+    """The recipes of the seeds that a run was trained with, and its own, by seed; with as many
+    epochs as were planned, which a schedule may depend on, though a run may have had fewer."""
+    seeds = str(run.get(names.TOGETHER, NOT_RECORDED))
+    return {
+        seed: dataclasses.replace(_recipe(run, seed), epochs=int(run["epochs"]))
+        for seed in ([int(run["seed"])] if seeds == NOT_RECORDED else read_ranges(seeds))
+    }
+
+
+def _recipe(run: Any, seed: int) -> Recipe:
+    """The recipe of a run from the sources that it kept, as it is of a seed. A run that was
+    imported may have none: its recipe comes from the file of the iteration."""
     run_id, number = run["run_id"], int(run["model"])
     kept = tracking.source(run_id, number)
     if kept:
@@ -169,7 +184,7 @@ def _recipe(run: Any) -> Recipe:
             f"the code of run {run_id} is neither with it nor in {entries.path(number).name}: "
             f"check out commit {run['git_commit']}"
         )
-    seeding.seed_network(int(run["seed"]))  # what the code draws when it is executed
+    seeding.seed_network(seed)  # what the code draws when it is executed
     recipe = loading.execute(source, entries.path(number), helpers)
     recorded = run["overrides"]
     return recipe if recorded == NOT_RECORDED else overridden(recipe, overrides.read(recorded))
@@ -177,15 +192,9 @@ def _recipe(run: Any) -> Recipe:
 
 def repeat(reproduction: Reproduction) -> Iterator[EpochPair]:
     """Train again; yields each epoch beside the recorded one. Nothing is recorded."""
-    train, held_out = data.load(reproduction.split)
-    training = Training(
-        reproduction.recipe, train, held_out, seed=reproduction.seed, device=reproduction.device,
-        teacher=reproduction.teacher.network if reproduction.teacher else None,
-        engine=reproduction.engine,
-    )  # fmt: skip
     # The recorded ones first: no epoch is trained that has nothing to be compared with.
     epochs = reproduction.history.to_dict("records")
-    for recorded, result in zip(epochs, training.epochs(), strict=False):
+    for recorded, result in zip(epochs, _trained_again(reproduction), strict=False):
         identical = all(
             recorded[column_name(name)] == value
             for name, value in record.metrics(result, reproduction.split).items()
@@ -194,6 +203,28 @@ def repeat(reproduction: Reproduction) -> Iterator[EpochPair]:
         )
         accuracy = recorded[column_name(names.accuracy(reproduction.split))]
         yield EpochPair(result.epoch, accuracy, result.evaluation.accuracy, identical)
+
+
+def _trained_again(reproduction: Reproduction) -> Iterator[EpochResult]:
+    """The epochs of the run; as one network with the same seeds as before, where there were any."""
+    device = reproduction.device
+    train, held_out = (digits.to(device) for digits in data.load(reproduction.split))
+    trainings = {
+        seed: Training(
+            recipe, train, held_out, seed=seed, device=device, engine=reproduction.engine,
+            teacher=reproduction.teacher.network if reproduction.teacher else None,
+        )
+        for seed, recipe in reproduction.recipes.items()
+    }  # fmt: skip
+    if not reproduction.is_together:
+        yield from trainings[reproduction.seed].epochs()
+        return
+    place = list(trainings).index(reproduction.seed)
+    for epoch in Together(list(trainings.values())).epochs():
+        result = epoch[place]
+        if not isinstance(result, EpochResult):
+            raise result
+        yield result
 
 
 def agree(pairs: Sequence[EpochPair], last_epochs: int) -> Agreement:

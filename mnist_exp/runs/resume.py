@@ -2,13 +2,16 @@
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
 from mnist_exp import tracking
 from mnist_exp.common.errors import ExpectedError
+from mnist_exp.evidence import scores
 from mnist_exp.runs import checkpoint, provenance
 from mnist_exp.runs.checkpoint import Checkpoint
 from mnist_exp.runs.plan import Plan, settle
@@ -33,13 +36,27 @@ def resume(run_id: str) -> Plan:
     content = run_checkpoint.load()
     torch.set_num_threads(int(content["identity"]["threads"]))
     plan = dataclasses.replace(settle(**OLDER | content["request"]), run_id=run_id)
-    changed = _changes(content, plan)
+    named = content["identity"].get("seeds_together")
+    if named:
+        raise ExpectedError(
+            f"run {run_id} was trained as one network with the seeds {named}, and does not go on "
+            "alone: the same make sweep goes on with all of them"
+        )
+    changed = _changes(content, plan.identity())
     if changed:
         raise ExpectedError(
             f"run {run_id} cannot go on as it began: {', '.join(changed)}; make run "
             f"MODEL={plan.entry.number} begins another"
         )
     return plan
+
+
+def states_of(plan: Plan) -> list[dict[str, Any]]:
+    """The states of the training that a plan goes on with: the last, and the one before it where
+    its checkpoint has that."""
+    assert plan.run_id is not None
+    content = checkpoint.checkpoint_of(plan.run_id, checkpoints()).load()
+    return [content[name] for name in ("state", "last_state") if name in content]
 
 
 def refuse_finished(run_checkpoint: Checkpoint) -> None:
@@ -58,16 +75,52 @@ def unfinished(wanted: Plan) -> Plan | None:
 
     None if there is no such run, if its checkpoint is not here, or while it is being trained.
     """
-    runs = tracking.runs()
-    ended = set(runs.loc[runs["status"].isin(["KILLED", "FAILED"]), "run_id"])
+    return next(iter(all_unfinished([wanted])), None)
+
+
+def all_unfinished(wanted: Sequence[Plan]) -> list[Plan]:
+    """The same of several plans, of those for which there is such a run."""
+    going_on = []
+    left = [(plan, plan.identity()) for plan in wanted]
+    ended = set(_ended_early()["run_id"]) if left else set()
     for run_checkpoint in checkpoint.all_in(checkpoints()):
-        if run_checkpoint.run_id in ended:
-            try:
-                if not _changes(run_checkpoint.load(), wanted):
-                    return dataclasses.replace(wanted, run_id=run_checkpoint.run_id)
-            except ExpectedError as error:
-                log.warning("%s: it is left out", error)
-    return None
+        if run_checkpoint.run_id not in ended:
+            continue
+        try:
+            content = run_checkpoint.load()
+        except ExpectedError as error:
+            log.warning("%s: it is left out", error)
+            continue
+        for began in left:
+            if not _changes(content, began[1]):
+                going_on.append(dataclasses.replace(began[0], run_id=run_checkpoint.run_id))
+                left.remove(began)
+                break
+    return going_on
+
+
+def going_on(plan: Plan) -> Plan:
+    """The plan, or the one that goes on with an unfinished run of it where that comes to the same:
+    a run that is not resumed exactly would not count."""
+    return (None if plan.findings.not_exact else unfinished(plan)) or plan
+
+
+def groups(plan: Plan) -> list[str]:
+    """The seeds of the groups that began with an iteration, ended early and are resumed exactly,
+    each as their runs name them, the newest first."""
+    if plan.findings.not_exact:
+        return []
+    names = ["model", "resumes", "seeds_together", "start_time"]
+    ended = _ended_early()
+    ended = ended.reindex(columns=list(dict.fromkeys([*ended.columns, *names])))
+    exact = (ended["model"] == plan.entry.number) & (ended["resumes"] == scores.EXACTLY)
+    ended = ended[exact].sort_values("start_time", ascending=False)
+    return list(ended["seeds_together"].dropna().astype(str).unique())
+
+
+def _ended_early() -> pd.DataFrame:
+    runs = tracking.runs()
+    return runs[runs["status"].isin(["KILLED", "FAILED"])]
 
 
 def checkpoints() -> Path:
@@ -75,10 +128,10 @@ def checkpoints() -> Path:
     return tracking.local_folder() / "checkpoints"
 
 
-def _changes(content: dict[str, Any], plan: Plan) -> list[str]:
+def _changes(content: dict[str, Any], now: dict[str, str]) -> list[str]:
     """What decides the numbers of a run and is not as it was when its checkpoint was made, each in
     words."""
-    before, now = OLDER | content["identity"], plan.identity()
+    before = OLDER | content["identity"]
     changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     absent = "not recorded"
     words = {"training_sha256": "the package's training code"}
@@ -89,8 +142,13 @@ def _changes(content: dict[str, Any], plan: Plan) -> list[str]:
     ]  # fmt: skip
 
 
-def save(run_checkpoint: Checkpoint, plan: Plan, training: Training) -> None:
-    """Replace the checkpoint of a run by one of its training as it stands, if it can have one."""
+def save(
+    run_checkpoint: Checkpoint, plan: Plan, training: Training, *, keeps_last: bool = False
+) -> None:
+    """Replace the checkpoint of a run by one of its training as it stands, if it can have one.
+
+    It `keeps_last` the state that it had, to which a group goes back whose others have not come so
+    far."""
     if not plan.findings.resumable:
         return
     request = {
@@ -99,4 +157,5 @@ def save(run_checkpoint: Checkpoint, plan: Plan, training: Training) -> None:
         "teacher": plan.teacher.run_id if plan.teacher else None, "engine": plan.engine.name,
     }  # fmt: skip
     content = {"run_id": run_checkpoint.run_id, "request": request, "identity": plan.identity()}
-    run_checkpoint.save(content | {"state": training.state()})
+    last = {"last_state": run_checkpoint.load()["state"]} if keeps_last else {}
+    run_checkpoint.save(content | {"state": training.state()} | last)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import TypeVar
 
 from mnist_exp import tracking
 from mnist_exp.common import interrupts
@@ -20,6 +21,8 @@ from mnist_exp.runs.checkpoint import Checkpoint
 from mnist_exp.runs.plan import Plan
 from mnist_exp.tracking import PrunedError, RunWriter, names, ui
 from mnist_exp.training.loop import EpochResult, NonFiniteLossError, Progress, Training
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -49,12 +52,8 @@ def carry_out(
     goes away does not stop the training: what it misses is written when it is back.
     """
     tracking.open_store()
-    training = Training(
-        plan.recipe, plan.train, plan.held_out, seed=plan.seed, device=plan.device,
-        network=copied(plan.network), teacher=plan.teacher.network if plan.teacher else None,
-        engine=plan.engine.name,
-    )  # fmt: skip
-    under_way = _begun if plan.run_id is None else _resumed
+    training = training_of(plan)
+    under_way = begun if plan.run_id is None else resumed
     run_id = ""
     try:
         with under_way(plan, training, parent) as (run, run_checkpoint):
@@ -72,28 +71,56 @@ def carry_out(
             error.add_note(f"make resume RUN={run_id} goes on with it")
         raise
     run_checkpoint.remove()  # not before the store says that the run is finished
-    address = ui.run_address(run.experiment_id, run_id)
-    return Outcome(run_id, address, training.results[-1].evaluation.accuracy, judged)
+    return outcome(run, training, judged)
+
+
+def training_of(plan: Plan, *, batches: int | None = None) -> Training:
+    """The training of a plan, which stays as it is; with `batches`, of epochs of so many."""
+    return Training(
+        plan.recipe, plan.train, plan.held_out, seed=plan.seed, device=plan.device,
+        network=copied(plan.network), teacher=plan.teacher.network if plan.teacher else None,
+        engine=plan.engine.name, batches=batches,
+    )  # fmt: skip
+
+
+def watching(on_batch: Callable[[Progress], None]) -> Callable[[Progress], None]:
+    """What a training tells of its batches, at which it can be interrupted."""
+
+    def watch(progress: Progress) -> None:
+        interrupts.check()
+        on_batch(progress)
+
+    return watch
+
+
+def outcome(run: RunWriter, training: Training, judged: RunVerdict | None) -> Outcome:
+    """What a run came to that is finished."""
+    address = ui.run_address(run.experiment_id, run.run_id)
+    return Outcome(run.run_id, address, training.results[-1].evaluation.accuracy, judged)
 
 
 @contextmanager
-def _begun(plan: Plan, training: Training, parent: str) -> Iterator[tuple[RunWriter, Checkpoint]]:
+def begun(plan: Plan, training: Training, parent: str) -> Iterator[tuple[RunWriter, Checkpoint]]:
     """A new run, and its checkpoint, from which it can go on before its first epoch is over."""
-    begun = tracking.start_run(
+    started = tracking.start_run(
         plan.name, _settings(plan, training), plan.tags(), source=plan.entry.file, parent=parent
     )
-    with begun as run, checkpoint.claim(run.run_id, resume.checkpoints()) as run_checkpoint:
+    with started as run, checkpoint.claim(run.run_id, resume.checkpoints()) as run_checkpoint:
         resume.save(run_checkpoint, plan, training)
         yield run, run_checkpoint
 
 
 @contextmanager
-def _resumed(plan: Plan, training: Training, parent: str) -> Iterator[tuple[RunWriter, Checkpoint]]:
-    """The run that the plan goes on with, and its checkpoint, whose state the training takes."""
+def resumed(
+    plan: Plan, training: Training, parent: str, *, restored: bool = False
+) -> Iterator[tuple[RunWriter, Checkpoint]]:
+    """The run that the plan goes on with, and its checkpoint, whose state the training takes unless
+    it is `restored` already."""
     assert plan.run_id is not None
     with checkpoint.claim(plan.run_id, resume.checkpoints()) as run_checkpoint:
         resume.refuse_finished(run_checkpoint)  # meanwhile, while this process began
-        _restore(training, run_checkpoint)
+        if not restored:
+            _restore(training, run_checkpoint)
         # After an epoch, what it has recorded stands: versions that decide nothing may be others.
         settings = {} if training.results else _settings(plan, training)
         with tracking.resume_run(plan.run_id, settings) as run:
@@ -118,7 +145,7 @@ def _settings(plan: Plan, training: Training) -> dict[str, object]:
     return plan.settings() | {names.images(plan.split): len(training.evaluation)}
 
 
-def _blamed(entry: Entry, results: Iterator[EpochResult]) -> Iterator[EpochResult]:
+def blamed(entry: Entry, results: Iterator[Result]) -> Iterator[Result]:
     """The results; what a step raises that a trial did not reach names its line of the file."""
     while True:
         with blamed_on(entry):
@@ -133,16 +160,11 @@ def _train(
     on_batch: Callable[[Progress], None], on_epoch: Callable[[EpochResult], None],
 ) -> None:  # fmt: skip
     """Train the epochs that are left, and write all of them that the store lacks."""
-
-    def watch(progress: Progress) -> None:
-        interrupts.check()
-        on_batch(progress)
-
     trained = [record.epoch_record(result, plan.split) for result in training.results]
     epochs = record.Epochs(run, trained, resumed=plan.run_id is not None)
     epochs.write()
     try:
-        for result in _blamed(plan.entry, training.epochs(watch)):
+        for result in blamed(plan.entry, training.epochs(watching(on_batch))):
             # First, so that the store is never ahead of the checkpoint.
             resume.save(run_checkpoint, plan, training)
             epochs.add(record.epoch_record(result, plan.split))

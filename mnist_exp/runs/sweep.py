@@ -61,6 +61,10 @@ class Sweep:
     whatever is trained meanwhile."""
     engine: Engine = "torch"
     """What computes the steps of all that is trained."""
+    device: str = "cpu"
+    """Where it is trained in this process: `cpu`, `cuda` or `mps`."""
+    of_workers: str = "auto"
+    """Where workers train, as it was asked for: each may have another."""
 
     @property
     def name(self) -> str:
@@ -92,12 +96,13 @@ def cautions(run_ids: Iterable[str]) -> list[str]:
 
 def settle_sweep(
     models: Iterable[int], seeds: Iterable[int], *, split: data.Split = "test",
-    epochs: int | None = None, grid: str = "", engine: str = "auto",
+    epochs: int | None = None, grid: str = "", engine: str = "auto", device: str = "auto",
 ) -> Sweep:  # fmt: skip
     """Settle which trainings the store lacks: those without a finished run of the same code, data,
     seed, split, epochs and overrides. `grid` is the text of lists of overrides, of which every
-    product is tried. `engine` is auto, compiled or torch, for what is trained: a run that the store
-    has counts whichever it had. Raises ExpectedError for what cannot be run."""
+    product is tried. `engine` is auto, compiled or torch, and `device` auto, cpu, cuda or mps, for
+    what is trained: a run that the store has counts whichever it had. Raises ExpectedError for what
+    cannot be run."""
     data.check_split(split)
     lists = grids.read_grid(grid, split, epochs)
     read = {number: entries.read_entry(number) for number in models}
@@ -119,10 +124,10 @@ def settle_sweep(
         _, teacher = check_request(read[job.model], job.seed, overrides, split)
         if teacher:
             teachers[job.model, job.epochs, job.overrides] = teacher.run_id
-    settled, _ = engines.choose_engine(engine if missing else "torch", "auto")
+    settled, on = engines.choose_engine(engine if missing else "torch", device)
     return Sweep(
         tuple(read), chosen, split, epochs, points, held, missing, read, grid, teachers,
-        settled.name,
+        settled.name, on.type, device,
     )  # fmt: skip
 
 
@@ -169,7 +174,7 @@ def train_missing(
             on_start(places)
             client.subscribe_topic(worker.topic(parent.run_id), _heard(sweep, on_report))
             results = _train_all(client, sweep, parent, threads, on_result)
-            _summarise(parent, sweep, results)
+            summarise(parent, sweep, results)
     return results
 
 
@@ -227,13 +232,14 @@ def _orders(sweep: Sweep, parent: str) -> list[Order]:
         Order(
             job, parent, read.source, dict(read.helpers), target, training,
             sweep.teachers.get((job.model, job.epochs, job.overrides)), sweep.engine,
+            sweep.of_workers,
         )
         for job in sweep.missing
         if (read := sweep.entries[job.model])
     ]  # fmt: skip
 
 
-def _summarise(parent: tracking.RunWriter, sweep: Sweep, results: list[JobResult]) -> None:
+def summarise(parent: tracking.RunWriter, sweep: Sweep, results: list[JobResult]) -> None:
     """Record in the parent run what the runs below it come to, for each iteration."""
     failed = [f"- {result.job.name}: {result.failure}" for result in results if result.failure]
     if sweep.grid:

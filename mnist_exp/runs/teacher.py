@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from mnist_exp import tracking
 from mnist_exp.common.errors import ExpectedError
+from mnist_exp.common.sameness import bytes_of
 from mnist_exp.data import Split
 from mnist_exp.notebook import entries
-from mnist_exp.runs.memory import bytes_of
 
 
 @dataclass(frozen=True)

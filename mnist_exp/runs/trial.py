@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mnist_exp.common.sameness import same_state
 from mnist_exp.common.values import parts_of
 from mnist_exp.data import Digits
 from mnist_exp.notebook.entries import Entry
@@ -25,12 +26,13 @@ from mnist_exp.recipe import Recipe
 from mnist_exp.runs import check, checkpoint
 from mnist_exp.runs.blame import blamed_on, refuse
 from mnist_exp.runs.check import recipe_from
-from mnist_exp.runs.memory import is_shared, remembered, same_state
+from mnist_exp.runs.memory import is_shared, remembered
 from mnist_exp.runs.overrides import NONE, Overrides
 from mnist_exp.runs.teacher import Teacher
 from mnist_exp.training import classifier, stepping
 from mnist_exp.training.classifier import Classifier
 from mnist_exp.training.computing import Engine
+from mnist_exp.training.determinism import ASKED, missing
 from mnist_exp.training.loop import NonFiniteLossError, TrainDigits, Training, build
 from mnist_exp.views import Views
 
@@ -58,6 +60,10 @@ TOGETHER = "its output for a digit depends on the digits that are evaluated with
 FAINT = (
     "augment or preprocess makes pixels of 0..1 of those of 0..255 that it is given, which are "
     "normalised as if they were 0..255: only torchvision's transforms are given 0..1"
+)
+NOT_DETERMINISTIC = (
+    "the same seed gives other numbers each time, and so does a resumed run: torch has no "
+    "deterministic {} for this device"
 )
 NO_LOGARITHMS = (
     "the loss takes logarithms of probabilities, as log_softmax(1) gives, and the network "
@@ -112,6 +118,8 @@ def try_out(
         check.check_steps(entry, training)
         _check_schedules(entry, recipe_from(entry, seed, overrides), seed, len(train))
         not_exact, resumable, cautions = _resumption(entry, training, fresh)
+        if device.type in ASKED and (name := missing(device, lambda: next(fresh().epochs()))):
+            not_exact = not_exact or NOT_DETERMINISTIC.format(name)
         seen, _ = classifier.network_input(training.recipe, train[:SOME], torch.Generator())
         if check.has_unregistered(training.network, seen.to(device)):
             cautions.append(check.UNREGISTERED)
@@ -182,7 +190,7 @@ def _scale(training: Training, digits: Digits) -> list[str]:
         now, raised = (loss(output + more, labels.to(device)).item() for more in (0, 1000))
     if raised < now - 10 and bool((output.logsumexp(1).abs() > 0.01).any()):
         return [NO_LOGARITHMS]
-    sums_to_one = bool((output >= 0).all()) and _close(output.sum(1), torch.ones(len(output)))
+    sums_to_one = bool((output >= 0).all()) and _close(output.sum(1), output.new_ones(len(output)))
     return [TWICE] if sums_to_one and math.isclose(now, raised, abs_tol=0.01) else []
 
 

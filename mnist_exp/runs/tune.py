@@ -146,7 +146,7 @@ def _carry_out(
         study.entry.number, seed=study.seed, overrides=overrides.read(settings, study.epochs),
         device=study.device, split=SPLIT, entry=study.entry, engine=study.engine,
     )  # fmt: skip
-    plan = (None if plan.findings.not_exact else resume.unfinished(plan)) or plan
+    plan = resume.going_on(plan)
     on_begin(number, plan)
     pruner = _Pruner(study, trials_of(parent), settings, plan)
 

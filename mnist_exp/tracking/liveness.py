@@ -29,7 +29,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from mnist_exp.common.words import printable
-from mnist_exp.tracking.names import FAILURE, HEARTBEAT, PROCESS
+from mnist_exp.tracking.names import FAILURE, HEARTBEAT, PROCESS, TOGETHER
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +96,8 @@ def mark_lost(client: MlflowClient, experiment: str, notes: Path) -> None:
             continue
         log.warning(
             "%s was under way when its process ended, and counts as KILLED; if it is a training, "
-            "make resume RUN=%s goes on with it", name, run_id,
+            "%s goes on with it", name,
+            "the same make sweep" if TOGETHER in run.data.params else f"make resume RUN={run_id}",
         )  # fmt: skip
 
 

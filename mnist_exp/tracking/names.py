@@ -59,6 +59,7 @@ OWNERS = {
 }
 """Parts of a recipe that have arguments; a recipe without such a part says "none"."""
 
+TOGETHER = "seeds_together"
 SURROUNDINGS = {
     "device": Meaning("where it was trained: `cpu`, `cuda` or `mps`"),
     "threads": Meaning("threads that torch computes with", "threads"),
@@ -70,6 +71,9 @@ SURROUNDINGS = {
     ),
     "engine_sha256": Meaning(
         "of the compiled engine: SHA-256 of its source, flags, compiler and processor"
+    ),
+    TOGETHER: Meaning(
+        "seeds that were trained as one network, each with its own draws; missing: this one alone"
     ),
     "python": Meaning("version of Python"),
     **{

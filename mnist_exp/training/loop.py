@@ -6,6 +6,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -34,6 +35,7 @@ from mnist_exp.training import (
 )
 from mnist_exp.training.classifier import Classifier
 from mnist_exp.training.computing import Computing, Engine
+from mnist_exp.training.determinism import deterministic
 from mnist_exp.training.stepping import Batch
 
 
@@ -87,6 +89,33 @@ class Progress:
     train: Score
 
 
+class Tally:
+    """Counts what batches come to, where they are computed: only `score` waits for the device, so
+    that it is asked after `every` so many batches."""
+
+    def __init__(self, device: torch.device, seeds: int | None = None) -> None:
+        """With `seeds`, of so many at once."""
+        shape = () if seeds is None else (seeds,)
+        exact = torch.float32 if device.type == "mps" else torch.float64  # it has no other
+        self.losses = torch.zeros(shape, dtype=exact, device=device)
+        self.correct = torch.zeros(shape, dtype=torch.int64, device=device)
+        self.total = 0
+        self.every = 1 if device.type == "cpu" else 50
+
+    def add(self, loss: Tensor, correct: Tensor, digits: int) -> None:
+        self.losses += loss.to(self.losses.dtype) * digits  # a mean over digits, not batches: the
+        self.correct += correct  # last is smaller
+        self.total += digits
+
+    def score(self) -> Score:
+        return self.scores()[0]
+
+    def scores(self) -> list[Score]:
+        """Of each seed."""
+        rows = zip(self.correct.view(-1).tolist(), self.losses.view(-1).tolist(), strict=True)
+        return [Score(correct, self.total, loss / self.total) for correct, loss in rows]
+
+
 class TrainDigits(StrEnum):
     """Which digits a train accuracy is of."""
 
@@ -129,14 +158,13 @@ class Training:
         batches: int | None = None, engine: Engine = "torch",
     ) -> None:  # fmt: skip
         faster.keep_memory()
-        torch.backends.cudnn.deterministic = True  # on a GPU: the same seed, the same results
         self.recipe = _with_own_loss(recipe, device)
         self.seed = seed
         self.train = train.to(device)
         self.evaluation = evaluation.to(device)
         self.teacher = teacher
         self.batches = math.ceil(len(train) / recipe.batch_size)  # the last one may be smaller
-        total_steps = recipe.epochs * math.ceil(self.batches / recipe.accumulate_batches)
+        self.total_steps = recipe.epochs * math.ceil(self.batches / recipe.accumulate_batches)
         self.batches = min(self.batches, batches or self.batches)
         network = build(recipe, seed) if network is None else network
         self.computing = Computing(recipe, network, engine)
@@ -148,11 +176,11 @@ class Training:
         self.learning_rate = stepping.learning_rate_of(self.optimizer)
         self.schedule = stepping.schedule_of(recipe.schedule, self.optimizer, recipe.epochs)
         self.batch_schedule = stepping.schedule_of(
-            recipe.batch_schedule, self.optimizer, total_steps
+            recipe.batch_schedule, self.optimizer, self.total_steps
         )
         self.average = None
         if recipe.averaging:
-            self.average = averaging.average_of(self.network, recipe.averaging)
+            self.average = averaging.Average(self.network, recipe.averaging)
             self.computing.evaluate(self.average.module)
         self.results: list[EpochResult] = []
         self._output: Tensor | None = None
@@ -188,9 +216,16 @@ class Training:
             self._output = self._predict()
         return self._output
 
+    @output.setter
+    def output(self, output: Tensor) -> None:
+        self._output = output
+
     def _predict(self) -> Tensor:
-        with self.computing.standing_in(self.computing.evaluated):
+        with self._deterministic(), self.computing.standing_in(self.computing.evaluated):
             return classifier.predict(self.classifier, self.evaluation.images)
+
+    def _deterministic(self) -> AbstractContextManager[None]:
+        return deterministic(self.evaluation.images.device)
 
     def state(self) -> dict[str, Any]:
         """All that the coming epochs depend on, and the results so far: tensors, numbers, texts,
@@ -229,70 +264,77 @@ class Training:
         ]
 
     def epochs(self, watch: Callable[[Progress], None] | None = None) -> Iterator[EpochResult]:
-        """Train the epochs that are left; `watch` hears of each batch.
+        """Train the epochs that are left; `watch` hears of each batch, and of every fiftieth and
+        the last where the losses are on another device.
 
-        Raises NonFiniteLossError as soon as the loss of a batch or of an evaluation is not finite.
+        Raises NonFiniteLossError where the loss of a batch or of an evaluation is not finite, as
+        soon as it is read: after that batch, or the next that `watch` hears of.
         """
         for epoch in range(len(self.results) + 1, self.recipe.epochs + 1):
             start = time.perf_counter()
             learning_rate = float(self.optimizer.param_groups[0]["lr"])
-            train = self._train_epoch(epoch, watch)
-            self._output = self._predict()
-            evaluation = score(self._output, self.evaluation)
-            if not math.isfinite(evaluation.loss):
-                raise NonFiniteLossError(f"the evaluation of epoch {epoch} gave {evaluation.loss}")
+            with self._deterministic():
+                train = self._train_epoch(epoch, watch)
+            output = self._predict()
+            result = self.finish(epoch, train, output, learning_rate, start)
             if isinstance(self.schedule, ReduceLROnPlateau):
-                self.schedule.step(evaluation.loss)
+                self.schedule.step(result.evaluation.loss)
             elif self.schedule:
                 self.schedule.step()
-            metrics = {  # of copies, since a metric may change what it is given
-                name: float(
-                    self.recipe.metrics[name](self._output.clone(), self.evaluation.labels.clone())
-                )
-                for name in self.recipe.metrics
-            }
-            seconds = time.perf_counter() - start
-            result = EpochResult(
-                epoch, train, evaluation, learning_rate, seconds, time.time(), metrics
-            )
-            self.results.append(result)
             yield result
+
+    def finish(
+        self, epoch: int, train: Score, output: Tensor, learning_rate: float, start: float,
+        share: float = 1.0,
+    ) -> EpochResult:  # fmt: skip
+        """What an epoch came to, of the classifier's output behind it, float32 (N, 10); it began at
+        `start`, by `time.perf_counter`, and takes a `share` of the time since then.
+
+        Raises NonFiniteLossError."""
+        evaluation = score(output, self.evaluation)
+        if not math.isfinite(evaluation.loss):
+            raise NonFiniteLossError(f"the evaluation of epoch {epoch} gave {evaluation.loss}")
+        metrics = {  # of copies, since a metric may change what it is given
+            name: float(self.recipe.metrics[name](output.clone(), self.evaluation.labels.clone()))
+            for name in self.recipe.metrics
+        }
+        seconds = share * (time.perf_counter() - start)
+        result = EpochResult(epoch, train, evaluation, learning_rate, seconds, time.time(), metrics)
+        self.output = output
+        self.results.append(result)
+        return result
 
     def _train_epoch(self, epoch: int, watch: Callable[[Progress], None] | None) -> Score:
         """Train one epoch; the score is that of all its batches, each before its step."""
         self.network.train()
         generator = seeding.seed_epoch(self.seed, epoch)
-        loss_sum, correct, total = 0.0, 0, 0
+        tally = Tally(self.evaluation.images.device)
         shuffled = self.train.batches(self.recipe.batch_size, generator)
         shuffled = itertools.islice(shuffled, self.batches)
         steps = range(0, self.batches, self.recipe.accumulate_batches)
         for number, first in enumerate(steps, start=1 + (epoch - 1) * len(steps)):
             digits_of_step = itertools.islice(shuffled, self.recipe.accumulate_batches)
             with self.computing.standing_in():
-                batches = [self._batch(digits, generator) for digits in digits_of_step]
+                batches = [self.prepare(digits, generator) for digits in digits_of_step]
             loss, right = self._take_step(batches)
             if self.batch_schedule:
                 self.batch_schedule.step()
             if self.average and self.recipe.averaging and number % self.recipe.averaging.every == 0:
                 self.average.update_parameters(self.network)
 
-            batch = first + len(batches)
-            if not math.isfinite(loss):
-                raise NonFiniteLossError(
-                    f"the loss became {loss} in epoch {epoch}, batch {batch} of {self.batches}; "
-                    "a lower learning rate may help"
-                )
-            count = sum(map(len, batches))
-            loss_sum += loss * count  # a mean over digits, not batches: the last is smaller
-            correct += right
-            total += count
-            if watch:
-                watch(Progress(epoch, batch, self.batches, Score(correct, total, loss_sum / total)))
+            batch, count = first + len(batches), sum(map(len, batches))
+            tally.add(loss, right, count)
+            if number % tally.every == 0 or batch == self.batches:
+                so_far = tally.score()
+                if not math.isfinite(so_far.loss):
+                    raise diverged(so_far.loss, epoch, batch, self.batches)
+                if watch:
+                    watch(Progress(epoch, batch, self.batches, so_far))
         if self.average:
             averaging.take_over_rest(self.average.module, self.network)
-        return Score(correct, total, loss_sum / total)
+        return tally.score()
 
-    def _take_step(self, batches: Sequence[Batch]) -> tuple[float, int]:
+    def _take_step(self, batches: Sequence[Batch]) -> tuple[Tensor, Tensor]:
         """Take a step. The first one shows whether the engine can take it: what it cannot, such as
         gradients of gradients, torch does, from where the step began."""
         if not self.computing.trained or self._engine_stepped:
@@ -309,11 +351,12 @@ class Training:
         self._engine_stepped = True
         return taken
 
-    def _taken(self, batches: Sequence[Batch]) -> tuple[float, int]:
+    def _taken(self, batches: Sequence[Batch]) -> tuple[Tensor, Tensor]:
         with self.computing.standing_in(self.computing.trained):
             return stepping.take_step(self.recipe, self.network, self.optimizer, batches)
 
-    def _batch(self, digits: Digits, generator: torch.Generator) -> Batch:
+    def prepare(self, digits: Digits, generator: torch.Generator) -> Batch:
+        """Digits as the network sees them in training: augmented, preprocessed, normalised."""
         recipe = self.recipe
         images, labels = transforms.augmented(
             recipe.augment, digits.images.float(), digits.labels, generator
@@ -325,6 +368,14 @@ class Training:
                 seen = images.round().clamp(0, 255).to(torch.uint8).cpu()
                 taught = self.teacher(seen).to(images.device)
         return Batch(classifier.prepared(images, recipe.preprocess), labels, taught)
+
+
+def diverged(loss: float, epoch: int, batch: int, batches: int) -> NonFiniteLossError:
+    """What a training whose loss is not finite comes to."""
+    return NonFiniteLossError(
+        f"the loss became {loss} in epoch {epoch}, batch {batch} of {batches}; a lower learning "
+        "rate may help"
+    )
 
 
 def _with_own_loss(recipe: Recipe, device: torch.device) -> Recipe:

@@ -1,6 +1,7 @@
 """All random numbers of a training come from its seed: torch's, numpy's and Python's own."""
 
 import random
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -15,13 +16,15 @@ def seed_network(seed: int) -> None:
     _seed_others(*np.random.SeedSequence(seed).generate_state(2))
 
 
-def seed_epoch(seed: int, epoch: int) -> torch.Generator:
-    """Seed what is drawn in an epoch; returns the generator (CPU) of its order and augmentation.
+def seed_epoch(seed: int | Sequence[int], epoch: int) -> torch.Generator:
+    """Seed what is drawn in an epoch, of a seed or of several together; returns the generator (CPU)
+    of its order and augmentation.
 
     Mixed, so that the draws of one seed or epoch say nothing of those of the next. No epoch depends
     on what was drawn before it, so that a checkpoint holds no random state.
     """
-    states = np.random.SeedSequence((seed, epoch)).generate_state(4)
+    seeds = (seed,) if isinstance(seed, int) else seed
+    states = np.random.SeedSequence((*seeds, epoch)).generate_state(4)
     torch.manual_seed(int(states[0]))  # of dropout
     _seed_others(*states[2:])
     return torch.Generator().manual_seed(int(states[1]))

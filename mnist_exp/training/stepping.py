@@ -89,32 +89,33 @@ def learning_rate_of(optimizer: Optimizer) -> str:
 
 def take_step(
     recipe: Recipe, network: nn.Module, optimizer: Optimizer, batches: Sequence[Batch]
-) -> tuple[float, int]:
+) -> tuple[Tensor, Tensor]:
     """Take one step over batches; returns their loss, a mean over all digits, and how many digits
-    were classified rightly before the step. Of a mixed digit, that is its greatest share."""
+    were classified rightly before the step. Of a mixed digit, that is its greatest share. Both stay
+    on the device, as scalars: to read one is to wait for it."""
     total = sum(map(len, batches))
-    before: list[tuple[float, int]] = []
+    before: list[tuple[Tensor, Tensor]] = []
 
     def closure() -> Any:
         """The loss with its gradient; an optimizer may ask for it several times."""
         optimizer.zero_grad()
-        losses, correct = [], 0
+        losses, correct = [], []
         for batch in batches:
-            with _autocast(recipe, batch.images.device):
+            with autocast(recipe, batch.images.device):
                 loss, output = recipe.step(
                     network, batch.images, batch.labels, batch.teacher_output
                 )
             losses.append(loss * (len(batch) / total))
             losses[-1].backward()
             labels = batch.labels if batch.labels.dim() == 1 else batch.labels.argmax(dim=1)
-            correct += int((output.argmax(dim=1) == labels).sum())
+            correct.append((output.argmax(dim=1) == labels).sum())
         if isinstance(optimizer, torch.optim.LBFGS):  # takes a gradient for a row of numbers, which
             for weight in network.parameters():  # it is not in channels_last
                 weight.grad = None if weight.grad is None else weight.grad.contiguous()
         if recipe.gradient_clip_norm is not None:
             nn.utils.clip_grad_norm_(network.parameters(), recipe.gradient_clip_norm)
         loss = torch.stack([loss.detach() for loss in losses]).sum()
-        before.append((loss.item(), correct))
+        before.append((loss, torch.stack(correct).sum()))
         return loss
 
     if takes_closure(optimizer):
@@ -141,7 +142,8 @@ def _binds_closure(step: Callable[..., Any]) -> bool:
     return True
 
 
-def _autocast(recipe: Recipe, device: torch.device) -> Any:
+def autocast(recipe: Recipe, device: torch.device) -> Any:
+    """A block in which a recipe's steps are computed."""
     if recipe.autocast is None:
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=getattr(torch, recipe.autocast))

@@ -64,6 +64,11 @@ def mixes(part: Any) -> bool:
     return _takes(part, "labels")
 
 
+def draws_globally(part: Any) -> bool:
+    """Whether it draws, if it does, from the global random states."""
+    return not _takes(part, "generator")
+
+
 def _asked(part: Any, generator: torch.Generator) -> dict[str, torch.Generator]:
     """The generator, if a part names one."""
     return {"generator": generator} if _takes(part, "generator") else {}

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from handmade import GOOD, record_run
 from rich.console import Console
@@ -24,7 +25,7 @@ from mnist_exp.runs.job import Job
 from mnist_exp.runs.progress import Pace, Standing
 from mnist_exp.runs.sweep import Sweep
 from mnist_exp.runs.worker import JobResult, Report
-from mnist_exp.tracking import liveness
+from mnist_exp.tracking import Ongoing, liveness
 from mnist_exp.training.loop import EpochResult, Progress, Score
 
 BAR = 0.994
@@ -267,6 +268,34 @@ def test_watch_says_what_goes_on_and_writes_nothing(
         assert re.search("╌●╌|99.51 % .*●", shown)
         assert (store / "mlflow.db").read_bytes() == before
         assert set(tracking.under_way().runs["status"]) == {"RUNNING"}
+
+
+def test_the_time_left_of_seeds_that_are_trained_as_one_is_that_of_all() -> None:
+    """Of each, the seconds of an epoch are its share."""
+    own = {"model": 6, "split": "test", "epochs": 3, "machine": "here", "gone": False}
+    named = [("1-2", 1), ("1-2", 2), (None, 3)]
+    rows = [
+        own | {"run_id": f"{seed}", "run_name": f"seed {seed}", "seeds_together": together}
+        for together, seed in named
+    ]
+    history = pd.DataFrame(
+        [{"run_id": row["run_id"], "epoch": 1, "test_accuracy": 0.9, "epoch_seconds": 10}
+         for row in rows]
+    )  # fmt: skip
+    lines = list(watching._lines(Ongoing(pd.DataFrame(rows), history, {})))
+    assert ["40 s left" in line for line in lines] == [True, True, False]
+    assert "20 s left" in lines[2]
+
+
+def test_watch_counts_the_newest_run_of_a_seed_with_the_code_of_now() -> None:
+    met = TARGET_MET
+    rows = [("old", 1, met), ("old", 2, met), ("new", 1, "target not met"), ("new", 1, met)]
+    ended = pd.DataFrame(
+        [{"model": 6, "code_sha256": code, "seed": seed, "verdict": verdict, "start_time": time}
+         for time, (code, seed, verdict) in enumerate(rows)]
+    )  # fmt: skip
+    found = Ongoing(pd.DataFrame(), pd.DataFrame(), {"a sweep": ended})
+    assert list(watching._lines(found)) == ["a sweep; seeds that pass so far: model 6: 1 of 1"]
 
 
 def test_watch_makes_no_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

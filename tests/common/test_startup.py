@@ -23,10 +23,13 @@ def says(code: str, *options: str, **environment: str) -> str:
     return done.stdout.strip()
 
 
-def test_torch_is_told_how_long_its_threads_spin_unless_a_user_has() -> None:
-    code = "import mnist_exp, os; print(os.environ['GOMP_SPINCOUNT'])"
-    assert says(f"import os; os.environ.pop('GOMP_SPINCOUNT', 0); {code}") == "1000"
-    assert says(code, GOMP_SPINCOUNT="7") == "7"
+@pytest.mark.parametrize(
+    ("name", "value"), [("GOMP_SPINCOUNT", "1000"), ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")]
+)
+def test_torch_is_told_how_to_compute_unless_a_user_has(name: str, value: str) -> None:
+    code = f"import mnist_exp, os; print(os.environ['{name}'])"
+    assert says(f"import os; os.environ.pop('{name}', 0); {code}") == value
+    assert says(code, **{name: "7"}) == "7"
 
 
 def test_an_import_changes_nothing_else() -> None:
@@ -39,7 +42,7 @@ after = dict(os.environ), gc.get_threshold(), atexit._ncallbacks()
 assert before == after, (before, after)
 print(sorted({"torch", "mlflow", "matplotlib", "distributed"} & set(sys.modules)))
 """
-    assert says(code, GOMP_SPINCOUNT="1000") == "[]"
+    assert says(code, GOMP_SPINCOUNT="1000", CUBLAS_WORKSPACE_CONFIG=":4096:8") == "[]"
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,14 @@ import math
 
 import pytest
 
-from mnist_exp.common.words import duration, percent, points, ranges, seeds_named
+from mnist_exp.common.words import duration, percent, points, ranges, read_ranges, seeds_named
 
 
 def test_ranges() -> None:
     assert ranges([5, 1, 2, 3, 7]) == "1-3 5 7"
     assert ranges(range(101, 111)) == "101-110"
+    assert read_ranges("1-3 5 7") == [1, 2, 3, 5, 7]
+    assert read_ranges("4294967295") == [2**32 - 1]
 
 
 def test_numbers_are_shown_one_way() -> None:

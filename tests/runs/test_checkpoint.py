@@ -166,3 +166,12 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
     with checkpoint.claim(RUN, tmp_path) as kept:  # a dead process holds nothing
         kept.save(content())
     assert [found.path.stem for found in checkpoint.all_in(tmp_path)] == [RUN]
+
+
+def test_a_part_of_a_large_tensor_is_kept_without_the_rest() -> None:
+    part = torch.arange(100_000.0).view(1000, 100)[3]
+    packed = checkpoint.pack({"rows": [part, (part[:2],)]})
+    assert len(packed) < 10_000
+    rows, (few,) = checkpoint.unpack(packed)["rows"]
+    assert rows.equal(part)
+    assert few.tolist() == [300.0, 301.0]

@@ -4,7 +4,7 @@ import pytest
 from written import NUMBER, network, written
 
 from mnist_exp import tracking
-from mnist_exp.runs import reproduce, run
+from mnist_exp.runs import group, reproduce, run
 from mnist_exp.runs.plan import settle
 from mnist_exp.runs.reproduce import EpochPair, agree
 from mnist_exp.runs.trial import UNSTEADY
@@ -54,3 +54,14 @@ def test_a_run_that_ended_early_is_reproduced_as_far_as_it_went() -> None:
     assert reproduction.cautions == [UNSTEADY]
     (pair,) = reproduce.repeat(reproduction)
     assert pair.identical
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("store", "few_digits")
+def test_a_seed_that_was_trained_as_one_with_others_is_reproduced_with_them() -> None:
+    plan = settle(6, seed=3, epochs=2, device="cpu", engine="torch")
+    came = group.carry_out_together(group.of_seeds(plan, [1, 3]))
+    reproduction = reproduce.prepare(came[3].run_id)
+    assert not reproduction.differences
+    pairs = list(reproduce.repeat(reproduction))
+    assert [pair.identical for pair in pairs] == [True, True]

@@ -120,7 +120,7 @@ def test_a_grid_is_trained_where_the_store_lacks_it() -> None:
         sent = json.loads(json.dumps(dataclasses.asdict(order)))["job"]
         job._train(dataclasses.replace(order, job=Job(**sent)), pipe := io.StringIO())
         result = JobResult(order.job, pipe.getvalue().split()[0], 1)
-        sweep._summarise(sweeps, first, [result])
+        sweep.summarise(sweeps, first, [result])
     (kept,) = tracking.runs().to_dict("records")
     assert kept["overrides"] == "epochs=1 optimizer.lr=0.3 optimizer.weight_decay=0.001"
     assert (kept["learning_rate"], kept["optimizer.weight_decay"]) == (0.3, 0.001)

@@ -150,6 +150,13 @@ def test_what_would_fail_is_refused_with_its_line(
     assert capfd.readouterr().err == ""  # torch.export tells at length of what it raises
 
 
+def test_a_full_memory_is_one_line_and_no_fault_of_a_line() -> None:
+    greedy = network(forward="return super().forward(x + 0 * torch.empty(2**46).sum())")
+    said = r"^the memory is full: .*; a smaller batch takes less$"
+    with pytest.raises(ExpectedError, match=said):
+        settle(NUMBER, entry=written(greedy))
+
+
 @pytest.mark.parametrize(
     ("methods", "at", "says"),
     [

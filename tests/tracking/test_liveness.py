@@ -31,6 +31,8 @@ with tracking.start_run("a training", {}, {}) as run:
 """A run under way that was last heard of in October 2121."""
 SWEEP = TRAINING.replace('start_run("a training", {}, {})', 'continue_run("a sweep")')
 """The parent of the runs of a sweep."""
+GROUP = TRAINING.replace('"a training", {}', '"one of a group", {"seeds_together": "1-3"}')
+"""A run of a seed that is trained as one with others."""
 
 
 @pytest.fixture
@@ -46,21 +48,25 @@ def test_the_next_command_ends_the_runs_of_killed_processes(
     client: MlflowClient, store: Path
 ) -> None:
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": ROOT}
-    killed = [subprocess.Popen([sys.executable, "-c", code], **pipes) for code in (TRAINING, SWEEP)]
+    codes = TRAINING, SWEEP, GROUP
+    killed = [subprocess.Popen([sys.executable, "-c", code], **pipes) for code in codes]
     ids = [process.stdout.readline().strip() for process in killed]
     with tracking.start_run("our own", {}, {}) as ours:
         look(client, store)
-        assert [status(client, run_id) for run_id in ids] == ["RUNNING"] * 2
+        assert [status(client, run_id) for run_id in ids] == ["RUNNING"] * 3
         for process in killed:
             process.kill()
             process.communicate()
         compare = [sys.executable, "-m", "mnist_exp", "compare"]
         said = subprocess.run(compare, capture_output=True, text=True, check=False).stderr
         assert status(client, ours.run_id) == "RUNNING"
-    for run_id, name in zip(ids, ("a training", "a sweep"), strict=True):
+    resumed = [f"make resume RUN={run_id}" for run_id in ids[:2]]
+    said_so = [*resumed, "the same make sweep"]  # no run of a group goes on alone
+    named = ("a training", "a sweep", "one of a group")
+    for run_id, name, how in zip(ids, named, said_so, strict=True):
         line = (
             f"{name} was under way when its process ended, and counts as KILLED; if it is a "
-            f"training, make resume RUN={run_id} goes on with it"
+            f"training, {how} goes on with it"
         )
         assert said.splitlines().count(line) == 1
         assert status(client, run_id) == "KILLED"

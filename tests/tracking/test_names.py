@@ -23,7 +23,7 @@ from mnist_exp import ROOT, data, track, tracking
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.data import Digits
 from mnist_exp.notebook import entries, loading
-from mnist_exp.runs import checkout, resume, run, sweep, trial
+from mnist_exp.runs import checkout, group, resume, run, sweep, trial
 from mnist_exp.runs.plan import settle
 from mnist_exp.runs.trial import Findings
 from mnist_exp.tracking import PrunedError, names
@@ -126,6 +126,11 @@ def tracked() -> None:
         under_way.epoch(train=0.5, test=0.5)
 
 
+def met_together() -> None:
+    plan = settle(6, seed=3, epochs=1, device="cpu", engine="torch")
+    group.carry_out_together(group.of_seeds(plan, [3, 4]))
+
+
 def swept() -> None:
     """The run above those of two seeds of model 6."""
     asked = sweep.settle_sweep([6], [1, 2], epochs=2)
@@ -166,6 +171,7 @@ def held(
         missed()
         imported(validated())
         tracked()
+        met_together()
         swept()
         client, experiment = tracking.open_store()
         by_kind: Held = defaultdict(set)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from mnist_exp.recipe import ExponentialAverage
-from mnist_exp.training.averaging import average_of, take_over_rest
+from mnist_exp.training.averaging import Average, take_over_rest
 
 
 def set_to(network: nn.Module, value: float) -> None:
@@ -17,7 +17,7 @@ def set_to(network: nn.Module, value: float) -> None:
 def test_early_averages_follow_the_network_closely() -> None:
     network = nn.Linear(1, 1)
     set_to(network, 0.0)
-    average = average_of(network, ExponentialAverage(decay=0.2))
+    average = Average(network, ExponentialAverage(decay=0.2))
     expected = 0.0
     # After n times the average keeps (1 + n) / (10 + n), but not more than 0.2; the first is it.
     for value, kept in ((10.0, 0.0), (20.0, 2 / 11), (30.0, 0.2), (40.0, 0.2)):
@@ -29,7 +29,7 @@ def test_early_averages_follow_the_network_closely() -> None:
 
 def test_what_has_no_average_is_taken_over() -> None:
     network = nn.BatchNorm2d(2)
-    average = average_of(network, ExponentialAverage(decay=0.5))
+    average = Average(network, ExponentialAverage(decay=0.5))
     average.update_parameters(network)  # the first time, the average becomes the network
     network.num_batches_tracked += 3
     network.extra = 7
@@ -38,3 +38,11 @@ def test_what_has_no_average_is_taken_over() -> None:
     take_over_rest(average.module, network)
     assert average.module.num_batches_tracked.item() == 3
     assert average.module.extra == 7
+
+
+def test_nothing_is_read_from_the_device_at_an_update() -> None:
+    network = nn.BatchNorm2d(2, device="meta")  # whose numbers cannot be read
+    average = Average(network, ExponentialAverage(decay=0.5))
+    for _ in range(3):
+        average.update_parameters(network)
+    assert int(average.n_averaged) == 3

@@ -21,9 +21,16 @@ from mnist_exp.notebook import loading
 from mnist_exp.preprocess import Deslant, slant
 from mnist_exp.recipe import ExponentialAverage, Recipe
 from mnist_exp.runs import environment
-from mnist_exp.training import classifier, loop
+from mnist_exp.training import classifier, determinism, loop
 from mnist_exp.training.classifier import Classifier
-from mnist_exp.training.loop import EpochResult, NonFiniteLossError, Progress, Training
+from mnist_exp.training.loop import (
+    EpochResult,
+    NonFiniteLossError,
+    Progress,
+    Score,
+    Tally,
+    Training,
+)
 from mnist_exp.views import Rotations
 
 CPU = torch.device("cpu")
@@ -53,6 +60,47 @@ def test_a_seed_gives_the_same_results_bit_for_bit(mnist: Mnist) -> None:
     assert results(mnist) == first
     assert results(mnist, draw=True) == first
     assert results(mnist, seed=2) != first
+
+
+@pytest.mark.parametrize("number", [6, 21])
+def test_nothing_is_read_from_another_device_but_once_in_fifty_batches(
+    mnist: Mnist, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tensor of the meta device has no numbers: whoever asks for one fails."""
+    asked: list[int] = []
+
+    def scores(tally: Tally) -> list[Score]:
+        asked.append(tally.total)
+        return [Score(0, 1, 0.0)]
+
+    monkeypatch.setattr(Tally, "scores", scores)
+    own = loading.load_iteration(number).recipe
+    digits = mnist[0][: 53 * own.batch_size], mnist[1][:10]
+    training = Training(own, *digits, seed=1, device=torch.device("meta"))
+    training._train_epoch(1, None)
+    assert asked == [own.batch_size * batches for batches in (50, 53, 53)]
+
+
+def test_what_was_evaluated_before_an_interrupt_is_evaluated_as_deterministically(
+    mnist: Mnist, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(determinism, "ASKED", {"cpu"})
+    said: list[bool] = []
+
+    class Saying(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            said.append(torch.are_deterministic_algorithms_enabled())
+            return super().forward(x.flatten(1))
+
+    own = Recipe(
+        network=partial(Saying, 784, 10), optimizer=partial(SGD, lr=0.1), batch_size=50, epochs=1
+    )
+    training = Training(own, mnist[0][:100], mnist[1][:10], seed=1, device=CPU)
+    said.clear()
+    list(training.epochs())
+    training._output = None
+    assert training.output.shape == (10, 10)
+    assert said == [True] * 4
 
 
 HALVED = partial(StepLR, step_size=1, gamma=0.5)
