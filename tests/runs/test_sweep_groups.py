@@ -28,6 +28,7 @@ def of_seeds() -> pd.DataFrame:
     return runs[runs["seed"].notna()].sort_values("seed")
 
 
+@pytest.mark.slow
 def test_it_trains_what_is_missing_so_many_at_once_and_gathers_all(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -96,6 +97,7 @@ def test_what_an_earlier_sweep_left_goes_on_in_its_own_groups(
     assert runs["run_id"].tolist()[:3] == killed["run_id"].tolist()
 
 
+@pytest.mark.slow
 def test_where_the_memory_has_no_room_for_so_many_fewer_are_trained_together(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

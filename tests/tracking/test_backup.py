@@ -126,6 +126,7 @@ for number in range(10_000):
 """Writes runs, and replaces a file of a million bytes by others, until it is killed."""
 
 
+@pytest.mark.slow
 def test_a_backup_is_whole_while_another_process_writes(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,6 +217,7 @@ def test_a_run_under_way_stops_a_restore(backup: Path, store: Path) -> None:
     assert tracking.restore(backup)  # once it has ended
 
 
+@pytest.mark.slow
 def test_a_restore_that_was_killed_says_where_the_store_is(
     backup: Path, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

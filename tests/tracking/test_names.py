@@ -202,6 +202,7 @@ def files(client: MlflowClient, run_id: str, folder: str | None = None) -> Itera
             yield artifact.path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["parameter", "tag", "metric", "text", "digits", "network"])
 def test_all_that_is_held_is_named_and_nothing_else(kind: names.Kind, held: Held) -> None:
     of_tables_and_images = {

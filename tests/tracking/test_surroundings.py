@@ -105,6 +105,7 @@ def read_only(
         path.chmod(0o755)
 
 
+@pytest.mark.slow
 def test_a_store_that_may_only_be_read_is_read(
     read_only: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
