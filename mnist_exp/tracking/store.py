@@ -100,6 +100,8 @@ def readable_errors() -> Iterator[None]:
         yield
     # What else is raised is a mistake of ours, and stays a traceback.
     except (MlflowException, SQLAlchemyError, CommandError, sqlite3.Error, OSError) as error:
+        # Or an interrupt, which comes out of a file that is closed just then as a bad descriptor.
+        interrupts.check()
         # SQLAlchemy adds the whole statement.
         reason = " ".join(str(error).partition("[SQL:")[0].split())[:300]
         if "Max retries exceeded" in reason:

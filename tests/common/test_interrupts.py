@@ -16,6 +16,7 @@ from sqlalchemy import Engine, Pool, event
 
 from mnist_exp import tracking
 from mnist_exp.common import interrupts
+from mnist_exp.tracking.store import readable_errors
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -52,6 +53,21 @@ def test_an_interrupt_in_a_callback_is_raised_again(number: signal.Signals) -> N
     interrupts.heard()
     interrupts.check()
     time.sleep(2 * interrupts.AGAIN)
+
+
+def test_an_interrupt_stays_one_where_a_library_makes_another_error_of_it(tmp_path: Path) -> None:
+    @readable_errors()
+    def write() -> None:
+        descriptor = os.open(tmp_path / "file", os.O_CREAT)
+        os.close(descriptor)
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)  # as between two lines of a library
+        finally:
+            os.close(descriptor)
+
+    interrupts.listen()
+    with pytest.raises(KeyboardInterrupt):
+        write()
 
 
 def test_an_interrupt_waits_for_the_end_of_a_transaction(store: Path) -> None:
