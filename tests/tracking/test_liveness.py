@@ -44,6 +44,7 @@ def status(client: MlflowClient, run_id: str) -> str:
     return str(client.get_run(run_id).info.status)
 
 
+@pytest.mark.slow
 def test_the_next_command_ends_the_runs_of_killed_processes(
     client: MlflowClient, store: Path
 ) -> None:

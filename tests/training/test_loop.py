@@ -62,7 +62,7 @@ def test_a_seed_gives_the_same_results_bit_for_bit(mnist: Mnist) -> None:
     assert results(mnist, seed=2) != first
 
 
-@pytest.mark.parametrize("number", [6, 21])
+@pytest.mark.parametrize("number", [6, pytest.param(21, marks=pytest.mark.slow)])
 def test_nothing_is_read_from_another_device_but_once_in_fifty_batches(
     mnist: Mnist, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
