@@ -186,7 +186,7 @@ def effects_picture(
         else "the iteration that each was made from (of those before it, the one whose code is "
         "nearest)"
     )  # fmt: skip
-    lines = " The lines tell that on the worst of the last epochs." if split == "test" else ""
+    also = " That on the worst of the last epochs is told with each." if split == "test" else ""
     return Picture(
         "effects",
         iterations.effects(steps, labels, split),
@@ -194,7 +194,7 @@ def effects_picture(
         f"The difference of final {split} accuracy to {origin}, mean over the seeds that both have "
         "run. The bars are bootstrap 95 % intervals, which are too narrow with few pairs "
         "(of three: the range of the differences); a hollow point has too few seeds for one."
-        + lines,
+        + also,
     )
 
 
