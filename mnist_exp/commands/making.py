@@ -107,7 +107,7 @@ def _reproduce(run_: RunId) -> int:
     reproduction = reproduce.prepare(run_)
     epochs = counted(len(reproduction.history), "epoch")
     print(f"{reproduction.name} (run {reproduction.run_id}) is trained again: {epochs}")
-    print(f"  computed by {reproduction.engine}")
+    print(f"  engine {reproduction.engine}")
     for name, was, now in reproduction.differences:
         print(f"  {name} was {was}, and is {now} here")
     for caution in reproduction.cautions:
