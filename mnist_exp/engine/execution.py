@@ -31,6 +31,7 @@ class Program:
         lengths = {name: tensor_of(network, name).numel() for name in segment.tensors}
         self.plan = KernelPlan(segment, sizes, lengths, wanted, of_inputs=of_inputs)
         self.address = carried_out_by(self.plan)
+        self.let_go = functions().plan_free  # at the end of Python, modules may be gone before this
         self.segment, self.wanted, self.of_inputs = segment, wanted, of_inputs
         self.sizes = [sizes[name] for name in segment.outputs]
         modules = (norm.module for norm in self.plan.draft.norms)
@@ -76,8 +77,8 @@ class Program:
         return _Memory(self, tiles, threads)
 
     def __del__(self) -> None:
-        if hasattr(self, "address"):
-            functions().plan_free(self.address)
+        if hasattr(self, "let_go"):
+            self.let_go(self.address)
 
 
 class _Memory:
@@ -89,10 +90,11 @@ class _Memory:
         if not address:
             raise MemoryError("no memory is left for a batch of this size")
         self.address = ctypes.c_void_p(address)
+        self.let_go = functions().memory_free
 
     def __del__(self) -> None:
-        if hasattr(self, "address"):
-            functions().memory_free(self.address)
+        if hasattr(self, "let_go"):
+            self.let_go(self.address)
 
 
 class _Run:

@@ -2,8 +2,11 @@
 
 import copy
 import dataclasses
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -221,3 +224,26 @@ def test_a_loss_that_is_no_number_is_noticed(mnist: Mnist) -> None:
     for engine in ("compiled", "torch"):
         with pytest.raises(NonFiniteLossError):
             list(training(mnist, own, engine).epochs())
+
+
+WITHIN_AN_EPOCH = """
+import dataclasses, torch
+from mnist_exp import data
+from mnist_exp.common import startup
+from mnist_exp.notebook import loading
+from mnist_exp.training.loop import Training
+startup.of_command()
+recipe = dataclasses.replace(loading.load_iteration(6).recipe, epochs=2)
+train, test = data.load()
+kind = dict(device=torch.device("cpu"), engine="compiled")
+epochs = Training(recipe, train[:300], test[:100], seed=1, **kind).epochs()
+next(epochs)
+"""
+
+
+@pytest.mark.slow  # starts a process
+def test_a_program_may_end_between_the_epochs(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"  # not as -c, which ends otherwise
+    script.write_text(WITHIN_AN_EPOCH)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
