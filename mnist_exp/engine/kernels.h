@@ -595,8 +595,6 @@ static inline Vec slope_of(int activation, Vec x) {
 // that its backward pass draws the same masks again in place of keeping them.
 class Random {
     UIntVec a, b, c, counter;
-    UIntVec spare;
-    bool has_spare = false;
 
  public:
     explicit Random(uint64_t seed) {
@@ -611,18 +609,17 @@ class Random {
             a[lane] = words[0], b[lane] = words[1], c[lane] = words[2], counter[lane] = words[3];
         }
     }
-    // All bits of the lanes that are below `bound` of 2**16: two decisions for each draw.
-    IntVec below(uint32_t bound) {
-        if (has_spare) {
-            has_spare = false;
-            return spare < bound;
+    // All bits of the lanes that are below `bound` of 2**16: each draw is enough for two.
+    template <int N>
+    void below(uint32_t bound, IntVec (&lanes)[N]) {
+        EACH(n, (N + 1) / 2) {
+            const UIntVec sum = a + b + counter;
+            counter += 1;
+            a = b ^ (b >> 9);
+            b = c + (c << 3);
+            c = ((c << 21) | (c >> 11)) + sum;
+            lanes[2 * n] = (sum & 0xFFFF) < bound;
+            if (2 * n + 1 < N) lanes[2 * n + 1] = (sum >> 16) < bound;
         }
-        const UIntVec sum = a + b + counter;
-        counter += 1;
-        a = b ^ (b >> 9);
-        b = c + (c << 3);
-        c = ((c << 21) | (c >> 11)) + sum;
-        spare = sum >> 16, has_spare = true;
-        return (sum & 0xFFFF) < bound;
     }
 };

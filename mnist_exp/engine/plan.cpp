@@ -502,40 +502,108 @@ static void with_activation(int activation, F&& f) {
 }
 
 // What is read is read in the order of memory, all channels of a pixel and then the next pixel: to
-// take the channels some at a time and keep what belongs to each in registers is slower.
+// take the channels some at a time and keep what belongs to each in registers is slower, and so is
+// to take some pixels at a time.
 
-// y = activation(slope * x + offset), where there is a slope, of each channel.
-template <int ACTIVATION>
-static void map_pixels(const float* x, float* y, const float* norm, int channels, int pixels) {
-    const ptrdiff_t pixel = pixel_of(channels);
-    for (int i = 0; i < pixels; i++, x += pixel, y += pixel)
-        for (int c = 0; c < channels; c++) {
-            const Vec v = load(x + c * LANES);
-            store(y + c * LANES,
-                  activated(ACTIVATION, norm ? v * norm[c] + norm[channels + c] : v));
-        }
+// So many pixels before a value is used that an earlier stage has made, it is fetched: it comes from
+// far away.
+constexpr int AHEAD = 4;
+
+// f(channel, count) for channels, two at a time.
+template <typename F>
+static void for_channels(int channels, F&& f) {
+    int c = 0;
+    for (; c + 2 <= channels; c += 2) f(c, std::integral_constant<int, 2>{});
+    if (c < channels) f(c, std::integral_constant<int, 1>{});
 }
 
-// d = dy times the slope of the activation; and if there is a norm, sums of d and of its product
-// with the difference of x from the mean.
-template <int ACTIVATION>
+// What dropout multiplies by, number by number of a row; without dropout, with nothing.
+struct Kept {
+    uint32_t share;  // in 2**-16
+    float scale;
+    Random random;
+
+    // Which share is kept, and the seed of a layer are the `which` and next of the integers.
+    Kept(const At& at, int which, int row)
+        : share(uint32_t(at.integers[which])),
+          scale(share ? 65536.f / float(share) : 0.f),
+          random(uint64_t(at.integers[which + 1]) +
+                 (uint64_t(at.tile) << 16 | uint64_t(row)) * 0xD1342543DE82EF95u) {}
+    template <int N>
+    void multiply(Vec (&numbers)[N]) {
+        IntVec lanes[N];
+        random.below(share, lanes);
+        // What is no number stays so, dropped or not, as in torch.
+        EACH(p, N) numbers[p] *= lanes[p] ? all(scale) : Vec{};
+    }
+};
+struct AllKept {
+    template <int N>
+    void multiply(Vec (&)[N]) {}
+};
+
+// f(kept, first row, rows) for rows that lie in order in all of the buffers, one at a time where
+// some numbers are dropped.
+template <typename F>
+static void for_rows(const At& at, int first, int end, int drop, std::initializer_list<int> of,
+                     F&& f) {
+    for (int row = first, rows; row < end; row += rows) {
+        rows = drop >= 0 ? 1 : at.together(row, end, of);
+        if (drop >= 0)
+            f(Kept(at, drop, row), row, rows);
+        else
+            f(AllKept(), row, rows);
+    }
+}
+
+// y = dropout(activation(slope * x + offset)), where there is a slope, of each channel.
+template <int ACTIVATION, typename K>
+static void map_pixels(const float* x, float* y, const float* norm, K kept, int channels,
+                       int pixels) {
+    const ptrdiff_t pixel = pixel_of(channels);
+    for (int i = 0; i < pixels; i++, x += pixel, y += pixel)
+        for_channels(channels, [&](int first, auto count) {
+            constexpr int N = count;
+            Vec v[N];
+            EACH(n, N) {
+                const int c = first + n;
+                __builtin_prefetch(x + c * LANES + AHEAD * pixel);
+                v[n] = load(x + c * LANES);
+                if (norm) v[n] = v[n] * norm[c] + norm[channels + c];
+                v[n] = activated(ACTIVATION, v[n]);
+            }
+            kept.multiply(v);
+            EACH(n, N) store(y + (first + n) * LANES, v[n]);
+        });
+}
+
+// d = dy times what dropout kept and the slope of the activation; and if there is a norm, sums of d
+// and of its product with the difference of x from the mean.
+template <int ACTIVATION, typename K>
 static void map_back_pixels(const float* dy, const float* x, float* d, const float* norm,
-                            float* sums, bool past_cache, int channels, int pixels) {
+                            float* sums, K kept, bool past_cache, int channels, int pixels) {
     const ptrdiff_t pixel = pixel_of(channels);
     for (int i = 0; i < pixels; i++, dy += pixel, x += pixel, d += pixel)
-        for (int c = 0; c < channels; c++) {
-            const Vec in = load(x + c * LANES), y = norm ? in * norm[c] + norm[channels + c] : in;
-            Vec v = load(dy + c * LANES);
-            if (ACTIVATION == RELU)
-                v = y <= 0.f ? Vec{} : v;
-            else if (ACTIVATION != IDENTITY)
-                v *= slope_of(ACTIVATION, y);
-            (past_cache ? store_past_cache : store)(d + c * LANES, v);
-            if (!norm) continue;
-            float *sum = sums + c * LANES, *product = sum + channels * LANES;
-            store(sum, load(sum) + v);
-            store(product, load(product) + v * (in - norm[2 * channels + c]));
-        }
+        for_channels(channels, [&](int first, auto count) {
+            constexpr int N = count;
+            Vec v[N];
+            EACH(n, N) v[n] = load(dy + (first + n) * LANES);
+            EACH(n, N) __builtin_prefetch(x + (first + n) * LANES + AHEAD * pixel);
+            kept.multiply(v);
+            EACH(n, N) {
+                const int c = first + n;
+                const Vec in = load(x + c * LANES), y = norm ? in * norm[c] + norm[channels + c] : in;
+                if (ACTIVATION == RELU)
+                    v[n] = y <= 0.f ? Vec{} : v[n];
+                else if (ACTIVATION != IDENTITY)
+                    v[n] *= slope_of(ACTIVATION, y);
+                (past_cache ? store_past_cache : store)(d + c * LANES, v[n]);
+                if (!norm) continue;
+                float *sum = sums + c * LANES, *product = sum + channels * LANES;
+                store(sum, load(sum) + v[n]);
+                store(product, load(product) + v[n] * (in - norm[2 * channels + c]));
+            }
+        });
 }
 
 // dx = a d + b x + c of each channel, where `lanes` hold images; and where x is above zero, if
@@ -549,20 +617,6 @@ static void norm_back_pixels(const float* d, const float* x, float* dx, const fl
             const Vec in = load(x + c * LANES), v = a[c] * load(d + c * LANES) + b[c] * in + t[c];
             store(dx + c * LANES, (relu ? lanes & ~(in <= 0.f) : lanes) ? v : Vec{});
         }
-}
-
-// A row of numbers, some of them dropped: which share is kept, in 2**-16, and the seed of a layer
-// are the `which` and next of the integers.
-static void drop_row(const At& at, int which, int row, const float* from, float* to, int channels,
-                     int width) {
-    const uint32_t kept = uint32_t(at.integers[which]);
-    const float scale = kept ? 65536.f / float(kept) : 0.f;
-    Random random(uint64_t(at.integers[which + 1]) +
-                  (uint64_t(at.tile) << 16 | uint64_t(row)) * 0xD1342543DE82EF95u);
-    for (int i = 0; i < width; i++, from += pixel_of(channels), to += pixel_of(channels))
-        for (ptrdiff_t c = 0; c < channels * LANES; c += LANES)
-            // What is no number stays so, dropped or not, as in torch.
-            store(to + c, load(from + c) * (random.below(kept) ? all(scale) : Vec{}));
 }
 
 extern "C" {
@@ -584,14 +638,12 @@ void add_norm_back(Plan* plan, int d, int x, int dx, int terms, int relu, int ch
 void add_map(Plan* plan, int x, int y, int norm, int activation, int drop, int channels,
              int width) {
     plan->add([=](const At& at, int first, int end) {
-        for (int row = first, rows; row < end; row += rows) {
-            rows = at.together(row, end, {x, y});
+        for_rows(at, first, end, drop, {x, y}, [&](auto kept, int row, int rows) {
             with_activation(activation, [&](auto which) {
-                map_pixels<which>(at.row(x, row), at.row(y, row), at[norm], channels, rows * width);
+                map_pixels<which>(at.row(x, row), at.row(y, row), at[norm], kept, channels,
+                                  rows * width);
             });
-        }
-        for (int row = first; drop >= 0 && row < end; row++)
-            drop_row(at, drop, row, at.row(y, row), at.row(y, row), channels, width);
+        });
     });
 }
 
@@ -605,18 +657,14 @@ void add_map_back(Plan* plan, int dy, int x, int d, int norm, int activation, in
         float *of_all = at[sums], *own = of_all + numbers;
         if (first == 0) std::fill_n(of_all, numbers, 0.f);
         std::fill_n(own, numbers, 0.f);
-        for (int row = first; drop >= 0 && row < end; row++)
-            drop_row(at, drop, row, at.row(dy, row), at.row(d, row), channels, width);
-        const int dropped = drop >= 0 ? d : dy;
         const size_t floats = size_t(at.tiles) * height * width * pixel_of(channels);
         const bool past_cache = norm >= 0 && floats * sizeof(float) > MUCH;
-        for (int row = first, rows; row < end; row += rows) {
-            rows = at.together(row, end, {dropped, x, d});
+        for_rows(at, first, end, drop, {dy, x, d}, [&](auto kept, int row, int rows) {
             with_activation(activation, [&](auto which) {
-                map_back_pixels<which>(at.row(dropped, row), at.row(x, row), at.row(d, row),
-                                       at[norm], own, past_cache, channels, rows * width);
+                map_back_pixels<which>(at.row(dy, row), at.row(x, row), at.row(d, row), at[norm],
+                                       own, kept, past_cache, channels, rows * width);
             });
-        }
+        });
         for (ptrdiff_t i = 0; i < numbers; i += LANES)
             store(of_all + i, load(of_all + i) + load(own + i));
         if (norm < 0 || end < height) return;
