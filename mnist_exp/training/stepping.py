@@ -105,7 +105,7 @@ def take_step(
                 loss, output = recipe.step(
                     network, batch.images, batch.labels, batch.teacher_output
                 )
-            losses.append(loss * (len(batch) / total))
+            losses.append(loss if len(batches) == 1 else loss * (len(batch) / total))
             losses[-1].backward()
             labels = batch.labels if batch.labels.dim() == 1 else batch.labels.argmax(dim=1)
             correct.append((output.argmax(dim=1) == labels).sum())
@@ -114,8 +114,8 @@ def take_step(
                 weight.grad = None if weight.grad is None else weight.grad.contiguous()
         if recipe.gradient_clip_norm is not None:
             nn.utils.clip_grad_norm_(network.parameters(), recipe.gradient_clip_norm)
-        loss = torch.stack([loss.detach() for loss in losses]).sum()
-        before.append((loss, torch.stack(correct).sum()))
+        loss = _total([loss.detach() for loss in losses])
+        before.append((loss, _total(correct)))
         return loss
 
     if takes_closure(optimizer):
@@ -126,6 +126,10 @@ def take_step(
     if not before:
         raise ExpectedError(f"{type(optimizer).__name__}.step(closure) does not call the closure")
     return before[0]
+
+
+def _total(values: Sequence[Tensor]) -> Tensor:
+    return (values[0] if len(values) == 1 else torch.stack(values)).sum()
 
 
 def takes_closure(optimizer: Optimizer) -> bool:
