@@ -505,8 +505,7 @@ static void with_activation(int activation, F&& f) {
 // take the channels some at a time and keep what belongs to each in registers is slower, and so is
 // to take some pixels at a time.
 
-// So many pixels before a value is used that an earlier stage has made, it is fetched: it comes from
-// far away.
+// What an earlier stage has made comes from far away: it is fetched so many pixels before its use.
 constexpr int AHEAD = 4;
 
 // f(channel, count) for channels, two at a time.
@@ -592,7 +591,8 @@ static void map_back_pixels(const float* dy, const float* x, float* d, const flo
             kept.multiply(v);
             EACH(n, N) {
                 const int c = first + n;
-                const Vec in = load(x + c * LANES), y = norm ? in * norm[c] + norm[channels + c] : in;
+                const Vec in = load(x + c * LANES);
+                const Vec y = norm ? in * norm[c] + norm[channels + c] : in;
                 if (ACTIVATION == RELU)
                     v[n] = y <= 0.f ? Vec{} : v[n];
                 else if (ACTIVATION != IDENTITY)

@@ -128,7 +128,7 @@ def take_step(
     return before[0]
 
 
-def _total(values: Sequence[Tensor]) -> Tensor:
+def _total(values: list[Tensor]) -> Tensor:
     return (values[0] if len(values) == 1 else torch.stack(values)).sum()
 
 
