@@ -77,13 +77,7 @@ def publish(comparison: Comparison, folder: Path = EXPERIMENTS) -> Path:
 
 def write_summary(comparison: Comparison, readme: Path = ROOT / "README.md") -> None:
     """Put the table of iterations between the marks of the README."""
-    text = readme.read_text(encoding="utf-8")
-    before, _, rest = text.partition(MARK)
-    _, end, after = rest.partition(END)
-    if not end:
-        raise ExpectedError(f"README.md has no place for the results: restore {MARK} and {END}")
-    table = _summary(comparison)
-    readme.write_text(f"{before}{MARK}\n{table}\n{END}{after}", encoding="utf-8")
+    markdown.fill(readme, MARK, f"\n{_summary(comparison)}\n", END)
 
 
 def _summary(comparison: Comparison) -> str:
