@@ -23,6 +23,19 @@ ENVIRONMENT = {"GOMP_SPINCOUNT": "300000"}
 """OpenMP's own default, for a process that has this project's setting."""
 
 
+def mnist(
+    of_training: transforms.Compose, of_evaluation: transforms.Compose
+) -> tuple[MNIST, MNIST]:
+    """torchvision's MNIST, the training and the test digits, with their transforms."""
+    with tempfile.TemporaryDirectory() as folder:  # MNIST reads all of it at once
+        raw = Path(folder) / "MNIST" / "raw"
+        raw.mkdir(parents=True)
+        for name, content in obtain.obtain(obtain.default_folder()).items():
+            (raw / name).write_bytes(content)
+        train = MNIST(folder, transform=of_training)
+        return train, MNIST(folder, train=False, transform=of_evaluation)
+
+
 class Stock:
     """A recipe in training on MNIST; `workers` processes of their own prepare the images."""
 
@@ -41,13 +54,7 @@ class Stock:
         if recipe.augment:
             assert isinstance(recipe.augment, RandomRotation)
             augmented.insert(0, transforms.RandomRotation(recipe.augment.degrees))
-        with tempfile.TemporaryDirectory() as folder:  # MNIST reads all of it at once
-            raw = Path(folder) / "MNIST" / "raw"
-            raw.mkdir(parents=True)
-            for name, content in obtain.obtain(obtain.default_folder()).items():
-                (raw / name).write_bytes(content)
-            train = MNIST(folder, transform=transforms.Compose(augmented))
-            test = MNIST(folder, train=False, transform=transforms.Compose(plain))
+        train, test = mnist(transforms.Compose(augmented), transforms.Compose(plain))
         self.train = DataLoader(
             train, recipe.batch_size, shuffle=True, num_workers=workers,
             persistent_workers=workers > 0,
