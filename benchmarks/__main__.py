@@ -1,6 +1,7 @@
 """`python -m benchmarks [names]`: measure, and write benchmarks/RESULTS.md.
 
-Exits with 1 when a goal was missed. Leave the machine alone meanwhile.
+Exits with 1 when a goal was missed. Leave the machine alone meanwhile. `agreement --full` trains
+for hours, beside whatever else.
 """
 
 import argparse
@@ -36,11 +37,18 @@ def main() -> int:
     """Measure what is named, all by default; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="name", help=", ".join(BENCHMARKS))
-    names = parser.parse_args().names or list(BENCHMARKS)
+    first = "first train the whole runs that agreement compares, as far as its table lacks them"
+    parser.add_argument("--full", action="store_true", help=first)
+    arguments = parser.parse_args()
+    names = arguments.names or list(BENCHMARKS)
     if unknown := set(names) - set(BENCHMARKS):
         parser.error(
             f"no benchmark {', '.join(sorted(unknown))}: there are {', '.join(BENCHMARKS)}"
         )
+    if arguments.full and "agreement" not in names:
+        parser.error("--full is for agreement: python -m benchmarks agreement --full")
+    if arguments.full:
+        agreement.complete()
     missed = False
     for name in names:
         found = BENCHMARKS[name].measure()
@@ -51,4 +59,8 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("interrupted: what was found by then is kept", file=sys.stderr)
+        sys.exit(130)

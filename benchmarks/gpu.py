@@ -18,9 +18,9 @@ import torch
 from scipy import stats
 
 from benchmarks import section
-from benchmarks.agreement import RESULTS
 from benchmarks.section import Section
 from benchmarks.stock import Stock
+from benchmarks.whole_runs import RESULTS
 from mnist_exp import data
 from mnist_exp.common.sameness import same_state
 from mnist_exp.notebook import entries, loading

@@ -10,11 +10,15 @@ from pathlib import Path
 import pandas as pd
 import psutil
 
+from mnist_exp import ROOT
 from mnist_exp.common import markdown
 from mnist_exp.common.processor import processor
 from mnist_exp.runs import checkout
 
 FILE = Path(__file__).with_name("RESULTS.md")
+README = ROOT / "README.md"
+MARK, END = "<!-- made by python -m benchmarks agreement -->", "<!-- end of what it made -->"
+"""Between these the README has the sentence of a section."""
 HEAD = """# What is fast, and how fast
 
 Written by `make bench`, on the machine and from the commit that each section names. Times are
@@ -31,6 +35,8 @@ class Section:
     text: str
     tables: list[pd.DataFrame] = field(default_factory=list)
     missed: list[str] | None = None
+    sentence: str | None = None
+    """What the README says of it, on the one line that it has for that."""
 
     def __str__(self) -> str:
         parts = [self.text, *map(markdown.as_table, self.tables)]
@@ -43,7 +49,7 @@ class Section:
 
 def write(section: Section) -> None:
     """Put a section into RESULTS.md, in the place of the one with its title, and list the goals
-    that were missed, of all sections, on top."""
+    that were missed, of all sections, on top; and its sentence into the README."""
     text = FILE.read_text() if FILE.exists() else ""
     sections = re.findall(r"^## .*?(?=^## |\Z)", text, flags=re.DOTALL | re.MULTILINE)
     kept = [own.strip() for own in sections if not own.startswith(f"## {section.title}\n")]
@@ -55,6 +61,8 @@ def write(section: Section) -> None:
     ]
     summary = "\n".join(["Goals that were missed:", "", *missed])
     FILE.write_text("\n\n".join([HEAD.strip(), *([summary] if missed else []), *kept]) + "\n")
+    if section.sentence is not None:
+        markdown.fill(README, MARK, section.sentence, END)
 
 
 def _circumstances() -> str:

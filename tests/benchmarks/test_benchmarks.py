@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 from torch import nn
 
-from benchmarks import agreement, before, measure, section, step
+from benchmarks import before, measure, section, step, whole_runs
 from benchmarks.section import Section
 from benchmarks.stock import Stock
 from mnist_exp import data
@@ -86,37 +86,6 @@ def test_a_step_needs_the_operations_of_its_convolutions_and_linear_layers() -> 
     assert step.operations(by_hand, torch.randn(2, 4, 5, 5)) == expected
 
 
-def test_the_engines_are_compared_seed_by_seed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(agreement, "FILE", tmp_path / "runs.csv")
-    monkeypatch.setattr(agreement, "MODELS", {6: range(1, 4)})
-    rows = [
-        {"model": 6, "seed": seed, "engine": engine, "final": 0.99 + (seed + shift) / 10_000}
-        for seed in (1, 2) for engine, shift in (("torch", 0), ("compiled", seed))
-    ]  # fmt: skip
-    pd.DataFrame(rows, columns=list(agreement.COLUMNS)).to_csv(agreement.FILE, index=False)
-    assert agreement.missing() == [(6, 3, "compiled"), (6, 3, "torch")]
-    found = agreement.measure()
-    assert found.tables[0]["difference"].item().startswith("+0.015 (-0.049 to +0.079)")
-    assert found.missed == ["of model 6, 2 seeds of 3 ran", "model 6 may differ by 0.079 points"]
-
-
-def test_published_runs_speak_for_torch() -> None:
-    wanted = [(14, 101, "compiled"), (14, 101, "torch"), (14, 999, "torch")]
-    (row,) = agreement.published(wanted)
-    assert (row["model"], row["seed"], row["engine"]) == (14, 101, "torch")
-    assert 0.994 < row["worst_of_last_5"] <= row["final"] < 0.997
-    assert {*row} == {*agreement.COLUMNS}
-
-
-@pytest.mark.usefixtures("mnist")
-def test_a_run_of_an_engine_is_a_row() -> None:
-    row = agreement.train((3, 1, "torch"), epochs=1, digits=256)
-    assert {*row, "commit"} == {*agreement.COLUMNS}
-    assert 0.05 < row["final"] == row["worst_of_last_5"] < 1
-
-
 @pytest.mark.slow
 def test_the_code_of_before_trains(tmp_path: Path) -> None:
     before.check_out(tmp_path)
@@ -130,7 +99,7 @@ def test_the_code_of_before_trains(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_here_and_stock_are_as_accurate() -> None:
     """Of some steps, by how well they classify."""
-    own = [agreement.train((6, seed, "compiled"), 1, 47 * 128)["final"] for seed in range(1, 6)]
+    own = [whole_runs.train((6, seed, "compiled"), 1, 47 * 128)["final"] for seed in range(1, 6)]
     stock = []
     for seed in range(1, 6):
         pipeline = Stock(loading.load_iteration(6).recipe, workers=0, seed=seed)

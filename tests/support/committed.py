@@ -31,3 +31,11 @@ def iterations() -> list[int]:
     """The numbers of the iterations among them, ascending."""
     names = (re.fullmatch(r"experiments/model_(\d+)\.py", file.as_posix()) for file in files())
     return sorted(int(name[1]) for name in names if name)
+
+
+def text(name: str) -> str:
+    """A file as it was last committed."""
+    if not (ROOT / ".git").exists():
+        return (ROOT / name).read_text()
+    git = ["git", "-C", str(ROOT), "show", f"HEAD:{name}"]
+    return subprocess.run(git, capture_output=True, text=True, check=True).stdout
