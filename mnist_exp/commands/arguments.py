@@ -65,6 +65,21 @@ class WholeNumber:
 
 
 @dataclass(frozen=True)
+class Share:
+    """A number between 0 and 1, both excluded."""
+
+    example: str
+
+    def read(self, name: str, text: str) -> float:
+        if not re.fullmatch(r"0?\.[0-9]{1,6}", text) or float(text) == 0:
+            raise ExpectedError(
+                f"{name}={text[:40]}: a number between 0 and 1 is needed, as in "
+                f"{name}={self.example}"
+            )
+        return float(text)
+
+
+@dataclass(frozen=True)
 class NumberOrNone:
     """Such as `6`, or `none`, which is read as 0."""
 

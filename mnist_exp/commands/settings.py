@@ -13,6 +13,7 @@ from mnist_exp.commands.arguments import (
     RunIdOrBeginning,
     RunIdsOrBeginnings,
     SeedRanges,
+    Share,
     Text,
     Title,
     WholeNumber,
@@ -33,6 +34,7 @@ Page = Annotated[Path, FilePath("reports/class.html")]
 Seed = Annotated[int, WholeNumber(0, 2**32 - 1, "3")]
 Seeds = Annotated[list[int], SeedRanges("5")]
 SeedCount = Annotated[int, WholeNumber(1, 10_000, "5")]
+Rate = Annotated[float, Share("0.9")]
 Overrides = Annotated[str, Text('"optimizer.lr=0.05 batch_size=32"')]
 Grid = Annotated[str, Text('"optimizer.lr=0.05,0.1 batch_size=32"')]
 Epochs = Annotated[int, WholeNumber(1, 10_000, "2")]

@@ -17,6 +17,7 @@ from mnist_exp.commands.settings import (
     Models,
     Name,
     Page,
+    Rate,
     RunCount,
     RunIds,
     SeedCount,
@@ -24,11 +25,12 @@ from mnist_exp.commands.settings import (
     Switch,
 )
 from mnist_exp.common.errors import ExpectedError
-from mnist_exp.common.words import counted, printable, ranges
+from mnist_exp.common.words import counted, percent, printable, ranges
 
 if TYPE_CHECKING:
     from mnist_exp import data
     from mnist_exp.evidence.comparison import Comparison
+    from mnist_exp.evidence.verdict import Verdict
 
 
 @command
@@ -36,19 +38,23 @@ def _check(
     model: Model | None = None,
     seeds: SeedCount | None = None,
     baseline: Baseline | None = None,
+    rate: Rate | None = None,
     split: Split = "test",
     json_: Switch = False,
 ) -> int:
-    """Is the target met on every seed? Or: is MODEL no worse than BASELINE?
+    """Is the target met on every seed? Or at a RATE? Or: is MODEL no worse than BASELINE?
 
     Judges all iterations in the store where MODEL is left out, and demands SEEDS seeds of each.
+    RATE asks whether seeds pass at least so often, by a test that may be looked at after each seed.
     SPLIT=validation compares with BASELINE where people choose. Exits with 0 for yes, with 1 for
-    no, and with 2 where nothing can be judged. JSON prints the verdicts for other programs.
+    no, and with 2 where nothing can be judged, or not yet. JSON prints the verdicts for other
+    programs.
     """
     from mnist_exp.evidence import comparison
-    from mnist_exp.evidence.verdict import Answer
 
     if baseline is not None:
+        if rate is not None:
+            raise ExpectedError("RATE= asks about the target, BASELINE= about another: choose one")
         return _check_baseline(model, baseline, split, seeds or 0, json_)
     if split == "validation":
         raise ExpectedError(
@@ -58,19 +64,71 @@ def _check(
     compared = comparison.compare([model] if model else (), demanded=seeds or 0, split=split)
     if not compared.verdicts:
         raise ExpectedError(_uncounted(compared))
-    if json_:
+    return _check_rate(compared, rate, json_) if rate else _check_target(compared, json_)
+
+
+def _check_target(compared: Comparison, as_json: bool) -> int:
+    from mnist_exp.evidence.verdict import Answer
+
+    if as_json:
         print(json.dumps(compared.records(), indent=2))
     else:
         for verdict in compared.verdicts:
-            count = f"{verdict.passing} of {len(verdict.seeds)}"
-            print(f"Model {verdict.model}, {verdict.title}: {verdict.answer}, {count}")
-            print(f"  {verdict.reason}")
+            _print_answer(verdict, verdict.answer, verdict.reason)
         for number, why in compared.unjudged.items():
             print(f"Model {number}: {Answer.NOT_JUDGED}")
             print(f"  {why}")
     if not all(verdict.met for verdict in compared.verdicts):
         return 1
     return 2 if compared.unjudged else 0
+
+
+def _check_rate(compared: Comparison, rate: float, as_json: bool) -> int:
+    from mnist_exp.evidence.sequential import PassRate, Settled
+
+    said = {
+        Settled.PASSED: f"at least {percent(rate)} of seeds pass, wrongly said once in 20 at most",
+        Settled.FAILED: f"fewer than {percent(rate)} pass, wrongly said once in 20 at most",
+        Settled.GO_ON: f"whether {percent(rate)} of seeds pass is not settled",
+    }
+    answers, records = set(), []
+    for verdict in compared.verdicts:
+        asked = PassRate(rate, verdict.passing, len(verdict.seeds) - verdict.passing)
+        missing = max(0, verdict.demanded - len(verdict.seeds))
+        answer = Settled.GO_ON if missing else asked.answer
+        answers.add(answer)
+        further = None if asked.further is None else max(missing, asked.further)
+        records.append(
+            {"model": verdict.model, "rate": rate, "answer": answer.value, "passed": asked.passed,
+             "failed": asked.failed, "further_if_all_pass": further}
+        )  # fmt: skip
+        if as_json:
+            continue
+        more = _more(verdict, further) if answer is Settled.GO_ON else ""
+        _print_answer(verdict, answer, said[answer] + more)
+    if as_json:
+        print(json.dumps(records, indent=2))
+    if Settled.FAILED in answers:
+        return 1
+    return 2 if Settled.GO_ON in answers or compared.unjudged else 0
+
+
+def _print_answer(verdict: Verdict, answer: str, reason: str) -> None:
+    count = f"{verdict.passing} of {len(verdict.seeds)}"
+    print(f"Model {verdict.model}, {verdict.title}: {answer}, {count}")
+    print(f"  {reason}")
+
+
+def _more(verdict: Verdict, further: int | None) -> str:
+    """How many further seeds would settle that it passes."""
+    if further is None:
+        return ", nor would a thousand further seeds settle it"
+    first = 1 + max(verdict.seeds)
+    seeds = f"{first}-{first + further - 1}"
+    return (
+        f"; {counted(further, 'further seed')} would settle it, if all passed: "
+        f"make sweep MODELS={verdict.model} SEEDS={seeds}"
+    )
 
 
 def _check_baseline(

@@ -15,7 +15,7 @@ from scipy.special import betainc, betaln
 
 ENOUGH = 20.0
 """The fortune from which on a rate is ruled out: wrongly in at most 1 of 20 sweeps."""
-MOST = 10_000
+MOST = 1_000
 """Further seeds that are counted."""
 
 

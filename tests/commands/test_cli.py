@@ -56,6 +56,9 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["check"], "no run of an iteration: make run MODEL=6, or make import for the published"),
         (["check", "MODEL=6", "SEEDS=0"], "SEEDS=0: a whole number from 1"),
         (["check", "MODEL=6", "BASELINE=x"], "BASELINE=x: a whole number"),
+        (["check", "RATE=90"], "RATE=90: a number between 0 and 1 is needed, as in RATE=0.9"),
+        (["check", "RATE=0.0"], "RATE=0.0: a number between 0 and 1"),
+        (["check", "MODEL=6", "BASELINE=5", "RATE=0.9"], "choose one"),
         (["sweep", "MODELS=99", "SEEDS=1"], "there is no experiments/model_99.py"),
         (["sweep", "MODELS=2", "SEEDS=0"], "SEEDS=0: a whole number from 1"),
         (["sweep", "MODELS=2", "SEEDS=1-"], "SEEDS=1-: a whole number from 0"),
@@ -96,7 +99,7 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["new", "MODEL=99"], "FROM=: a whole number"),
         (["new", "MODEL=99", "FROM=12345"], "or 7 or more digits of a candidate's hash"),
         (["new", "MODEL=99", "FROM=abcdef"], "FROM=abcdef: a whole number"),
-        (["check", "SEED=50"], "check takes no SEED; it takes MODEL SEEDS BASELINE SPLIT JSON"),
+        (["check", "SEED=50"], "check takes no SEED; it takes MODEL SEEDS BASELINE RATE SPLIT "),
         (["check", "SPLIT=all", "MODEL=6", "BASELINE=5"], "SPLIT=all: choose one of test, valid"),
         (["check", "SPLIT=all"], "SPLIT=all: choose one of test, validation"),
         (["compare", "SPLIT=all"], "SPLIT=all: choose one of test, validation"),
@@ -243,6 +246,27 @@ def test_check_can_demand_a_number_of_seeds(capsys: pytest.CaptureFixture[str]) 
     assert (
         "met on some seeds, 1 of 2\n  3 seeds are asked for, 2 were run" in capsys.readouterr().out
     )
+
+
+@pytest.mark.usefixtures("store")
+def test_check_at_a_rate_may_be_asked_after_each_seed(capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in range(1, 5):
+        record_run(6, seed=seed)
+    assert main(["check", "MODEL=6", "RATE=0.5"]) == 2
+    said = capsys.readouterr().out
+    assert "regularise less, and lower the learning rate: go on, 4 of 4" in said
+    assert "1 further seed would settle it, if all passed: make sweep MODELS=6 SEEDS=5-5" in said
+    record_run(6, seed=5)
+    assert main(["check", "MODEL=6", "RATE=0.5"]) == 0  # 1 / 2 ** 5 is less than 1 / 20
+    assert "passed, 5 of 5\n  at least 50.00 % of seeds pass" in capsys.readouterr().out
+    assert main(["check", "MODEL=6", "RATE=0.5", "SEEDS=7"]) == 2
+    assert "SEEDS=6-7" in capsys.readouterr().out
+    for seed in range(6, 9):
+        record_run(6, errors=[100] * 15, seed=seed)
+    assert main(["check", "MODEL=6", "RATE=.99", "JSON=1"]) == 1
+    (told,) = json.loads(capsys.readouterr().out)
+    assert (told["answer"], told["passed"], told["failed"]) == ("failed", 5, 3)
+    assert told["further_if_all_pass"] is None or told["further_if_all_pass"] > 300
 
 
 @pytest.mark.usefixtures("store")
