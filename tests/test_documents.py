@@ -65,6 +65,14 @@ ELSEWHERE = {
         "it takes three seeds of both on the validation split; runs with known scores are compared",
         "commands/test_cli.py::test_on_the_validation_split_people_choose_and_nothing_is_judged",
     ),
+    "$ make check MODEL=9 RATE=0.9    # passed, failed, or go on: may be asked after each seed": (
+        "it says go on until there are many seeds; runs with known scores are asked",
+        "commands/test_cli.py::test_check_at_a_rate_may_be_asked_after_each_seed",
+    ),
+    "$ make sweep MODELS=9 SEEDS=1001-1030 RATE=0.9 STOP=1    # as many of them as settle it": (
+        "it takes thirty whole runs; a sweep of short ones stops, and known runs are asked",
+        "runs/test_sweep.py::test_a_sweep_that_stops_trains_no_further_seeds_of_what_is_settled",
+    ),
     "$ make delete RUN=3f2a    # one run, with its checkpoint": (
         "there is no such run, and the others are needed; runs of the test's own are deleted",
         "runs/test_delete.py::test_a_run_is_deleted_with_what_leads_to_it_and_brought_back",
@@ -293,7 +301,7 @@ def test_make_takes_what_is_not_run_here() -> None:
     lines = [line for block in CONSOLE for line in block.text.splitlines()]
     commands = [line[1:].partition(" #")[0].strip() for line in lines if "make " in line]
     commands = [command for command in commands if command.startswith("make ")]
-    assert len(commands) == 16
+    assert len(commands) == 18
     for command in commands:
         program, *arguments = words(command.replace("$CONDA_PREFIX", sys.prefix))
         done = subprocess.run(

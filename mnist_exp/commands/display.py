@@ -95,6 +95,7 @@ class SweepDisplay:
         self.seconds: list[float] = []
         self.under_way: dict[Job, Report] = {}
         self.ended: set[Job] = set()
+        self.settled = {number for number in sweep.models if sweep.settled(number)}
         self.workers: list[str] = []
         self.judged = sweep.split == "test" and not sweep.grid
         self.passing = {f"model {number}": (0, 0) for number in sweep.models}
@@ -121,16 +122,32 @@ class SweepDisplay:
     def result(self, result: JobResult) -> None:
         self.ended.add(result.job)
         self.under_way.pop(result.job, None)
+        if result.spared:
+            return
         self.seconds.append(result.seconds)
         if not result.failure:
             name = f"model {result.job.model}"
             passing, seeds = self.passing[name]
             self.passing[name] = passing + (result.verdict == TARGET_MET), seeds + 1
-        left = len(self.sweep.missing) - len(self.seconds)
+        left = sum(self._is_left(job) for job in self.sweep.missing)
         expected = sum(self.seconds) / len(self.seconds) * math.ceil(left / self.at_once)
         ended = result.failure or f"{self.sweep.split} {percent(result.accuracy)}, {result.verdict}"
         line = f"{result.job.name}: {ended} ({duration(result.seconds)})"
         terminal.tell(f"{line}; {left} left, about {duration(expected)}" if left else line)
+        self._tell_settled(result.job.model)
+
+    def _is_left(self, job: Job) -> bool:
+        begun = self.under_way.get(job)
+        under_way = begun is not None and begun.standing is not None
+        return job not in self.ended and (under_way or not self.sweep.settled(job.model))
+
+    def _tell_settled(self, model: int) -> None:
+        """Say of an iteration, once, that no further seed of it is trained."""
+        if self.sweep.stopping and self.sweep.settled(model) and model not in self.settled:
+            self.settled.add(model)
+            seen = self.sweep.stopping.asked(model)
+            count = f"{seen.answer}, {seen.passed} of {seen.passed + seen.failed}"
+            terminal.tell(f"model {model}: {count}; no further seed of it is trained")
 
     def _drawn(self, width: int) -> RenderableType:
         from mnist_exp.commands import drawing

@@ -23,6 +23,7 @@ from mnist_exp.commands.settings import (
     NewModel,
     Overrides,
     PythonFile,
+    Rate,
     RunId,
     Scheduler,
     Seed,
@@ -185,47 +186,69 @@ def _sweep(
     workers: Count | None = None,
     threads: Count = 1,
     scheduler: Scheduler = "",
+    rate: Rate | None = None,
+    stop: Switch = False,
 ) -> int:
     """Train what the store lacks of iterations and seeds.
 
     SEEDS=5 is the seeds 1 to 5, SEEDS=101-110 are those. SET gives fields of the recipes other
     values; of lists of values every product is tried. SCHEDULER is that of a cluster. TOGETHER
     seeds are trained as one network: by default, on a GPU, as many as its memory has room for.
+    RATE asks whether seeds pass at least so often, as in make check; STOP trains no further seeds
+    of an iteration once that is settled.
     """
+    _refuse_rate(rate, stop, whole=not epochs and not set_ and split == "test")
     if together and (workers or scheduler or engine == "compiled"):
         raise ExpectedError(WITHOUT)
     from mnist_exp.runs import sweep, sweep_groups
 
     asked = sweep.settle_sweep(
         models, seeds, split=split, epochs=epochs, grid=set_, device=device,
-        engine="torch" if together else engine,
+        engine="torch" if together else engine, stop_at=rate if stop else None,
     )  # fmt: skip
     if together or (asked.device == "cuda" and not workers and not scheduler):
         train = partial(sweep_groups.train_together, together=together, threads=threads)
     else:
         train = partial(sweep.train_missing, workers=workers, threads=threads, scheduler=scheduler)
     print(f"A {asked.name}: {len(asked.points)} runs, {len(asked.held)} in the store")
-    results = _train_missing(asked, train)
-    trained = [result.run_id for result in results if not result.failure]
-    _print_sweep(asked, results, [*asked.held.values(), *trained])
-    if failed := len(results) - len(trained):
-        raise ExpectedError(
-            f"{failed} of {len(asked.points)} runs failed; the same command tries again"
-        )
+    _print_sweep(asked, _train_missing(asked, train), rate)
     return 0
 
 
-def _print_sweep(asked: Sweep, results: Sequence[JobResult], runs: Sequence[str]) -> None:
-    """What came of a sweep, whose `runs` are all that it asked for and that did not fail."""
+def _refuse_rate(rate: float | None, stop: bool, *, whole: bool) -> None:
+    """Raise ExpectedError where nothing says how often seeds pass, as of what is not the whole
+    recipe on the test split."""
+    if stop and rate is None:
+        raise ExpectedError("STOP=1 stops by the rate at which seeds pass, as in RATE=0.9 STOP=1")
+    if rate is not None and not whole:
+        raise ExpectedError(
+            "RATE= is about what counts, whole recipes on the test split: without EPOCHS=, SET= "
+            "and SPLIT=validation"
+        )
+
+
+def _print_sweep(asked: Sweep, results: Sequence[JobResult], rate: float | None) -> None:
+    """What came of a sweep: of all runs that it asked for. Raises ExpectedError where some
+    failed."""
     from mnist_exp.commands.display import print_cautions, print_tried, print_verdicts
+    from mnist_exp.commands.passing import print_rates
     from mnist_exp.evidence import comparison
     from mnist_exp.runs import sweep
 
+    trained = [result.run_id for result in results if not result.failure]
+    runs = [*asked.held.values(), *trained]
     print_cautions(sweep.cautions(runs))
     if asked.grid:
         print_tried(asked.tried(results), asked.split)
     elif runs:
-        print_verdicts(comparison.of_runs(runs))
+        verdicts = comparison.of_runs(runs)
+        print_verdicts(verdicts)
+        if rate is not None:
+            print_rates(asked, verdicts, rate)
+    if failed := len(results) - len(trained):
+        raise ExpectedError(
+            f"{failed} of {len(asked.points)} runs failed; the same command tries again"
+        )
 
 
 def _train_missing(asked: Sweep, train: Callable[..., list[JobResult]]) -> Sequence[JobResult]:
@@ -234,7 +257,8 @@ def _train_missing(asked: Sweep, train: Callable[..., list[JobResult]]) -> Seque
     from mnist_exp.evidence import comparison
 
     if not asked.missing:
-        print("Nothing is missing, so nothing was trained.")
+        settled = all(asked.settled(model) for model in asked.models)
+        print(f"Nothing is {'left to settle' if settled else 'missing'}, so nothing was trained.")
         return []
     held = comparison.of_runs(asked.held.values()) if asked.held else ()
     with SweepDisplay(asked, held) as display:

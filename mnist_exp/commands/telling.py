@@ -25,12 +25,11 @@ from mnist_exp.commands.settings import (
     Switch,
 )
 from mnist_exp.common.errors import ExpectedError
-from mnist_exp.common.words import counted, percent, printable, ranges
+from mnist_exp.common.words import counted, printable, ranges
 
 if TYPE_CHECKING:
     from mnist_exp import data
     from mnist_exp.evidence.comparison import Comparison
-    from mnist_exp.evidence.verdict import Verdict
 
 
 @command
@@ -68,13 +67,14 @@ def _check(
 
 
 def _check_target(compared: Comparison, as_json: bool) -> int:
+    from mnist_exp.commands.passing import print_answer
     from mnist_exp.evidence.verdict import Answer
 
     if as_json:
         print(json.dumps(compared.records(), indent=2))
     else:
         for verdict in compared.verdicts:
-            _print_answer(verdict, verdict.answer, verdict.reason)
+            print_answer(verdict, verdict.answer, verdict.reason)
         for number, why in compared.unjudged.items():
             print(f"Model {number}: {Answer.NOT_JUDGED}")
             print(f"  {why}")
@@ -84,16 +84,12 @@ def _check_target(compared: Comparison, as_json: bool) -> int:
 
 
 def _check_rate(compared: Comparison, rate: float, as_json: bool) -> int:
-    from mnist_exp.evidence.sequential import PassRate, Settled
+    from mnist_exp.commands.passing import print_answer, rate_of, said_of_rate
+    from mnist_exp.evidence.sequential import Settled
 
-    said = {
-        Settled.PASSED: f"at least {percent(rate)} of seeds pass, wrongly said once in 20 at most",
-        Settled.FAILED: f"fewer than {percent(rate)} pass, wrongly said once in 20 at most",
-        Settled.GO_ON: f"whether {percent(rate)} of seeds pass is not settled",
-    }
     answers, records = set(), []
     for verdict in compared.verdicts:
-        asked = PassRate(rate, verdict.passing, len(verdict.seeds) - verdict.passing)
+        asked = rate_of(verdict, rate)
         missing = max(0, verdict.demanded - len(verdict.seeds))
         answer = Settled.GO_ON if missing else asked.answer
         answers.add(answer)
@@ -102,33 +98,16 @@ def _check_rate(compared: Comparison, rate: float, as_json: bool) -> int:
             {"model": verdict.model, "rate": rate, "answer": answer.value, "passed": asked.passed,
              "failed": asked.failed, "further_if_all_pass": further}
         )  # fmt: skip
-        if as_json:
-            continue
-        more = _more(verdict, further) if answer is Settled.GO_ON else ""
-        _print_answer(verdict, answer, said[answer] + more)
+        if not as_json:
+            first = 1 + max(verdict.seeds)
+            seeds = f"{first}-{first + (further or 0) - 1}"
+            command = f"make sweep MODELS={verdict.model} SEEDS={seeds}"
+            print_answer(verdict, answer, said_of_rate(answer, rate, further, command))
     if as_json:
         print(json.dumps(records, indent=2))
     if Settled.FAILED in answers:
         return 1
     return 2 if Settled.GO_ON in answers or compared.unjudged else 0
-
-
-def _print_answer(verdict: Verdict, answer: str, reason: str) -> None:
-    count = f"{verdict.passing} of {len(verdict.seeds)}"
-    print(f"Model {verdict.model}, {verdict.title}: {answer}, {count}")
-    print(f"  {reason}")
-
-
-def _more(verdict: Verdict, further: int | None) -> str:
-    """How many further seeds would settle that it passes."""
-    if further is None:
-        return ", nor would a thousand further seeds settle it"
-    first = 1 + max(verdict.seeds)
-    seeds = f"{first}-{first + further - 1}"
-    return (
-        f"; {counted(further, 'further seed')} would settle it, if all passed: "
-        f"make sweep MODELS={verdict.model} SEEDS={seeds}"
-    )
 
 
 def _check_baseline(

@@ -14,7 +14,7 @@ from typing import Any
 
 import distributed
 import pandas as pd
-from distributed import CancelledError, Client, Event, KilledWorker, as_completed
+from distributed import CancelledError, Client, Event, Future, KilledWorker, as_completed
 
 from mnist_exp import data, tracking
 from mnist_exp.common import interrupts, markdown
@@ -31,6 +31,7 @@ from mnist_exp.runs.grid import Point
 from mnist_exp.runs.job import Job, Order
 from mnist_exp.runs.plan import check_request
 from mnist_exp.runs.progress import Standing
+from mnist_exp.runs.stopping import Stopping
 from mnist_exp.runs.worker import PATIENCE, JobResult, Report
 from mnist_exp.showing import tables
 from mnist_exp.training.computing import Engine
@@ -65,6 +66,8 @@ class Sweep:
     """Where it is trained in this process: `cpu`, `cuda` or `mps`."""
     of_workers: str = "auto"
     """Where workers train, as it was asked for: each may have another."""
+    stopping: Stopping | None = None
+    """By what no further seeds of an iteration are trained; None where all are."""
 
     @property
     def name(self) -> str:
@@ -73,6 +76,17 @@ class Sweep:
         models, seeds = " ".join(map(str, self.models)), ranges(self.seeds)
         grid = f", {grids.in_short(self.grid)}" if self.grid else ""
         return f"sweep of models {models}, seeds {seeds}, {self.split} split{epochs}{grid}"
+
+    def ends_with(self, result: JobResult) -> bool:
+        """Count a training that has ended; returns whether no further seed of its iteration is to
+        be trained."""
+        if self.stopping:
+            self.stopping.add(result)
+        return self.settled(result.job.model)
+
+    def settled(self, model: int) -> bool:
+        """Whether it is settled of an iteration how often its seeds pass, if that is asked."""
+        return self.stopping is not None and self.stopping.settled(model)
 
     def tried(self, results: Iterable[JobResult]) -> dict[int, tuple[TriedRecipe, ...]]:
         """What comes of each point of the grid, by iteration."""
@@ -97,12 +111,14 @@ def cautions(run_ids: Iterable[str]) -> list[str]:
 def settle_sweep(
     models: Iterable[int], seeds: Iterable[int], *, split: data.Split = "test",
     epochs: int | None = None, grid: str = "", engine: str = "auto", device: str = "auto",
+    stop_at: float | None = None,
 ) -> Sweep:  # fmt: skip
     """Settle which trainings the store lacks: those without a finished run of the same code, data,
-    seed, split, epochs and overrides. `grid` is the text of lists of overrides, of which every
-    product is tried. `engine` is auto, compiled or torch, and `device` auto, cpu, cuda or mps, for
-    what is trained: a run that the store has counts whichever it had. Raises ExpectedError for what
-    cannot be run."""
+    seed, split, epochs and overrides; and, with `stop_at`, none of an iteration of which it is
+    settled whether its seeds pass at that rate. `grid` is the text of lists of overrides, of which
+    every product is tried. `engine` is auto, compiled or torch, and `device` auto, cpu, cuda or
+    mps, for what is trained: a run that the store has counts whichever it had. Raises ExpectedError
+    for what cannot be run."""
     data.check_split(split)
     lists = grids.read_grid(grid, split, epochs)
     read = {number: entries.read_entry(number) for number in models}
@@ -116,7 +132,10 @@ def settle_sweep(
         for point in points
     }
     held = _held(points, tracking.runs())
-    missing = tuple(job for job in points if job not in held)
+    stopping = _stopping(stop_at, held)
+    missing = tuple(
+        x for x in points if x not in held and not (stopping and stopping.settled(x.model))
+    )
     teachers = {}
     for job in {dataclasses.replace(job, seed=chosen[0]) for job in missing}:
         # One that cannot be run is refused here, before anything is trained.
@@ -127,7 +146,7 @@ def settle_sweep(
     settled, on = engines.choose_engine(engine if missing else "torch", device)
     return Sweep(
         tuple(read), chosen, split, epochs, points, held, missing, read, grid, teachers,
-        settled.name, on.type, device,
+        settled.name, on.type, device, stopping,
     )  # fmt: skip
 
 
@@ -153,6 +172,13 @@ def _held(jobs: Iterable[Job], runs: pd.DataFrame) -> dict[Job, str]:
         if whole:  # what trained as many epochs as the recipe has serves both
             newest[dataclasses.replace(done, epochs=None)] = run.run_id
     return {job: newest[job] for job in jobs if job in newest}
+
+
+def _stopping(rate: float | None, held: Mapping[Job, str]) -> Stopping | None:
+    """By what a sweep stops that may stop, as it begins with what the store holds."""
+    if rate is None:
+        return None
+    return Stopping.after(rate, comparison.of_runs(held.values()) if held else ())
 
 
 def train_missing(
@@ -185,7 +211,9 @@ def _train_all(
     """Train on the workers what is missing; whatever ends this ends the trainings."""
     results = []
     stop = Event(f"stop-{parent.run_id}", client=client)
-    stop.clear()
+    ends = {x: Event(worker.settled_event(parent.run_id, x), client=client) for x in sweep.models}
+    for event in (stop, *ends.values()):
+        event.clear()  # the scheduler may have them from an earlier sweep of this name
     request = {"module": JOB, "threads": threads, "uri": tracking.tracking_uri()}
     futures = {
         client.submit(worker.train, order, request, key=order.job.key, pure=False): order.job
@@ -193,12 +221,12 @@ def _train_all(
     }
     try:
         for future in as_completed(futures):
-            try:
-                results.append(future.result())
-            except KilledWorker:
-                lost = "its worker was lost again and again"
-                results.append(JobResult(futures[future], "", 0, failure=lost))
-            on_result(results[-1])
+            result = _result_of(future, futures[future])
+            if sweep.ends_with(result):
+                ends[result.job.model].set()
+            if not result.spared:
+                results.append(result)
+            on_result(result)
             interrupts.check()
     except BaseException as error:  # whatever it is, no training goes on by itself
         if isinstance(error, KeyboardInterrupt):
@@ -209,6 +237,14 @@ def _train_all(
             distributed.wait(list(futures), timeout=PATIENCE)
         raise
     return results
+
+
+def _result_of(future: Future[JobResult], job: Job) -> JobResult:
+    try:
+        result: JobResult = future.result()
+    except KilledWorker:
+        return JobResult(job, "", 0, failure="its worker was lost again and again")
+    return result
 
 
 def _heard(

@@ -62,6 +62,7 @@ def train_together(
             try:
                 for result in training.results(together, start):
                     results.append(result)
+                    sweep.ends_with(result)
                     on_result(result)
                     interrupts.check()
             except KeyboardInterrupt as error:
@@ -82,7 +83,7 @@ class _Training:
         self, sweep: Sweep, jobs: Sequence[Job], parent: str, on_report: Callable[[Report], None]
     ) -> None:
         self.sweep, self.parent, self.on_report = sweep, parent, on_report
-        self.left = {job.seed: job for job in jobs}
+        self.model, self.left = jobs[0].model, {job.seed: job for job in jobs}
         self.size = 1
 
     def results(
@@ -97,17 +98,25 @@ class _Training:
             yield from [self._result(seed, error, 0.0) for seed in list(self.left)]
             return
         if on_start:
-            on_start(1, min(self.size, len(self.left)))
+            on_start(1, min(self._most(), len(self.left)))
         if self.size > 1:
             # First what an earlier sweep left half done, whose groups may have been others.
             for begun in group.interrupted(plan, list(self.left)):
-                yield from self._together(begun)
-        while self.left:
-            seeds = list(self.left)[: self.size]
+                if self._most():
+                    yield from self._together(begun)
+        while seeds := list(self.left)[: self._most()]:
             if len(seeds) > 1:
                 yield from self._together(group.of_seeds(plan, seeds))
             else:
                 yield self._alone(*seeds)
+
+    def _most(self) -> int:
+        """How many seeds are trained next at most: no more than may settle how often they pass."""
+        stopping = self.sweep.stopping
+        if stopping is None:
+            return self.size
+        further = stopping.asked(self.model).further
+        return 0 if stopping.settled(self.model) else min(self.size, further or self.size)
 
     def _together(self, some: Group) -> Iterator[JobResult]:
         """Train seeds as one. Where they cannot be, they are left, and fewer are trained at once

@@ -14,7 +14,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from distributed import Event, get_worker
 
@@ -31,7 +31,8 @@ PATIENCE = 10
 @dataclass(frozen=True)
 class JobResult:
     """How a training ended: `accuracy` (fraction) and `verdict`, or the `failure` in words; and the
-    seconds that it took, of a seed that was trained as one with others its share of theirs."""
+    seconds that it took, of a seed that was trained as one with others its share of theirs. What is
+    `spared` was not trained, since it was settled meanwhile how often the seeds pass."""
 
     job: Job
     run_id: str
@@ -39,6 +40,7 @@ class JobResult:
     accuracy: float = float("nan")
     verdict: str = ""
     failure: str = ""
+    spared: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,15 +57,22 @@ def topic(parent: str) -> str:
     return f"progress-{parent}"
 
 
+def settled_event(parent: str, model: int) -> str:
+    """At which event no further seed of an iteration begins, of the sweep with this run."""
+    return f"settled-{parent}-{model}"
+
+
 def train(order: Order, request: dict[str, Any]) -> JobResult:
     """Run on a worker: train one job in a process of its own, which ends when this worker does.
 
     `request` has the store's `uri`, the number of `threads`, and the `module` of the process.
     """
-    begun, job = time.monotonic(), order.job
     stop = Event(f"stop-{order.parent}")
     if stop.is_set():
-        return JobResult(job, "", 0, failure="not begun")
+        return JobResult(order.job, "", 0, failure="not begun")
+    settled = Event(settled_event(order.parent, order.job.model))
+    if settled.is_set():
+        return JobResult(order.job, "", 0, spared=True)
     tracking.use_store(request["uri"])
     # It writes to files: a pipe that nobody reads for a while would be full at some time.
     with (
@@ -72,29 +81,41 @@ def train(order: Order, request: dict[str, Any]) -> JobResult:
         Path(folder, "out").open() as told,  # read from where this reader is, not the writer
         tempfile.TemporaryFile("w+", errors="replace") as errors,  # of programs in any encoding
     ):
-        # A session of its own: Ctrl-C in the terminal reaches the sweep, which stops the trainings.
-        process = subprocess.Popen(
-            [sys.executable, "-m", request["module"]], stdin=subprocess.PIPE, stdout=out,
-            stderr=errors, text=True, start_new_session=True,
-            env=os.environ | startup.SAME_HASHES | {"OMP_NUM_THREADS": str(request["threads"])},
-        )  # fmt: skip
-        assert process.stdin
-        with suppress(BrokenPipeError):  # it has ended already
-            process.stdin.write(json.dumps(dataclasses.asdict(order)) + "\n")
-            process.stdin.flush()  # and stays open: its end would stop the training
+        begun, process = time.monotonic(), _begin(order, request, out, errors)
         try:
             text = _report(order, "")
-            while process.poll() is None and not stop.is_set():
+            # As long as the process has no run yet, it ends where another seed settles it.
+            while process.poll() is None and not stop.is_set() and (text or not settled.is_set()):
                 time.sleep(0.2)
                 if more := told.read():
                     text = _report(order, text + more)
+            spared = process.poll() is None and not stop.is_set()
         finally:  # also when the scheduler is gone
             _end(process)
         is_stopped = stop.is_set()
         errors.seek(0)
         lines, complaints = (text + told.read()).splitlines(), errors.read().strip().splitlines()
+    if spared:
+        return JobResult(order.job, "", 0, spared=True)
     seconds = time.monotonic() - begun
-    return _result(job, seconds, process.returncode, lines, complaints, is_stopped)
+    return _result(order.job, seconds, process.returncode, lines, complaints, is_stopped)
+
+
+def _begin(
+    order: Order, request: dict[str, Any], out: TextIO, errors: TextIO
+) -> subprocess.Popen[str]:
+    """Start the process that trains a job, and send it the order."""
+    # A session of its own: Ctrl-C in the terminal reaches the sweep, which stops the trainings.
+    process = subprocess.Popen(
+        [sys.executable, "-m", request["module"]], stdin=subprocess.PIPE, stdout=out,
+        stderr=errors, text=True, start_new_session=True,
+        env=os.environ | startup.SAME_HASHES | {"OMP_NUM_THREADS": str(request["threads"])},
+    )  # fmt: skip
+    assert process.stdin
+    with suppress(BrokenPipeError):  # it has ended already
+        process.stdin.write(json.dumps(dataclasses.asdict(order)) + "\n")
+        process.stdin.flush()  # and stays open: its end would stop the training
+    return process
 
 
 def _report(order: Order, text: str) -> str:

@@ -23,6 +23,7 @@ from mnist_exp.commands.display import ProgressDisplay, SweepDisplay
 from mnist_exp.evidence.verdict import TARGET_MET
 from mnist_exp.runs.job import Job
 from mnist_exp.runs.progress import Pace, Standing
+from mnist_exp.runs.stopping import Stopping
 from mnist_exp.runs.sweep import Sweep
 from mnist_exp.runs.worker import JobResult, Report
 from mnist_exp.tracking import Ongoing, liveness
@@ -227,6 +228,28 @@ def test_a_sweep_shows_each_training_and_the_seeds_that_pass() -> None:
     lines = drawn(display._drawn(80))
     assert lines[:2] == ["1 of 2 trained", "seeds that pass so far: ● model 2: 1 of 1"]
     assert len(lines) == 4
+
+
+def test_a_sweep_says_when_no_further_seed_is_trained(capsys: pytest.CaptureFixture[str]) -> None:
+    jobs = [Job(model, seed, "test", None, "0" * 64) for model in (2, 3) for seed in range(1, 8)]
+    asked = Sweep((2, 3), tuple(range(1, 8)), "test", None, {}, {}, tuple(jobs), {},
+                  stopping=Stopping(0.3))  # fmt: skip
+    with SweepDisplay(asked) as display:
+        display.start(2)
+        for job in jobs[:4]:
+            display.report(Report(job, "tcp://127.0.0.1:4001", Standing(1, 15, 0.1)))
+            if job is jobs[3]:  # under way when it is settled
+                break
+        for job in jobs[:3]:
+            ended = JobResult(job, "a", 60, 0.995, TARGET_MET)
+            asked.ends_with(ended)
+            display.result(ended)
+        display.result(JobResult(jobs[4], "", 0, spared=True))
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "14 to train, 2 at once"
+    assert "12 left" in said[2]
+    assert "; 8 left, about" in said[3]  # the fourth, and those of model 3
+    assert said[4:] == ["model 2: passed, 3 of 3; no further seed of it is trained"]
 
 
 @contextlib.contextmanager

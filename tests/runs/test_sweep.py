@@ -22,6 +22,7 @@ from waiting import when
 from written import NUMBER, network, written
 
 from mnist_exp import ROOT, tracking
+from mnist_exp.commands.cli import main
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.notebook import entries, loading
 from mnist_exp.recipe import Target
@@ -297,6 +298,89 @@ def test_what_counts_as_held(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(settle([2], [1], split="validation").missing) == 1
     monkeypatch.setitem(sweep.data.SHA256, "t10k-images-idx3-ubyte", "other digits")
     assert len(settle([2], [1]).missing) == 1
+
+
+HASHES = {f"sha256.{name}": value for name, value in sweep.data.SHA256.items()}
+
+
+@pytest.mark.slow
+def test_a_sweep_that_stops_trains_no_further_seeds_of_what_is_settled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # It has 7,272 parameters, and model 3 has more.
+    target = Target(test_accuracy=0.01, last_epochs=1, max_epochs=15, parameters_below=7_300)
+    monkeypatch.setattr(loading, "load_target", lambda: target)
+    held = {"errors": [900], "tags": HASHES | {"overrides": "epochs=1"}, "epochs": 1}
+    for seed in range(1, 7):
+        record_run(3, seed=seed, parameters=7_448, **held)
+    for seed in range(1, 5):
+        record_run(2, seed=seed, parameters=7_272, **held)
+
+    def asked() -> Sweep:
+        return sweep.settle_sweep([2, 3], range(1, 13), epochs=1, stop_at=0.5)
+
+    first = asked()
+    assert len(first.missing) == 8 + 6
+    results = train_missing(first, workers=1)
+    # Five that pass are enough at one half, and seven that fail.
+    assert [(result.job.model, result.job.seed) for result in results] == [(2, 5), (3, 7)]
+    assert [result.verdict for result in results] == ["target met", "target not met"]
+    assert set(tracking.runs()["status"]) == {"FINISHED"}
+    again = asked()
+    assert (again.missing, again.settled(2), again.settled(3)) == ((), True, True)
+    assert len(sweep.settle_sweep([2, 3], range(1, 13), epochs=1).missing) == 7 + 5
+
+
+@pytest.mark.slow
+def test_what_is_under_way_when_it_is_settled_is_trained_to_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    target = Target(test_accuracy=0.01, last_epochs=1, max_epochs=15, parameters_below=8_000)
+    monkeypatch.setattr(loading, "load_target", lambda: target)
+    asked = sweep.settle_sweep([2], range(1, 9), epochs=1, stop_at=0.2)
+    results = train_missing(asked, workers=2)
+    assert 2 <= len(results) <= 3  # of which two settle it
+    assert {result.failure for result in results} == {""}
+    assert asked.stopping is not None
+    assert asked.stopping.passed == {2: len(results)}
+    assert finished() == sorted((2, result.job.seed) for result in results)
+    assert not trainings()
+
+
+def test_a_sweep_says_what_the_rate_is_and_what_was_not_trained(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for seed in range(1001, 1005):
+        record_run(6, seed=seed, tags=HASHES, epochs=15)
+    asked = ["sweep", "MODELS=6", "RATE=0.5"]
+    assert main([*asked, "SEEDS=1001-1004"]) == 0
+    said = capsys.readouterr().out
+    assert "learning rate: go on, 4 of 4\n" in said
+    go_on = '1 further seed would settle it, if all passed: make sweep MODELS=6 SEEDS="1001-1005" '
+    assert f"{go_on}RATE=0.5 STOP=1" in said
+    record_run(6, seed=1005, tags=HASHES, epochs=15)
+    assert main([*asked, "SEEDS=1001-1030", "STOP=1"]) == 0
+    said = capsys.readouterr().out
+    assert "30 runs, 5 in the store\nNothing is left to settle, so nothing was trained." in said
+    assert "passed, 5 of 5; 25 seeds of 30 not trained\n  at least 50.00 % of seeds pass" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["STOP=1"], "STOP=1 stops by the rate at which seeds pass, as in RATE=0.9 STOP=1"),
+        (["RATE=0.9", "EPOCHS=2"], "RATE= is about what counts, whole recipes on the test split"),
+        (["RATE=0.9", "SET=batch_size=32"], "without EPOCHS=, SET= and SPLIT=validation"),
+        (["RATE=0.9", "STOP=1", "SPLIT=validation"], "without EPOCHS=, SET= and SPLIT=validation"),
+        (["RATE=90"], "RATE=90: a number between 0 and 1 is needed"),
+    ],
+)
+def test_what_a_rate_does_not_go_with(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sweep", "MODELS=6", "SEEDS=2", *words]) == 2
+    assert said in capsys.readouterr().err
+    assert tracking.runs().empty
 
 
 @pytest.mark.parametrize(("is_stopped", "status"), [(True, "KILLED"), (False, "FAILED")])

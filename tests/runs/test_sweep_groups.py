@@ -12,6 +12,8 @@ import torch
 from mnist_exp import tracking
 from mnist_exp.commands.cli import main
 from mnist_exp.common.errors import ExpectedError
+from mnist_exp.notebook import loading
+from mnist_exp.recipe import Target
 from mnist_exp.runs import engines, record, resume, run, sweep, sweep_groups
 from mnist_exp.runs.plan import Plan, settle
 from mnist_exp.runs.sweep import Sweep
@@ -74,6 +76,20 @@ def trained(asked: Sweep, together: int | None = 4) -> list[JobResult]:
     return sweep_groups.train_together(
         asked, together=together, threads=1, on_start=lambda *_: None, on_result=lambda _: None
     )
+
+
+@pytest.mark.slow
+def test_a_sweep_that_stops_trains_no_larger_groups_than_may_settle_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    target = Target(test_accuracy=0.01, last_epochs=1, max_epochs=15, parameters_below=8_000)
+    monkeypatch.setattr(loading, "load_target", lambda: target)
+    asked = sweep.settle_sweep(
+        [6], range(1, 9), epochs=1, device="cpu", engine="torch", stop_at=0.3
+    )
+    assert [result.job.seed for result in trained(asked, together=2)] == [1, 2, 3]
+    assert of_seeds()["seeds_together"].fillna("").tolist() == ["1-2", "1-2", ""]
+    assert asked.settled(6)
 
 
 @pytest.mark.slow

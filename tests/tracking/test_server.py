@@ -21,6 +21,8 @@ from waiting import when
 from mnist_exp import ROOT, __version__, tracking
 from mnist_exp.commands.cli import main
 from mnist_exp.common.errors import ExpectedError
+from mnist_exp.notebook import loading
+from mnist_exp.recipe import Target
 from mnist_exp.runs import sweep
 from mnist_exp.runs.sweep import Sweep
 from mnist_exp.runs.worker import JobResult
@@ -169,6 +171,23 @@ def test_a_sweep_on_workers_started_by_hand_with_a_server_on_postgresql(tmp_path
     assert table["r_out"].iloc[-1] == 28
     assert list((tmp_path / "served").rglob("receptive_field.csv"))
     assert sweep.settle_sweep([2], [1, 2], epochs=1).missing == ()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick")
+def test_what_ended_a_sweep_early_does_not_end_the_next_on_the_same_scheduler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = Target(test_accuracy=0.01, last_epochs=1, max_epochs=15, parameters_below=8_000)
+    monkeypatch.setattr(loading, "load_target", lambda: target)
+    with cluster(tmp_path) as (address, _):
+        results = train_missing(
+            sweep.settle_sweep([2], range(1, 6), epochs=1, stop_at=0.2), address
+        )
+        assert 2 <= len(results) <= 3  # two settle it, and the other worker may be at a third
+        others = train_missing(sweep.settle_sweep([2], range(1, 6), epochs=1), address)
+    assert {result.failure for result in [*results, *others]} == {""}
+    assert sorted(tracking.runs()["seed"]) == [1, 2, 3, 4, 5]
 
 
 SWEEP = """
