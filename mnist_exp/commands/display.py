@@ -261,6 +261,8 @@ def print_verdicts(verdicts: Sequence[Verdict]) -> None:
     if judged and seen:
         every, some, none = style.MARKS
         terminal.say(f"{every} met on every seed  {some} on some  {none} on none")
+    if seen and any(verdict.luck > 0 for verdict in verdicts):
+        terminal.say("luck: the ± in points if each digit's being wrong were chance alone")
     for verdict in judged:
         if not seen:
             print(f"{verdict.name}: {verdict.answer}; {verdict.reason}")

@@ -31,6 +31,11 @@ class HardDigits:
     spread: pd.DataFrame
     """One row for each number of `seeds` from 1 to all: how many `digits` just so many get wrong,
     and how many would be `by_luck`, did each seed's mistakes fall on any digits alike."""
+    scatter: float
+    """The standard deviation of the accuracies of the seeds (a fraction); NaN for one."""
+    lucky_scatter: float
+    """What it would be if each digit were wrong by chance, at its own rate and independently of
+    the others. A larger one is a difference between seeds. NaN for one seed."""
 
 
 def together(found: Sequence[Mistakes]) -> HardDigits:
@@ -62,9 +67,25 @@ def together(found: Sequence[Mistakes]) -> HardDigits:
     place = dict(zip(first, np.flatnonzero(~wrong.duplicated("index")), strict=True))
     counts = sum((mistakes.counts for mistakes in found[1:]), found[0].counts)
     spread = _spread(digits["seeds"], len(found), len(wrong), int(totals[0].sum()))
+    totals_wrong = np.array([len(mistakes.misclassified) for mistakes in found])
     return HardDigits(
-        len(found), counts, digits, images[[place[index] for index in digits["index"]]], spread
-    )
+        len(found), counts, digits, images[[place[index] for index in digits["index"]]], spread,
+        *_scatter(totals_wrong, digits["seeds"].to_numpy(), int(totals[0].sum())),
+    )  # fmt: skip
+
+
+def _scatter(wrong: np.ndarray, seeds: np.ndarray, evaluated: int) -> tuple[float, float]:
+    """The standard deviation of accuracies, of so many `wrong` digits in each run, and by chance,
+    where each digit is wrong in so many of the `seeds`.
+
+    The variance of a number of independent digits is the sum of their variances, which k of n seeds
+    estimate without bias by k (n - k) / (n (n - 1)).
+    """
+    runs = len(wrong)
+    if runs < 2:
+        return float("nan"), float("nan")
+    variance = (seeds * (runs - seeds)).sum() / (runs * (runs - 1))
+    return float(wrong.std(ddof=1)) / evaluated, float(np.sqrt(variance)) / evaluated
 
 
 def _spread(seeds: pd.Series, runs: int, wrong: int, evaluated: int) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """Is the target met, and on how many seeds? Judged on counts; nothing here reads or writes."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -111,6 +112,9 @@ class Verdict:
     """The mean over the runs after their last epoch."""
     final_accuracy_std: float
     """Its sample standard deviation; NaN for one run."""
+    luck: float
+    """The standard deviation that it would have if each digit were wrong by chance, at the same
+    rate; see `luck_alone`."""
 
     @property
     def name(self) -> str:
@@ -237,8 +241,9 @@ def judge_runs(
         best_train_accuracy=float(runs["best_train_accuracy"].max()),
         best=best,
         worst=worst,
-        final_accuracy=float(runs["final_accuracy"].mean()),
+        final_accuracy=(final := float(runs["final_accuracy"].mean())),
         final_accuracy_std=float(runs["final_accuracy"].std()),
+        luck=luck_alone(final, int(newest["evaluation_images"])),
     )
 
 
@@ -271,8 +276,8 @@ def _misses(
 COLUMNS = (
     "model", "title", "split", "parameters", "receptive_field", "epochs", "seeds", "which_seeds",
     "best_train_accuracy", "best_accuracy", "best_seed", "best_epoch", "final_accuracy",
-    "final_accuracy_std", "worst_accuracy", "worst_seed", "worst_epoch", "passing", "pass_low",
-    "pass_high", "met", "verdict", "reason",
+    "final_accuracy_std", "luck", "worst_accuracy", "worst_seed", "worst_epoch", "passing",
+    "pass_low", "pass_high", "met", "verdict", "reason",
 )  # fmt: skip
 
 
@@ -312,6 +317,7 @@ def _row(verdict: Verdict) -> dict[str, object]:
         "best_train_accuracy": verdict.best_train_accuracy,
         "final_accuracy": verdict.final_accuracy,
         "final_accuracy_std": verdict.final_accuracy_std,
+        "luck": verdict.luck,
         "passing": verdict.passing,
         "pass_low": low,
         "pass_high": high,
@@ -326,6 +332,16 @@ def as_records(verdicts: Iterable[Verdict]) -> list[dict[str, object]]:
     table = as_frame(verdicts).astype(object)
     records: list[dict[str, object]] = table.where(table.notna(), None).to_dict("records")  # type: ignore[assignment]
     return records
+
+
+def luck_alone(accuracy: float, images: int) -> float:
+    """The standard deviation of accuracies of the same `images` digits if each of them were wrong
+    by chance, independently of the others, and as likely as any other: sqrt(p (1 - p) / n).
+
+    All seeds are scored on the same digits, of which some are wrong for each, and most for none. So
+    chance scatters real seeds by less, and a larger scatter is not chance alone.
+    """
+    return math.sqrt(accuracy * (1 - accuracy) / images)
 
 
 def pass_rate_interval(passing: int, seeds: int) -> tuple[float, float]:

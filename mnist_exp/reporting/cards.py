@@ -14,6 +14,7 @@ from mnist_exp.evidence.hard_digits import HardDigits
 from mnist_exp.evidence.verdict import Verdict
 from mnist_exp.notebook.entries import SECTIONS
 from mnist_exp.reporting.hard_digits import held_together
+from mnist_exp.showing.tables import shown_spread
 from mnist_exp.tracking.networks import describe_registered, how_to_load
 
 
@@ -66,7 +67,7 @@ def card(comparison: Comparison, verdict: Verdict) -> str:
         "## Data", digits,
         "## Scores by seed",
         judged,
-        markdown.as_table(_scores(runs, verdict)),
+        markdown.as_table(_scores(runs, verdict)), _spread(verdict),
         "## Mistakes by digit", *_mistakes(held_together(comparison, model)),
         "## How to load it", how_to_load(entry.name),
     ]  # fmt: skip
@@ -81,6 +82,15 @@ def _scores(runs: pd.DataFrame, verdict: Verdict) -> pd.DataFrame:
             last: runs["worst_accuracy"].map(percent),
             "after the last epoch": runs["final_accuracy"].map(percent),
         }
+    )
+
+
+def _spread(verdict: Verdict) -> str:
+    final = shown_spread(verdict.final_accuracy, verdict.final_accuracy_std)
+    return (
+        f"After the last epoch: {final} over {counted(len(verdict.seeds), 'seed')}. If each "
+        "digit's being wrong were chance alone, seeds would scatter by "
+        f"{100 * verdict.luck:.2f} points."
     )
 
 

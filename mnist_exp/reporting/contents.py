@@ -31,6 +31,12 @@ CHANCE = (
     "By chance alone, one more run of the very same recipe lies outside the range of n others with "
     "probability 2/(n + 1): with few seeds, outside says little."
 )
+LUCK = (
+    "Luck alone is the standard deviation that seeds would have if each digit were wrong by "
+    "chance, independently of the others and as likely as any other. All are scored on the same "
+    "digits, of which some are wrong for every seed and most for none, so that chance scatters "
+    "them by less: over many seeds, a deviation above it is no luck."
+)
 SUPPORT = "With every seed passing, 95 % one-sided confidence supports a pass rate of at least " + (
     ", ".join(f"{100 * pass_rate_bound(n, n):.0f} % ({n} of {n})" for n in (1, 3, 5, 10, 20)) + "."
 )
@@ -101,6 +107,7 @@ class Contents:
     effects: Picture | None
     support: str = SUPPORT
     chance: str = CHANCE
+    luck: str = LUCK
 
     @property
     def pictures(self) -> list[Picture]:

@@ -78,7 +78,9 @@ def _part(found: HardDigits, name: str, split: str) -> HardPart:
     what = (
         f"{name[:1].upper()}{name[1:]}: {counted(wrong, f'{split} digit')} "
         f"{'is' if wrong == 1 else 'are'} wrong for at least one of {found.seeds} seeds, and "
-        f"{always:,} for all of them, of which luck would explain {lucky:.1f}."
+        f"{always:,} for all of them, of which luck would explain {lucky:.1f}. "
+        f"Their accuracies scatter by {100 * found.scatter:.3f} points; by luck alone, each digit "
+        f"being wrong as often as it is, they would by {100 * found.lucky_scatter:.3f}."
     )
     rows: Any = found.digits.head(MOST).rename(columns={"index": "place"}).itertuples()
     return HardPart(

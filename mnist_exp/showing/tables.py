@@ -20,6 +20,8 @@ from mnist_exp.showing import style
 from mnist_exp.tracking import names
 
 LONGEST_LABEL = 28
+LUCK = "luck alone"
+"""What the standard deviation of the final accuracy is called that chance would give."""
 SHORT_NAME = 12
 """Characters of the name of a script's idea among the numbers of iterations."""
 
@@ -45,6 +47,7 @@ def shown_verdicts(
         "seeds passing (95 % interval)": _passing,
         f"worst of last {target.last_epochs}": lambda verdict: _reached(verdict.worst),
         f"final {split}": _final,
+        LUCK: lambda verdict: f"± {_luck(verdict)} %",
         f"best {split}": lambda verdict: _reached(verdict.best),
         "best train": lambda verdict: percent(verdict.best_train_accuracy),
         "parameters": lambda verdict: f"{verdict.parameters:,}",
@@ -76,6 +79,7 @@ def brief_verdicts(verdicts: Sequence[Verdict], target: Target) -> pd.DataFrame:
         name: show,
         f"worst of last {target.last_epochs}": _worst,
         f"final {split}": _final,
+        "luck": _luck,
         "parameters": lambda verdict: f"{verdict.parameters:,}",
         "idea": lambda verdict: verdict.title,
     }
@@ -103,7 +107,7 @@ def drawn_verdicts(
         columns[where] = pd.Series(map(_worst_where, verdicts))
         if split == "test":
             columns["95 % interval"] = pd.Series(map(_interval, verdicts))
-    columns |= {name: brief[name] for name in (f"final {split}", "parameters")}
+    columns |= {name: brief[name] for name in (f"final {split}", "luck", "parameters")}
     if wide:
         columns["epochs"] = pd.Series([f"{verdict.epochs}" for verdict in verdicts])
         columns["field"] = pd.Series([plain(verdict.receptive_field) for verdict in verdicts])
@@ -175,10 +179,16 @@ def _worst(verdict: Verdict) -> str:
 
 
 def _final(verdict: Verdict) -> str:
-    return _spread(verdict.final_accuracy, verdict.final_accuracy_std)
+    return shown_spread(verdict.final_accuracy, verdict.final_accuracy_std)
 
 
-def _spread(mean: float, std: float) -> str:
+def _luck(verdict: Verdict) -> str:
+    """In points, beside a spread that has the same unit."""
+    return "–" if math.isnan(verdict.luck) else f"{100 * verdict.luck:.2f}"
+
+
+def shown_spread(mean: float, std: float) -> str:
+    """A mean and a standard deviation, of which the latter may be missing, as in 99.40 ± 0.04 %."""
     return percent(mean) if math.isnan(std) else f"{100 * mean:.2f} ± {100 * std:.2f} %"
 
 
@@ -187,7 +197,7 @@ def shown_tried(tried: Sequence[TriedRecipe], split: str) -> pd.DataFrame:
     compared = any(recipe.against_file for recipe in tried)
     rows = [
         {
-            f"final {split}": _spread(recipe.final_accuracy, recipe.final_accuracy_std),
+            f"final {split}": shown_spread(recipe.final_accuracy, recipe.final_accuracy_std),
             "seeds": ranges(recipe.seeds),
         }
         | ({"against the file, points": _against_file(recipe)} if compared else {})
@@ -272,7 +282,7 @@ def shown_side_by_side(side: SideBySide) -> tuple[pd.DataFrame, pd.DataFrame]:
         if number in speaking.groups:
             own = speaking.get_group(number)
             seeds = ranges(own["seed"].astype(int))
-            final = _spread(own["final_accuracy"].mean(), own["final_accuracy"].std())
+            final = shown_spread(own["final_accuracy"].mean(), own["final_accuracy"].std())
         settings = {
             name: re.sub("[0-9a-f]{64}", lambda found: short(found[0]), text)
             for name, text in side.differences[number].items()

@@ -331,7 +331,7 @@ def test_compare_prints_a_row_per_iteration_and_the_reasons(
     head, three, six, blank, *reasons = capsys.readouterr().out.splitlines()
     assert head.split()[:3] == ["model", "seeds", "passing"]
     assert three.split()[:6] == ["3", "0", "of", "1", "(0–98", "%)"]
-    assert "2 of 2 (16–100 %)          99.40 %  99.40 ± 0.00 %       7,416  regularise" in six
+    assert "2 of 2 (16–100 %)          99.40 %  99.40 ± 0.00 %  0.08       7,416  regul" in six
     assert blank == ""
     lucky = "its best epoch, 99.50 % (seed 1, epoch 15), is at the bar, but one epoch is no pass"
     assert reasons == [
@@ -365,9 +365,9 @@ def test_on_the_validation_split_people_choose_and_nothing_is_judged(
     assert out.splitlines() == [
         "On the validation split, by which people choose; the target is about the test split.",
         "",
-        "model  which seeds  worst of last 5  final validation  parameters  idea",
-        "    6          1-3          99.00 %    99.00 ± 0.00 %       7,416  regularise l…",
-        "    8          1-3          99.10 %    99.20 ± 0.10 %       7,416  vary the ima…",
+        "model  which seeds  worst of last 5  final validation  luck  parameters  idea",
+        "    6          1-3          99.00 %    99.00 ± 0.00 %  0.10       7,416  regula…",
+        "    8          1-3          99.10 %    99.20 ± 0.10 %  0.09       7,416  vary t…",
         "",
         f"Models {others}: not run on the validation split",
         "",

@@ -143,8 +143,10 @@ def test_compare_fits_the_terminal_and_says_more_on_a_wide_one(
     lines = plain(sent).splitlines()
     assert max(map(len, lines)) <= 80
     assert lines[0].split() == (
-        ["model", "seeds", "worst", "of", "5", "final", "test", "parameters", "idea"]
+        ["model", "seeds", "worst", "of", "5", "final", "test", "luck", "parameters", "idea"]
     )
+    assert lines[2].split()[11:13] == ["0.08", "7,416"]
+    assert "luck: the ± in points if each digit's being wrong were chance alone" in lines
     assert [line.split()[:5] for line in lines[1:4]] == [
         ["○", "3", "0", "of", "1"], ["●", "6", "2", "of", "2"], ["◐", "8", "1", "of", "2"],
     ]  # fmt: skip

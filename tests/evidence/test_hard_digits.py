@@ -1,10 +1,12 @@
 """Mistakes of several seeds together, of outputs whose mistakes are known."""
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from mnist_exp.data import Digits
-from mnist_exp.evidence import hard_digits, mistakes
+from mnist_exp.evidence import hard_digits, mistakes, verdict
 from mnist_exp.evidence.mistakes import Mistakes
 
 TRUTH = [3, 3, 9, 0]
@@ -42,6 +44,35 @@ def test_hard_digits_stand_apart_from_luck() -> None:
     assert spread["digits"].tolist() == [1, 1, 1]
     # Six of twelve guesses are wrong: by luck 3/8, 3/8 and 1/8 of the four digits.
     assert spread["by_luck"].tolist() == pytest.approx([1.5, 1.5, 0.5])
+
+
+def test_seeds_scatter_by_luck_where_digits_are_wrong_for_some() -> None:
+    hard = hard_digits.together(THREE)
+    # 2, 1 and 3 of the four digits are wrong.
+    assert hard.scatter == pytest.approx(1 / 4)
+    # One digit is wrong for all three; of two that differ, each has a variance of 2 of 6.
+    assert hard.lucky_scatter == pytest.approx((2 / 3) ** 0.5 / 4)
+    alike = hard_digits.together([THREE[0], THREE[0]])
+    assert (alike.scatter, alike.lucky_scatter) == (0, 0)
+    assert str(hard_digits.together(THREE[:1]).lucky_scatter) == "nan"
+
+
+def test_chance_is_found_where_there_is_nothing_else() -> None:
+    wrong = np.random.default_rng(1).random((200, 1000)) < np.linspace(0, 0.2, 1000)
+    runs = []
+    for own in wrong:
+        (places,) = own.nonzero()
+        zeros = np.zeros_like(places)
+        table = pd.DataFrame({"index": places, "truth": zeros, "guess": zeros + 1,
+                              "probability": 0.5})  # fmt: skip
+        counts = pd.DataFrame(0, range(10), range(10)).rename_axis("truth")
+        counts.loc[0, 0], counts.loc[0, 1] = 1000 - len(places), len(places)
+        runs.append(Mistakes(counts, table, np.zeros((len(places), 28, 28), np.uint8)))
+    hard = hard_digits.together(runs)
+    assert hard.scatter == pytest.approx(hard.lucky_scatter, rel=0.1)
+    rates = np.linspace(0, 0.2, 1000)
+    assert hard.lucky_scatter == pytest.approx((rates * (1 - rates)).sum() ** 0.5 / 1000, rel=0.02)
+    assert hard.lucky_scatter < verdict.luck_alone(0.9, 1000)
 
 
 def test_seeds_without_a_mistake_count() -> None:

@@ -116,6 +116,8 @@ def test_met_on_every_seed() -> None:
     assert verdict.best == EpochScore(0.996, seed=2, epoch=15)
     assert verdict.final_accuracy == pytest.approx(0.995)
     assert verdict.final_accuracy_std == pytest.approx(0.001 * math.sqrt(2))
+    # Of 10,000 digits 50 are wrong on average: 50 are as many as 9,950 x 0.005 + a quarter.
+    assert 10_000 * verdict.luck == pytest.approx(math.sqrt(49.75))
     assert (verdict.parameters, verdict.receptive_field, verdict.epochs) == (7_416, 28, 15)
 
 

@@ -30,6 +30,8 @@ def test_an_iteration_that_meets_the_target_has_a_card(tmp_path: Path) -> None:
     # Of each digit, both seeds saw 5, and one 4 more was taken for a 9.
     assert "| 4 | 12 | 2 | 9 (2) |" in text
     assert "| 3 | 10 | 0 |  |" in text
+    assert "After the last epoch: 99.40 ± 0.00 % over 2 seeds." in text
+    assert "chance alone, seeds would scatter by 0.08 points" in text
     assert 'load_model("models:/model-6/latest")' in text
     assert client.get_registered_model("model-6").description == text
     describe_registered("model-6", "x" * 6000)  # of very many seeds

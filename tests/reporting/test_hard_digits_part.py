@@ -23,7 +23,8 @@ def test_it_says_how_many_seeds_get_a_digit_wrong() -> None:
     # Both of two seeds are wrong with (2/52)²: of 52 digits, 0.08.
     assert part.what == (
         "Model 6: 2 test digits are wrong for at least one of 2 seeds, and 2 for all of them, "
-        "of which luck would explain 0.1."
+        "of which luck would explain 0.1. Their accuracies scatter by 0.000 points; by luck alone, "
+        "each digit being wrong as often as it is, they would by 0.000."
     )
     assert part.spread["digits"].tolist() == ["0", "2"]
     assert [(digit.index, digit.truth, digit.seeds) for digit in part.digits] == [
