@@ -151,6 +151,7 @@ def _carry_out(plan: Plan) -> int:
 
 def _print_plan(plan: Plan) -> None:
     from mnist_exp.commands import terminal
+    from mnist_exp.evidence.forecasts import unread_forecasts
     from mnist_exp.training.loop import TrainDigits
 
     print(f"Model {plan.entry.number}: {plan.entry.title}")
@@ -169,6 +170,8 @@ def _print_plan(plan: Plan) -> None:
         terminal.tell(f"  through torch: {', '.join(plan.findings.through_torch)}", indent=4)
     for caution in filter(None, (plan.findings.not_exact, *plan.findings.cautions)):
         terminal.tell(f"  take care: {caution}", indent=4)
+    for sentence in unread_forecasts(plan.entry, plan.target.last_epochs):
+        terminal.tell(f"  take care: {sentence}", indent=4)
     if plan.run_id:
         terminal.tell(f"  resumes run {plan.run_id}", indent=4)
 
@@ -255,11 +258,16 @@ def _train_missing(asked: Sweep, train: Callable[..., list[JobResult]]) -> Seque
     """Train what a sweep lacks, and show how it goes."""
     from mnist_exp.commands.display import SweepDisplay
     from mnist_exp.evidence import comparison
+    from mnist_exp.evidence.forecasts import unread_forecasts
+    from mnist_exp.notebook import loading
 
     if not asked.missing:
         settled = all(asked.settled(model) for model in asked.models)
         print(f"Nothing is {'left to settle' if settled else 'missing'}, so nothing was trained.")
         return []
+    for number, entry in asked.entries.items():
+        for sentence in unread_forecasts(entry, loading.load_target().last_epochs):
+            print(f"take care: model {number}: {sentence}")
     held = comparison.of_runs(asked.held.values()) if asked.held else ()
     with SweepDisplay(asked, held) as display:
         return train(

@@ -18,6 +18,7 @@ from mnist_exp.common.words import seeds_named
 from mnist_exp.data import Split
 from mnist_exp.evidence import effect, scores
 from mnist_exp.evidence.effect import Effect
+from mnist_exp.evidence.forecasts import Forecasts, score_forecasts
 from mnist_exp.evidence.ideas import Ideas, judge_ideas
 from mnist_exp.evidence.verdict import Answer, Verdict, as_records, judge_iteration
 from mnist_exp.notebook import entries, loading
@@ -179,6 +180,16 @@ class Comparison:
         """The effect of an iteration against any other of them, on one of the scores of the split
         that is compared."""
         return effect.effect(self.counting, model, baseline, on=on)
+
+    @cached_property
+    def forecasts(self) -> Forecasts:
+        """What iterations foretold of their scores on the test split, and what came of it."""
+        if self.split != "test":
+            return Forecasts()
+        ordered = self.counting.sort_values("start_time", kind="stable")
+        first = dict(ordered.drop_duplicates("model")[["model", "run_id"]].to_numpy().tolist())
+        last = self.target.last_epochs
+        return score_forecasts(self.iterations, self.verdicts, first, last)
 
     def best_run(self) -> pd.Series | None:
         """The run that counts with the highest of the worst of its last epochs or, where none has

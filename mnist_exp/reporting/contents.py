@@ -15,6 +15,7 @@ from mnist_exp.evidence.references import course_figures
 from mnist_exp.evidence.verdict import Verdict, pass_rate_bound
 from mnist_exp.reporting import pictures
 from mnist_exp.reporting.answer import smallest, summary, target_text
+from mnist_exp.reporting.forecasts import ForecastPart, forecasts_of
 from mnist_exp.reporting.hard_digits import HardPart, hard_digits_of
 from mnist_exp.reporting.layout import CHAIN, Layout
 from mnist_exp.reporting.lines import Line, bar_of_strips, lines_of
@@ -85,6 +86,8 @@ class Contents:
     """Texts, one row per idea of a script with runs that count."""
     ideas: Ideas
     """What those texts show, and why other ideas are not among them."""
+    forecasts: ForecastPart | None
+    """None where nobody foretold anything in numbers."""
     steps: tuple[Step, ...]
     rows: tuple[Line, ...]
     """The iterations as a page shows them, with what is said of them elsewhere here."""
@@ -145,6 +148,7 @@ def contents_of(comparison: Comparison, layout: Layout = CHAIN) -> Contents:
         candidates=tables.shown_candidates(comparison.candidates, target),
         scripts=_scripts(comparison),
         ideas=comparison.ideas,
+        forecasts=forecasts_of(comparison, labels),
         steps=steps,
         rows=lines_of(comparison, layout, steps, told, followed),
         bar=bar_of_strips(comparison, layout),

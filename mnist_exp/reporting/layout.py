@@ -55,11 +55,14 @@ class Layout:
             "tried": "How much was tried?",
             "scripts": "What did own scripts do?",
             "steps": "What did each step do?",
+            "forecasts": "What was foretold, and what came?",
             "course": "Does it reproduce the public course?",
             "fields": "What does each layer see?",
             "mistakes": "Where does the best run still fail?",
             "origin": "Where did it come from?",
         }  # fmt: skip
+        if not comparison.forecasts:
+            del headings["forecasts"]
         if self.side_by_side or not comparison.ideas:
             del headings["scripts"]
         if self.side_by_side or comparison.split != "test":
