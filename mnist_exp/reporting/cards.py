@@ -9,11 +9,14 @@ import pandas as pd
 from mnist_exp import data
 from mnist_exp.common import markdown
 from mnist_exp.common.words import counted, percent
+from mnist_exp.evidence.by_writer import SERIES, errors_of_runs
 from mnist_exp.evidence.comparison import Comparison
 from mnist_exp.evidence.hard_digits import HardDigits
 from mnist_exp.evidence.verdict import Verdict
 from mnist_exp.notebook.entries import SECTIONS
+from mnist_exp.reporting.by_writer import told_interval
 from mnist_exp.reporting.hard_digits import held_together
+from mnist_exp.reporting.networks import as_a_run_writes_it
 from mnist_exp.showing.tables import shown_spread
 from mnist_exp.tracking.networks import describe_registered, how_to_load
 
@@ -67,7 +70,7 @@ def card(comparison: Comparison, verdict: Verdict) -> str:
         "## Data", digits,
         "## Scores by seed",
         judged,
-        markdown.as_table(_scores(runs, verdict)), _spread(verdict),
+        markdown.as_table(_scores(runs, verdict)), _spread(verdict), *_by_writer(runs),
         "## Mistakes by digit", *_mistakes(held_together(comparison, model)),
         "## How to load it", how_to_load(entry.name),
     ]  # fmt: skip
@@ -92,6 +95,19 @@ def _spread(verdict: Verdict) -> str:
         "digit's being wrong were chance alone, seeds would scatter by "
         f"{100 * verdict.luck:.2f} points."
     )
+
+
+def _by_writer(runs: pd.DataFrame) -> Iterable[str]:
+    with as_a_run_writes_it(runs["run_id"].iloc[0]):
+        errors = errors_of_runs(runs)
+    if errors is None:
+        return []
+    return [
+        "Counted by writers, whose digits are alike, the 95 % interval of the final accuracy is "
+        f"{told_interval(errors)}, of {counted(errors.seeds, 'seed')} that hold their mistakes: "
+        + ", ".join(f"{percent(errors.rate(n))} of the {who}' digits" for n, who in SERIES.items())
+        + " are wrong."
+    ]
 
 
 def _mistakes(found: HardDigits | None) -> Iterable[str]:

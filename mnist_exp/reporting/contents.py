@@ -9,12 +9,14 @@ import pandas as pd
 
 from mnist_exp import __version__
 from mnist_exp.common.words import counted, duration, percent, ranges
+from mnist_exp.evidence.by_writer import ErrorsByWriter
 from mnist_exp.evidence.comparison import Comparison
 from mnist_exp.evidence.ideas import Ideas
 from mnist_exp.evidence.references import course_figures
 from mnist_exp.evidence.verdict import Verdict, pass_rate_bound
 from mnist_exp.reporting import pictures
 from mnist_exp.reporting.answer import smallest, summary, target_text
+from mnist_exp.reporting.by_writer import WriterPart, told_interval, writers_errors, writers_part
 from mnist_exp.reporting.forecasts import ForecastPart, forecasts_of
 from mnist_exp.reporting.hard_digits import HardPart, hard_digits_of
 from mnist_exp.reporting.layout import CHAIN, Layout
@@ -102,6 +104,8 @@ class Contents:
     """None when no run that counts holds what it gets wrong."""
     hard_digits: HardPart | None
     """What all seeds of the iteration of that run get wrong; None with fewer than two of them."""
+    writers: WriterPart | None
+    """Whose digits are wrong; None when no run that counts holds that."""
     origin: Origin
     final: Picture | None
     """None, as the next three, where there is nothing to draw."""
@@ -123,15 +127,13 @@ class Contents:
 
 
 def contents_of(comparison: Comparison, layout: Layout = CHAIN) -> Contents:
-    """Gather everything that a report on the comparison says.
-
-    Raises ExpectedError when the store cannot be read, or holds tables of a run that are not as a
-    run writes them.
-    """
+    """Gather everything that a report on the comparison says. Raises ExpectedError when the store
+    cannot be read, or holds tables of a run that are not as a run writes them."""
     target, labels = comparison.target, layout.labels(comparison)
     verdicts, judged = comparison.verdicts, layout.judged(comparison)
     followed, unknown_fields = fields_of(comparison.counting, labels)
-    steps, told = steps_of(comparison, layout), _told(comparison, layout)
+    by_writer = writers_errors(comparison)
+    steps, told = steps_of(comparison, layout), _told(comparison, layout, by_writer)
     return Contents(
         title=layout.title,
         split=comparison.split,
@@ -157,6 +159,7 @@ def contents_of(comparison: Comparison, layout: Layout = CHAIN) -> Contents:
         unknown_fields=unknown_fields,
         best_run=best_run_of(comparison, labels),
         hard_digits=hard_digits_of(comparison, labels),
+        writers=writers_part(comparison, labels, by_writer),
         origin=_origin(comparison.runs_on_split),
         final=_final(comparison, layout),
         accuracy=pictures.accuracy_picture(comparison, labels) if verdicts else None,
@@ -173,13 +176,22 @@ def _price(comparison: Comparison, layout: Layout) -> Picture:
     return pictures.price_picture(comparison, labels if layout.side_by_side else None)
 
 
-def _told(comparison: Comparison, layout: Layout) -> pd.DataFrame:
-    """The table of verdicts, with what makes their runs again."""
+def _told(
+    comparison: Comparison, layout: Layout, by_writer: Mapping[int, ErrorsByWriter]
+) -> pd.DataFrame:
+    """The table of verdicts, with what makes their runs again and, of those whose runs all hold
+    their mistakes, the intervals of their accuracies."""
     verdicts = comparison.verdicts
     table = tables.shown_verdicts(
         verdicts, comparison.target, named=layout.side_by_side,
         judged=bool(layout.judged(comparison)),
     )  # fmt: skip
+    seeds = {verdict.model: len(verdict.seeds) for verdict in verdicts}
+    whole = {number: own for number, own in by_writer.items() if own.seeds == seeds[number]}
+    if whole:
+        place = 1 + list(table).index(tables.LUCK)
+        texts = [told_interval(whole.get(verdict.model or 0)) for verdict in verdicts]
+        table.insert(place, "95 % interval by writer", texts)
     return table.assign(**{"made again by": [_command(verdict) for verdict in verdicts]})
 
 

@@ -1,0 +1,100 @@
+"""Whose digits are wrong, and how sure an accuracy is where writers are counted, not digits.
+
+The digits of a writer are alike: who writes a 4 as others do a 9 does so again. So 10,000 digits
+tell less than 10,000 questions would that have nothing to do with each other. Errors are clustered
+by writer, as in Miller, "Adding error bars to evals" (2024, arXiv 2411.00640).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mnist_exp import tracking
+from mnist_exp.data.writers import Writers, writers
+from mnist_exp.tracking.names import Table
+
+NORMAL = 1.96
+"""Standard errors to either side in which 95 % of a normal distribution lie."""
+SERIES: Mapping[int, str] = {0: "employees", 4: "students"}
+"""Who wrote: employees of the census bureau, and students of a high school."""
+
+
+@dataclass(frozen=True)
+class ErrorsByWriter:
+    """What the seeds of an iteration get wrong after their last epochs, by who wrote it."""
+
+    seeds: int
+    accuracy: float
+    """A fraction: the mean over the seeds."""
+    standard_error: float
+    """Of the accuracy, as one over such writers: clustered by writer."""
+    of_digits: float
+    """What it would be if the digits of a writer were no more alike than those of others."""
+    writers: pd.DataFrame
+    """One row per writer, those with the most errors first: `writer`, the number in NIST's
+    database; `series`; how many `digits` are of that writer; and how many of them are `wrong`, the
+    mean over the seeds."""
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Of 95 %, for the accuracy on digits of such writers."""
+        half = NORMAL * self.standard_error
+        return self.accuracy - half, self.accuracy + half
+
+    def rate(self, series: int) -> float:
+        """Which part of the digits of a series is wrong; NaN where there are none."""
+        own = self.writers[self.writers["series"] == series]
+        return float(own["wrong"].sum() / own["digits"].sum()) if len(own) else math.nan
+
+
+def errors_by_writer(wrong: NDArray[np.float64], of: Writers, seeds: int) -> ErrorsByWriter:
+    """The errors of so many seeds; `wrong` is the part of them that gets each digit wrong, (N,),
+    and `of` says who wrote it."""
+    table = pd.DataFrame({"writer": of.number, "series": of.series, "wrong": wrong})
+    count, rate = len(table), float(wrong.mean())
+    table["residual"] = table["wrong"] - rate
+    by_writer = table.groupby("writer")
+    # The residuals of a writer are added before they are squared: whether they go together counts.
+    clustered = math.sqrt(float((by_writer["residual"].sum() ** 2).sum())) / count
+    alone = math.sqrt(float((table["residual"] ** 2).sum())) / count
+    rows = by_writer.agg(
+        series=("series", "first"), digits=("wrong", "size"), wrong=("wrong", "sum")
+    )
+    rows = rows.sort_values(["wrong", "digits"], ascending=[False, True], kind="stable")
+    return ErrorsByWriter(seeds, 1 - rate, clustered, alone, rows.reset_index())
+
+
+def errors_of_runs(runs: pd.DataFrame) -> ErrorsByWriter | None:
+    """The errors of those runs, one per seed and all on the test digits, that hold which digits are
+    wrong after their last epoch; None where none does.
+
+    `runs` has `run_id`, `evaluation_images` and `final_accuracy`. Raises KeyError, IndexError,
+    TypeError or ValueError where someone has changed what they hold.
+    """
+    of = writers("test")
+    found = [
+        wrong
+        for _, run in runs.iterrows()
+        if run["evaluation_images"] == len(of.number)
+        and (wrong := _wrong_digits(run, len(of.number))) is not None
+    ]
+    if not found:
+        return None
+    return errors_by_writer(np.mean(found, axis=0), of, len(found))
+
+
+def _wrong_digits(run: pd.Series, count: int) -> NDArray[np.float64] | None:
+    """1 for each digit that a run gets wrong, and 0 for the others; None where it does not hold
+    them, or others than those of its last epoch."""
+    table = tracking.table(run["run_id"], Table.MISCLASSIFIED)
+    if table is None or len(table) != round((1 - run["final_accuracy"]) * count):
+        return None
+    wrong = np.zeros(count)
+    wrong[table["index"].to_numpy(dtype=np.int64)] = 1
+    return wrong
