@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch.nn.modules.module import _has_any_global_hook
 from mnist_exp.engine import fallback
 from mnist_exp.engine.execution import Program, tensor_of
 from mnist_exp.engine.operations import Conv, Norm
-from mnist_exp.engine.reads import UntraceableError
+from mnist_exp.engine.reads import UntraceableError, has_hooks
 from mnist_exp.engine.trace import Segment, Traced, trace
 
 WIDE = 48
@@ -69,6 +69,19 @@ class CompiledNetwork:
         if version.traced.through_torch:
             self._note(version.traced.through_torch)
         return version.run(args[0])
+
+    def cross_entropy(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The mean cross-entropy of what the network gives for images, and that, float32 (N, C),
+        whose gradients become those of its weights: the same bits as by autograd, sooner.
+
+        None where autograd might do more, or the network is not computed here alone."""
+        more = self._replaced or has_hooks(self.network) or torch.is_anomaly_enabled()
+        if more or not torch.is_grad_enabled() or _unsuited(images) or not _are_classes(labels):
+            return None
+        version = self._version(images)
+        if version.unsuited or version.unsuited_for(images):
+            return None
+        return version.cross_entropy(images, labels)
 
     def __reduce__(self) -> Any:
         """A copy of the network, made or kept while this stands in, has a forward of its own."""
@@ -199,8 +212,31 @@ class _Version:
                     node, self.network, values, self.traced.sizes, images
                 )
 
+    def cross_entropy(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor] | None:
+        """As of the network; None where that is more than one segment, or its weights have
+        gradients or hooks already."""
+        segment = self.traced.parts[0]
+        is_all = isinstance(self.result, fx.Node) and len(self.traced.parts) == 1
+        if not is_all or not isinstance(segment, Segment) or segment.inputs != (self.input,):
+            return None
+        if segment.outputs != (self.result.name,) or len(self.traced.sizes[self.result.name]) != 1:
+            return None
+        tensors = self._tensors(segment)
+        weights = [tensor for tensor in tensors.values() if tensor.requires_grad]
+        if not weights or not all(map(_awaits_gradient, weights)):
+            return None
+        return self._program(0, segment, tensors, [images]).cross_entropy(tensors, images, labels)
+
+    def _tensors(self, segment: Segment) -> dict[str, Tensor]:
+        return {name: places[key] for name, (places, key) in self.tensors[segment].items()}
+
     def _segment(self, number: int, segment: Segment, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
-        tensors = {name: places[key] for name, (places, key) in self.tensors[segment].items()}
+        tensors = self._tensors(segment)
+        return self._program(number, segment, tensors, inputs).run(tensors, inputs)
+
+    def _program(
+        self, number: int, segment: Segment, tensors: Mapping[str, Tensor], inputs: Sequence[Tensor]
+    ) -> Program:
         graded = torch.is_grad_enabled()
         wanted = tuple(name for name in tensors if graded and tensors[name].requires_grad)
         of_inputs = tuple(
@@ -211,7 +247,22 @@ class _Version:
         if key not in self.programs:
             own = self.network, wanted, of_inputs
             self.programs[key] = Program(segment, self.traced.sizes, *own)
-        return self.programs[key].run(tensors, inputs)
+        return self.programs[key]
+
+
+def _are_classes(labels: Any) -> bool:
+    return (
+        type(labels) is Tensor and labels.dtype == torch.int64 and labels.dim() == 1
+        and labels.device.type == "cpu"
+    )  # fmt: skip
+
+
+def _awaits_gradient(weight: Tensor) -> bool:
+    """Whether autograd would do no more than to give it its gradient."""
+    return (
+        weight.grad is None and weight.is_leaf and type(weight) in (nn.Parameter, Tensor)
+        and not weight._backward_hooks and not weight._post_accumulate_grad_hooks
+    )  # fmt: skip
 
 
 def _is_plain(tensor: Tensor) -> bool:

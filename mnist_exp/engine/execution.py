@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mnist_exp.engine.kernels import functions
@@ -56,6 +57,19 @@ class Program:
             run, *of_inputs, *(tensors[name] for name in self.wanted)
         )
         return graded
+
+    def cross_entropy(
+        self, tensors: Mapping[str, Tensor], images: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The mean cross-entropy of the only output, and that output, (N, C); its gradients become
+        those of the tensors that are wanted, which have none."""
+        run = _Run(self, tensors, [images])
+        (output,) = run.forward()
+        loss = F.cross_entropy(output.requires_grad_(), labels)
+        gradients = run.backward(torch.autograd.grad(loss, output))
+        for name, gradient in zip(self.wanted, gradients, strict=True):
+            tensors[name].grad = gradient
+        return loss.detach(), output.detach()
 
     def seconds(self) -> list[tuple[int, KernelCall, float]]:
         """Of each call: whether it is in the forward program (0) or the backward one (1), and its

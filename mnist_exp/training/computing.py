@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from mnist_exp.engine.compiled import CompiledNetwork
 from mnist_exp.engine.images import compiled_loops
@@ -44,6 +44,10 @@ class Computing:
         """From now on torch computes the networks."""
         self.trained = self.evaluated = None
         self.unsuited = why
+
+    def cross_entropy(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor] | None:
+        """As `CompiledNetwork.cross_entropy`, of the trained network; None if torch computes it."""
+        return self.trained.cross_entropy(images, labels) if self.trained else None
 
     @property
     def through_torch(self) -> tuple[str, ...]:

@@ -353,7 +353,9 @@ class Training:
 
     def _taken(self, batches: Sequence[Batch]) -> tuple[Tensor, Tensor]:
         with self.computing.standing_in(self.computing.trained):
-            return stepping.take_step(self.recipe, self.network, self.optimizer, batches)
+            return stepping.take_step(
+                self.recipe, self.network, self.optimizer, batches, self.computing.cross_entropy
+            )
 
     def prepare(self, digits: Digits, generator: torch.Generator) -> Batch:
         """Digits as the network sees them in training: augmented, preprocessed, normalised."""

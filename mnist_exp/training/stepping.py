@@ -87,12 +87,21 @@ def learning_rate_of(optimizer: Optimizer) -> str:
     return " ".join(dict.fromkeys(map(str, plain)))
 
 
+Direct = Callable[[Tensor, Tensor], tuple[Tensor, Tensor] | None]
+"""What gives the cross-entropy of images with their labels and the network's output, and weights
+their gradients; or None, and has done nothing."""
+
+
 def take_step(
-    recipe: Recipe, network: nn.Module, optimizer: Optimizer, batches: Sequence[Batch]
-) -> tuple[Tensor, Tensor]:
+    recipe: Recipe, network: nn.Module, optimizer: Optimizer, batches: Sequence[Batch],
+    direct: Direct = lambda *_: None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Take one step over batches; returns their loss, a mean over all digits, and how many digits
     were classified rightly before the step. Of a mixed digit, that is its greatest share. Both stay
-    on the device, as scalars: to read one is to wait for it."""
+    on the device, as scalars: to read one is to wait for it.
+
+    Where the loss is the plain one of a single batch, `direct` is asked for it first."""
+    is_plain = _is_plain(recipe, batches)
     total = sum(map(len, batches))
     before: list[tuple[Tensor, Tensor]] = []
 
@@ -101,12 +110,9 @@ def take_step(
         optimizer.zero_grad()
         losses, correct = [], []
         for batch in batches:
-            with autocast(recipe, batch.images.device):
-                loss, output = recipe.step(
-                    network, batch.images, batch.labels, batch.teacher_output
-                )
-            losses.append(loss if len(batches) == 1 else loss * (len(batch) / total))
-            losses[-1].backward()
+            found = direct(batch.images, batch.labels) if is_plain else None
+            loss, output = found or _back(recipe, network, batch, len(batch) / total)
+            losses.append(loss)
             labels = batch.labels if batch.labels.dim() == 1 else batch.labels.argmax(dim=1)
             correct.append((output.argmax(dim=1) == labels).sum())
         if isinstance(optimizer, torch.optim.LBFGS):  # takes a gradient for a row of numbers, which
@@ -126,6 +132,23 @@ def take_step(
     if not before:
         raise ExpectedError(f"{type(optimizer).__name__}.step(closure) does not call the closure")
     return before[0]
+
+
+def _is_plain(recipe: Recipe, batches: Sequence[Batch]) -> bool:
+    """Whether the loss is the cross-entropy of one batch."""
+    return (
+        len(batches) == 1 and type(recipe).step is Recipe.step and recipe.loss is None
+        and batches[0].teacher_output is None
+    )  # fmt: skip
+
+
+def _back(recipe: Recipe, network: nn.Module, batch: Batch, share: float) -> tuple[Tensor, Tensor]:
+    """A share of the loss of a batch, of which all weights get the gradient, and the output."""
+    with autocast(recipe, batch.images.device):
+        loss, output = recipe.step(network, batch.images, batch.labels, batch.teacher_output)
+    loss = loss if share == 1 else loss * share
+    loss.backward()
+    return loss, output
 
 
 def _total(values: list[Tensor]) -> Tensor:

@@ -207,6 +207,16 @@ def test_other_steps_are_the_engines(
     assert one.evaluation.loss == pytest.approx(other.evaluation.loss, rel=1e-3)
 
 
+def test_the_plain_loss_needs_no_autograd(mnist: Mnist, monkeypatch: pytest.MonkeyPatch) -> None:
+    def backward(*_: Any) -> None:
+        raise AssertionError("autograd")
+
+    monkeypatch.setattr(Tensor, "backward", backward)
+    assert list(training(mnist, recipe()).epochs())
+    with pytest.raises(AssertionError, match="autograd"):
+        list(training(mnist, recipe(loss=nn.CrossEntropyLoss())).epochs())
+
+
 def test_an_optimizer_may_ask_several_times(mnist: Mnist) -> None:
     optimizer = partial(LBFGS, lr=0.1, max_iter=3)
     found, expected = both(mnist, still(Recipe, optimizer=optimizer, schedule=None))

@@ -1,0 +1,111 @@
+"""The loss and its gradients without autograd, where autograd would do nothing else."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mnist_exp.engine.compiled import CompiledNetwork
+from mnist_exp.notebook import loading
+
+IMAGES, LABELS = torch.randn(20, 1, 28, 28), torch.arange(20) % 10
+
+
+def network_of(number: int = 6) -> nn.Module:
+    torch.manual_seed(1)
+    return loading.load_iteration(number).recipe.network()
+
+
+def by_autograd(network: nn.Module) -> tuple[Tensor, Tensor]:
+    with CompiledNetwork(network).standing_in():
+        output = network(IMAGES)
+    loss = F.cross_entropy(output, LABELS)
+    loss.backward()
+    return loss, output
+
+
+@pytest.mark.parametrize("number", [2, 6, 14, 21])
+def test_it_gives_the_same_bits_as_autograd(number: int) -> None:
+    one, other = network_of(number), network_of(number)
+    torch.manual_seed(3)  # of dropout
+    expected = by_autograd(other)
+    torch.manual_seed(3)
+    found = CompiledNetwork(one).cross_entropy(IMAGES, LABELS)
+    assert found
+    assert all(map(torch.equal, found, expected))
+    assert not any(tensor.requires_grad for tensor in found)
+    weights, others = dict(one.named_parameters()), dict(other.named_parameters())
+    assert all(torch.equal(weights[name].grad, others[name].grad) for name in others)
+    buffers = zip(one.buffers(), other.buffers(), strict=True)
+    assert all(torch.equal(*pair) for pair in buffers)
+
+
+def has_gradient(network: nn.Module) -> None:
+    network.conv2.weight.grad = torch.ones_like(network.conv2.weight)
+
+
+def has_tensor_hook(network: nn.Module) -> None:
+    network.conv2.weight.register_hook(lambda gradient: 2 * gradient)
+
+
+def has_hook_afterwards(network: nn.Module) -> None:
+    network.conv2.weight.register_post_accumulate_grad_hook(lambda _: None)
+
+
+def has_forward_hook(network: nn.Module) -> None:
+    network.register_forward_hook(lambda *_: None)
+
+
+def has_backward_hook(network: nn.Module) -> None:
+    network.conv2.register_full_backward_hook(lambda *_: None)
+
+
+def is_frozen(network: nn.Module) -> None:
+    network.requires_grad_(False)
+
+
+def holds_another_kind(network: nn.Module) -> None:
+    class Watched(nn.Parameter):
+        pass
+
+    network.conv2.weight = Watched(network.conv2.weight.detach())
+
+
+def ends_in_what_torch_does(network: nn.Module) -> None:
+    network.conv8 = nn.Sequential(network.conv8, nn.LPPool2d(1, 1))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        has_gradient, has_tensor_hook, has_hook_afterwards, has_forward_hook, has_backward_hook,
+        is_frozen, holds_another_kind, ends_in_what_torch_does,
+    ],
+)  # fmt: skip
+def test_it_leaves_to_autograd_what_may_be_more(changed: Callable[[nn.Module], None]) -> None:
+    network = network_of()
+    changed(network)
+    gradients = [weight.grad for weight in network.parameters()]
+    counted = network.norm2.num_batches_tracked.clone()
+    assert CompiledNetwork(network).cross_entropy(IMAGES, LABELS) is None
+    assert [weight.grad for weight in network.parameters()] == gradients
+    assert network.norm2.num_batches_tracked == counted
+
+
+OTHERS = {"mixed": F.one_hot(LABELS).float(), "int32": LABELS.int(), "column": LABELS.view(-1, 1)}
+
+
+@pytest.mark.parametrize("labels", OTHERS.values(), ids=OTHERS)
+def test_it_takes_whole_classes_alone(labels: Any) -> None:
+    assert CompiledNetwork(network_of()).cross_entropy(IMAGES, labels) is None
+
+
+def test_it_needs_gradients_and_no_search_for_anomalies() -> None:
+    network = CompiledNetwork(network_of())
+    with torch.no_grad():
+        assert network.cross_entropy(IMAGES, LABELS) is None
+    with pytest.warns(UserWarning, match="Anomaly"), torch.autograd.detect_anomaly():
+        assert network.cross_entropy(IMAGES, LABELS) is None
