@@ -141,5 +141,5 @@ def few_digits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """Runs train on 500 real digits and are scored on 500, whatever their split."""
-    monkeypatch.setattr(data, "load", lambda _: (mnist[0][:500], mnist[1][:500]))
+    monkeypatch.setattr(data, "load", lambda *_: (mnist[0][:500], mnist[1][:500]))
     monkeypatch.setattr(trial, "try_out", try_out_once)

@@ -6,11 +6,11 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
-from mnist_exp.common.errors import ExpectedError
-from mnist_exp.data import obtain
+from mnist_exp.data import obtain, writers
 from mnist_exp.data.obtain import TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
+from mnist_exp.data.splits import LAST, Fold, Split, one_fold
 from mnist_exp.engine import images as compiled
 
 if TYPE_CHECKING:  # who asks for checksums need not wait for torch
@@ -19,10 +19,8 @@ if TYPE_CHECKING:  # who asks for checksums need not wait for torch
 
 MEAN, STANDARD_DEVIATION = 0.1307, 0.3081
 """The mean and standard deviation of all training pixels, as fractions of 255."""
-
-Split = Literal["test", "validation"]
-VALIDATION_IMAGES = 10_000
-"""The last so many training digits, on which candidates are compared."""
+LAST_IMAGES = 10_000
+"""The last so many training digits, by which people chose before there were folds."""
 
 
 @dataclass(frozen=True)
@@ -61,27 +59,29 @@ class Digits:
             yield Digits(*(each.index_select(0, index) for each in (self.images, self.labels)))
 
 
-def load(split: Split = "test", folder: Path | None = None) -> tuple[Digits, Digits]:
+def load(
+    split: Split = "test", fold: Fold | int | None = None, folder: Path | None = None
+) -> tuple[Digits, Digits]:
     """The digits to train on and those to evaluate on, after checking every byte.
 
-    `test`: the 60,000 training digits and the 10,000 test digits. `validation`: the first 50,000
-    and the last 10,000 training digits; the test set stays closed.
+    `test`: the 60,000 training digits and the 10,000 test digits. `validation`: five folds of the
+    training digits and the sixth, `fold` 1 to 6 (1 where it is left out), which share no writer; or
+    with the fold "last" the first 50,000 and the last 10,000, which do. The test set stays closed.
 
     What is missing, truncated or altered in `folder` is fetched first (default: `default_folder`).
     Raises ExpectedError when that fails.
     """
-    check_split(split)
+    chosen = one_fold(split, fold)
     contents = obtain.obtain(folder or obtain.default_folder())
     train = _parse(contents[TRAIN_IMAGES], contents[TRAIN_LABELS])
-    if split == "validation":
-        return train[:-VALIDATION_IMAGES], train[-VALIDATION_IMAGES:]
-    return train, _parse(contents[TEST_IMAGES], contents[TEST_LABELS])
+    if chosen is None:
+        return train, _parse(contents[TEST_IMAGES], contents[TEST_LABELS])
+    if chosen == LAST:
+        return train[:-LAST_IMAGES], train[-LAST_IMAGES:]
+    import torch
 
-
-def check_split(split: str) -> None:
-    """Raise ExpectedError for a split that there is not."""
-    if split not in get_args(Split):
-        raise ExpectedError(f"SPLIT={split}: choose one of {', '.join(get_args(Split))}")
+    held_out = torch.from_numpy(writers.folds(train.labels.numpy()) == int(chosen))
+    return train[~held_out], train[held_out]
 
 
 def normalise(images: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from mnist_exp import augment, preprocess, recipe, views
 from mnist_exp.common import copying, randomness, sameness, values
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.common.processor import processor
-from mnist_exp.data import digits
+from mnist_exp.data import digits, writers
 from mnist_exp.engine import (
     compiled,
     convolution,
@@ -49,10 +49,10 @@ from mnist_exp.training import (
 )
 
 TRAINING_CODE = (
-    values, randomness, copying, sameness, recipe, augment, preprocess, views, digits, transforms,
-    classifier, torch_internals, faster, seeding, beside, averaging, stepping, computing,
-    determinism, loop, apart, stacking, together, images, operations, layers, reads, trace,
-    fallback, kernels, schedule, draft, convolution, elementwise, shaping, plan, execution,
+    values, randomness, copying, sameness, recipe, augment, preprocess, views, digits, writers,
+    transforms, classifier, torch_internals, faster, seeding, beside, averaging, stepping,
+    computing, determinism, loop, apart, stacking, together, images, operations, layers, reads,
+    trace, fallback, kernels, schedule, draft, convolution, elementwise, shaping, plan, execution,
     compiled,
 )  # fmt: skip
 """The modules that take part in a training."""

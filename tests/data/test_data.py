@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,8 @@ from torchvision.datasets import MNIST
 
 from mnist_exp import data
 from mnist_exp.common.errors import ExpectedError
-from mnist_exp.data import Digits, obtain
+from mnist_exp.data import Digits, obtain, splits
+from mnist_exp.data.writers import folds, writers
 
 Serve = Callable[..., str]
 
@@ -93,13 +95,52 @@ def test_normalised_pixels_have_mean_0_and_deviation_1(mnist: tuple[Digits, Digi
     assert pixels.std().item() == pytest.approx(1, abs=1e-3)
 
 
-def test_validation_split_never_touches_the_test_set(
-    mnist: tuple[Digits, Digits],
-) -> None:
-    train, validation = data.load("validation")
+def test_the_last_digits_are_those_of_old(mnist: tuple[Digits, Digits]) -> None:
+    train, validation = data.load("validation", "last")
     assert torch.equal(train.images, mnist[0].images[:50_000])
     assert torch.equal(validation.images, mnist[0].images[50_000:])
     assert torch.equal(validation.labels, mnist[0].labels[50_000:])
+
+
+def test_what_is_trained_on_shares_no_writer_with_the_fold(mnist: tuple[Digits, Digits]) -> None:
+    everything = mnist[0]
+    wrote = dict(zip(map(bytes, everything.images.numpy()), writers("train").number, strict=True))
+    assert len(wrote) == len(everything)  # no image is there twice
+    held_out = []
+    for fold in (1, 2, 3, 4, 5, 6):
+        train, validation = data.load("validation", fold)
+        assert len(train) + len(validation) == len(everything)
+        assert len(validation) == splits.IMAGES[f"{fold}"]
+        of_train, of_fold = (
+            [bytes(x) for x in part.images.numpy()] for part in (train, validation)
+        )
+        assert not {wrote[image] for image in of_train} & {wrote[image] for image in of_fold}
+        held_out += of_fold
+    assert sorted(held_out) == sorted(wrote)
+
+
+def test_a_fold_is_the_first_unless_another_is_asked_for(mnist: tuple[Digits, Digits]) -> None:
+    for left_out, asked in zip(data.load("validation"), data.load("validation", "1"), strict=True):
+        assert torch.equal(left_out.images, asked.images)
+        assert torch.equal(left_out.labels, asked.labels)
+    of_fold = torch.from_numpy(folds(mnist[0].labels.numpy()) == 1)
+    train, validation = data.load("validation")
+    assert torch.equal(train.labels, mnist[0].labels[~of_fold])
+    assert torch.equal(validation.images, mnist[0].images[of_fold])
+
+
+@pytest.mark.parametrize(
+    ("split", "fold", "said"),
+    [
+        ("test", 1, "FOLD=1: folds are of the training digits, and SPLIT=test holds out none"),
+        ("validation", 0, "FOLD=0: choose one of 1, 2, 3, 4, 5, 6, last, all"),
+        ("validation", "7", "FOLD=7: choose one of"),
+        ("validation", "all", "FOLD=all: one fold is needed here"),
+    ],
+)
+def test_a_fold_that_is_none_is_refused(split: Any, fold: Any, said: str) -> None:
+    with pytest.raises(ExpectedError, match=said):
+        data.load(split, fold)
 
 
 def test_an_unknown_split_is_refused() -> None:

@@ -135,7 +135,7 @@ def test_an_idea_is_resumed_and_reproduced_bit_for_bit(idea: str) -> None:
 def test_an_idea_learns_and_a_resumed_run_is_the_same_as_a_whole_one(
     idea: str, mnist: Mnist, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data, "load", lambda _: (mnist[0][:3000], mnist[1][:1000]))
+    monkeypatch.setattr(data, "load", lambda *_: (mnist[0][:3000], mnist[1][:1000]))
     expected, plan = IDEAS[idea], settled(idea)
     whole, stopped = carry_out(plan).run_id, interrupted(plan)
     assert carry_out(resume.resume(stopped)).run_id == stopped

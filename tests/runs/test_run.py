@@ -39,7 +39,7 @@ def recorded(
     shutil.copytree(fresh_store, folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
-        patch.setattr(data, "load", lambda _: (mnist[0][:2000], mnist[1][:1000]))
+        patch.setattr(data, "load", lambda *_: (mnist[0][:2000], mnist[1][:1000]))
         outcome = carry_out(short())
         client = MlflowClient(tracking.tracking_uri())
         kept = client.get_run(outcome.run_id)

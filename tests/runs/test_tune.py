@@ -184,7 +184,7 @@ def test_the_best_are_printed_with_the_command_that_runs_them(
 def killed(seconds: float) -> None:
     """Start the study as a command, and kill it some time after its first run has begun."""
     code = "import sys; from mnist_exp import data; from mnist_exp.commands import cli; "
-    code += "train, test = data.load(); data.load = lambda _: (train[:500], test[:500]); "
+    code += "train, test = data.load(); data.load = lambda *_: (train[:500], test[:500]); "
     code += "sys.exit(cli.main(['tune', 'MODEL=3', 'TRIALS=3', 'EPOCHS=8', sys.argv[1]]))"
     process = subprocess.Popen(
         [sys.executable, "-c", code, f"SPACE={SPACE}"], cwd=ROOT, start_new_session=True,

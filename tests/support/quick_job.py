@@ -8,8 +8,8 @@ from mnist_exp.runs import job
 load = data.load
 
 
-def few(split: data.Split) -> tuple[data.Digits, data.Digits]:
-    train, held_out = load(split)
+def few(split: data.Split, fold: data.Fold | None) -> tuple[data.Digits, data.Digits]:
+    train, held_out = load(split, fold)
     return train[:500], held_out[:500]
 
 

@@ -159,7 +159,7 @@ def held(
     shutil.copytree(fresh_store, folder / "mlruns")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlruns/mlflow.db")
-        patch.setattr(data, "load", lambda _: (mnist[0][:500], mnist[1][:500]))
+        patch.setattr(data, "load", lambda *_: (mnist[0][:500], mnist[1][:500]))
         patch.setattr(trial, "try_out", try_out_once)
         patch.setattr(checkout, "ROOT", uncommitted(tmp_path_factory.mktemp("checkout")))
         patch.setattr(loading, "load_target", lambda: EASY)

@@ -37,7 +37,7 @@ def made(
     shutil.copytree(fresh_store, folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", address(folder))
-        patch.setattr(data, "load", lambda _: (mnist[0][:500], mnist[1][:500]))
+        patch.setattr(data, "load", lambda *_: (mnist[0][:500], mnist[1][:500]))
         return folder, carry_out(short()).run_id
 
 
