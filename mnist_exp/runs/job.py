@@ -38,7 +38,8 @@ TOLD = 1.0
 @dataclass(frozen=True)
 class Job:
     """What is to be trained. `epochs` is None for those of the recipe; `code_sha256` is the hash of
-    the iteration, which the run will record; `overrides` are the others, as text."""
+    the iteration, which the run will record; `overrides` are the others, as text; `fold` is None on
+    the test split."""
 
     model: int
     seed: int
@@ -46,21 +47,22 @@ class Job:
     epochs: int | None
     code_sha256: str
     overrides: str = ""
+    fold: data.Fold | None = None
 
     @property
     def key(self) -> str:
         """What the scheduler calls it: the same for the same training."""
         code = self.code_sha256[:16]
         overrides = hashlib.sha256(self.overrides.encode()).hexdigest()[:16]
-        return (
-            f"model-{self.model}-{code}-{overrides}-{self.split}-{self.epochs or 'all'}-{self.seed}"
-        )
+        digits = f"{self.split}-{self.fold}" if self.fold else self.split
+        return f"model-{self.model}-{code}-{overrides}-{digits}-{self.epochs or 'all'}-{self.seed}"
 
     @property
     def name(self) -> str:
         """What a person calls it."""
+        fold = f" · fold {self.fold}" if self.fold else ""
         overrides = f" · {self.overrides}" if self.overrides else ""
-        return f"model-{self.model} · seed {self.seed}{overrides}"
+        return f"model-{self.model} · seed {self.seed}{fold}{overrides}"
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ def _train(order: Order, pipe: TextIO) -> None:
         )
     plan = settle(
         job.model, seed=job.seed, overrides=overrides.read(job.overrides, job.epochs),
-        split=job.split, entry=entry, teacher=order.teacher, engine=order.engine,
+        split=job.split, fold=job.fold, entry=entry, teacher=order.teacher, engine=order.engine,
         device=order.device,
     )  # fmt: skip
     plan = dataclasses.replace(plan, target=order.target)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from mnist_exp import data
 from mnist_exp.common.copying import copied
 from mnist_exp.common.values import as_text
-from mnist_exp.data import Digits
+from mnist_exp.data import Digits, splits
 from mnist_exp.notebook import entries, loading
 from mnist_exp.notebook.entries import Entry
 from mnist_exp.recipe import Recipe, Target
@@ -19,6 +19,7 @@ from mnist_exp.runs.engines import ChosenEngine
 from mnist_exp.runs.overrides import NONE, Overrides
 from mnist_exp.runs.teacher import Teacher, find_teacher
 from mnist_exp.runs.trial import Findings
+from mnist_exp.tracking import names
 from mnist_exp.training import classifier, loop, receptive_field
 from mnist_exp.training.receptive_field import ReceptiveField
 
@@ -36,6 +37,8 @@ class Plan:
     target: Target
     seed: int
     split: data.Split
+    fold: data.Fold | None
+    """What of the training digits is held out; None on the test split."""
     device: torch.device
     engine: ChosenEngine
     train: Digits = field(repr=False)
@@ -75,6 +78,7 @@ class Plan:
             "learning_rate": self.findings.learning_rate,
             "seed": self.seed,
             "split": self.split,
+            **({names.FOLD: self.fold} if self.fold else {}),
             "parameters": self.parameters,
             "input_shape": "x".join(map(str, classifier.example_input(self.recipe).shape[1:])),
             "receptive_field": str(self.receptive_field),
@@ -117,8 +121,8 @@ class Plan:
 
 def settle(
     number: int, *, seed: int = 1, epochs: int | None = None, overrides: Overrides = NONE,
-    device: str = "auto", split: data.Split = "test", entry: Entry | None = None,
-    teacher: str | None = None, engine: str = "auto",
+    device: str = "auto", split: data.Split = "test", fold: str | int | None = None,
+    entry: Entry | None = None, teacher: str | None = None, engine: str = "auto",
 ) -> Plan:  # fmt: skip
     """Settle a run of iteration `number`, as its file is now or as `entry` has it, with the
     `overrides` of its recipe; that of its `epochs` may be given by itself. `teacher` is the run
@@ -127,13 +131,13 @@ def settle(
 
     Raises ExpectedError for anything that cannot be run.
     """
-    data.check_split(split)
+    held = splits.one_fold(split, fold)
     entry = entry or entries.read_entry(number)
     wanted = {**overrides} if epochs is None else {**overrides, "epochs": epochs}
     overrides = overriding.differing(check.recipe_from(entry, seed), wanted)
     computed_by, on = engines.choose_engine(engine, device)
-    recipe, taught_by = check_request(entry, seed, overrides, split, teacher)
-    train, held_out = data.load(split)
+    recipe, taught_by = check_request(entry, seed, overrides, split, held, teacher)
+    train, held_out = data.load(split, held)
     with overriding.named(overrides):
         findings = trial.try_out(
             entry, train, held_out, seed=seed, device=on, teacher=taught_by, overrides=overrides,
@@ -142,7 +146,7 @@ def settle(
     network, example, layers = _built(entry, recipe, seed)
     return Plan(
         entry=entry, recipe=recipe, overrides=overrides, target=loading.load_target(), seed=seed,
-        split=split, device=on, engine=computed_by, train=train, held_out=held_out,
+        split=split, fold=held, device=on, engine=computed_by, train=train, held_out=held_out,
         network=network, teacher=taught_by, findings=findings,
         parameters=classifier.count_parameters(network), layers=layers,
         receptive_field=receptive_field.of_network(network, example.shape[1:]),
@@ -150,15 +154,16 @@ def settle(
 
 
 def check_request(
-    entry: Entry, seed: int, overrides: Overrides, split: data.Split, teacher: str | None = None
-) -> tuple[Recipe, Teacher | None]:
+    entry: Entry, seed: int, overrides: Overrides, split: data.Split, fold: data.Fold | None,
+    teacher: str | None = None,
+) -> tuple[Recipe, Teacher | None]:  # fmt: skip
     """Check what can be said of a run before digits are fetched; returns its recipe and its
     teacher. Raises ExpectedError."""
     with overriding.named(overrides):
         check.check_recipe(entry, seed, overrides, split)
         effects.check_effects(entry, seed, overrides)
         recipe = check.recipe_from(entry, seed, overrides)
-        return recipe, find_teacher(teacher or recipe.teacher, split)
+        return recipe, find_teacher(teacher or recipe.teacher, split, fold)
 
 
 def _built(entry: Entry, recipe: Recipe, seed: int) -> tuple[nn.Module, Tensor, str]:

@@ -161,7 +161,7 @@ def end(run: tracking.RunWriter, plan: Plan, training: Training) -> RunVerdict |
     followed = plan.receptive_field.size is not None
     run.describe(
         description.of_ended_run(
-            plan.entry, split=plan.split, accuracy=final, verdict=judged,
+            plan.entry, split=plan.split, fold=plan.fold, accuracy=final, verdict=judged,
             receptive_field=str(plan.receptive_field) if followed else "",
             table=table if followed else "", metrics=training.results[-1].metrics,
             overridden=plan.overridden, engine=plan.engine.words, why_not_kept=why_not_kept,

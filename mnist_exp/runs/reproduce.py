@@ -48,6 +48,7 @@ class Reproduction:
     is_together: bool
     seed: int
     split: data.Split
+    fold: data.Fold | None
     device: torch.device
     engine: Engine
     teacher: Teacher | None
@@ -114,7 +115,8 @@ def prepare(run_id: str) -> Reproduction:
     engine, device = _engine_and_device(run)
     here = environment.surroundings(device) | {"training_sha256": environment.training_sha256()}
     here |= engine.settings() if run.get("engine", NOT_RECORDED) != NOT_RECORDED else {}
-    teacher = find_teacher(recipe.teacher and run["teacher_run"], run["split"])
+    fold = None if run["fold"] == NOT_RECORDED else run["fold"]
+    teacher = find_teacher(recipe.teacher and run["teacher_run"], run["split"], fold)
     here |= {"teacher_sha256": teacher.sha256} if teacher else {}
     recorded = {name: run.get(name, NOT_RECORDED) for name in here}
     return Reproduction(
@@ -123,7 +125,8 @@ def prepare(run_id: str) -> Reproduction:
         recipes=recipes,
         is_together=run.get(names.TOGETHER, NOT_RECORDED) != NOT_RECORDED,
         seed=int(run["seed"]),
-        split=run["split"], device=device, engine=engine.name, teacher=teacher, history=history,
+        split=run["split"], fold=fold, device=device, engine=engine.name, teacher=teacher,
+        history=history,
         differences=[
             (name, recorded[name], value)
             for name, value in here.items()
@@ -208,7 +211,8 @@ def repeat(reproduction: Reproduction) -> Iterator[EpochPair]:
 def _trained_again(reproduction: Reproduction) -> Iterator[EpochResult]:
     """The epochs of the run; as one network with the same seeds as before, where there were any."""
     device = reproduction.device
-    train, held_out = (digits.to(device) for digits in data.load(reproduction.split))
+    loaded = data.load(reproduction.split, reproduction.fold)
+    train, held_out = (digits.to(device) for digits in loaded)
     trainings = {
         seed: Training(
             recipe, train, held_out, seed=seed, device=device, engine=reproduction.engine,

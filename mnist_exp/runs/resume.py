@@ -11,16 +11,20 @@ import torch
 
 from mnist_exp import tracking
 from mnist_exp.common.errors import ExpectedError
+from mnist_exp.data.splits import LAST
 from mnist_exp.evidence import scores
 from mnist_exp.runs import checkpoint, provenance
 from mnist_exp.runs.checkpoint import Checkpoint
 from mnist_exp.runs.plan import Plan, settle
+from mnist_exp.tracking import names
 from mnist_exp.training.loop import Training
 
 log = logging.getLogger(__name__)
 
 OLDER = {"engine": "torch"}
 """What checkpoints do not say that are older than the compiled engine."""
+OLDER_ON_VALIDATION = {names.FOLD: LAST}
+"""What those on the validation split do not say that are older than its folds."""
 
 
 def resume(run_id: str) -> Plan:
@@ -35,7 +39,7 @@ def resume(run_id: str) -> Plan:
     refuse_finished(run_checkpoint)
     content = run_checkpoint.load()
     torch.set_num_threads(int(content["identity"]["threads"]))
-    plan = dataclasses.replace(settle(**OLDER | content["request"]), run_id=run_id)
+    plan = dataclasses.replace(settle(**_whole(content["request"])), run_id=run_id)
     named = content["identity"].get("seeds_together")
     if named:
         raise ExpectedError(
@@ -110,9 +114,9 @@ def groups(plan: Plan) -> list[str]:
     each as their runs name them, the newest first."""
     if plan.findings.not_exact:
         return []
-    names = ["model", "resumes", "seeds_together", "start_time"]
+    named = ["model", "resumes", "seeds_together", "start_time"]
     ended = _ended_early()
-    ended = ended.reindex(columns=list(dict.fromkeys([*ended.columns, *names])))
+    ended = ended.reindex(columns=list(dict.fromkeys([*ended.columns, *named])))
     exact = (ended["model"] == plan.entry.number) & (ended["resumes"] == scores.EXACTLY)
     ended = ended[exact].sort_values("start_time", ascending=False)
     return list(ended["seeds_together"].dropna().astype(str).unique())
@@ -131,7 +135,7 @@ def checkpoints() -> Path:
 def _changes(content: dict[str, Any], now: dict[str, str]) -> list[str]:
     """What decides the numbers of a run and is not as it was when its checkpoint was made, each in
     words."""
-    before = OLDER | content["identity"]
+    before = _whole(content["identity"])
     changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     absent = "not recorded"
     words = {"training_sha256": "the package's training code"}
@@ -140,6 +144,12 @@ def _changes(content: dict[str, Any], now: dict[str, str]) -> list[str]:
         else f"{name} was {before.get(name, absent)} and is {now.get(name, absent)}"
         for name in changed
     ]  # fmt: skip
+
+
+def _whole(said: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint says, with what older ones leave unsaid."""
+    on_validation = said["split"] == "validation"
+    return OLDER | (OLDER_ON_VALIDATION if on_validation else {}) | said
 
 
 def save(
@@ -153,7 +163,7 @@ def save(
         return
     request = {
         "number": plan.entry.number, "seed": plan.seed, "overrides": dict(plan.overrides),
-        "device": plan.device.type, "split": plan.split,
+        "device": plan.device.type, "split": plan.split, "fold": plan.fold,
         "teacher": plan.teacher.run_id if plan.teacher else None, "engine": plan.engine.name,
     }  # fmt: skip
     content = {"run_id": run_checkpoint.run_id, "request": request, "identity": plan.identity()}

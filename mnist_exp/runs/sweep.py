@@ -20,6 +20,7 @@ from mnist_exp import data, tracking
 from mnist_exp.common import interrupts, markdown
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.common.words import counted, ranges
+from mnist_exp.data.splits import LAST, asked_fold, each_fold, split_in_words
 from mnist_exp.evidence import comparison, scores
 from mnist_exp.evidence.recipes import TriedRecipe, tried_recipes
 from mnist_exp.notebook import entries, loading
@@ -57,8 +58,8 @@ class Sweep:
     """The iterations as they were read: what is trained, wherever a worker is."""
     grid: str = ""
     """The lists of overrides that it tries, as text."""
-    teachers: Mapping[tuple[int, int | None, str], str] = field(default_factory=dict)
-    """By model, epochs and overrides of a job, the run whose network all its seeds learn from,
+    teachers: Mapping[Job, str] = field(default_factory=dict)
+    """By a job of the first seed, the run whose network it and the others of its kind learn from,
     whatever is trained meanwhile."""
     engine: Engine = "torch"
     """What computes the steps of all that is trained."""
@@ -68,14 +69,22 @@ class Sweep:
     """Where workers train, as it was asked for: each may have another."""
     stopping: Stopping | None = None
     """By what no further seeds of an iteration are trained; None where all are."""
+    fold: str | None = None
+    """Of the validation split: what is held out, which may be ALL."""
 
     @property
     def name(self) -> str:
-        """The name of the parent run: the same for the same request."""
+        """The name of the parent run: the same for the same request, also of before there were
+        folds."""
         epochs = f", {counted(self.epochs, 'epoch')}" if self.epochs else ""
         models, seeds = " ".join(map(str, self.models)), ranges(self.seeds)
         grid = f", {grids.in_short(self.grid)}" if self.grid else ""
-        return f"sweep of models {models}, seeds {seeds}, {self.split} split{epochs}{grid}"
+        split = split_in_words(self.split, None if self.fold == LAST else self.fold)
+        return f"sweep of models {models}, seeds {seeds}, {split}{epochs}{grid}"
+
+    def teacher(self, job: Job) -> str | None:
+        """The run whose network a job learns from, if any."""
+        return self.teachers.get(dataclasses.replace(job, seed=self.seeds[0]))
 
     def ends_with(self, result: JobResult) -> bool:
         """Count a training that has ended; returns whether no further seed of its iteration is to
@@ -98,7 +107,9 @@ class Sweep:
             ids[job.model].setdefault(point.asked, []).append(run_id)
             if point.own:
                 own[job.model] = point.asked
-        return {number: tried_recipes(runs, own.get(number)) for number, runs in ids.items()}
+        return {
+            number: tried_recipes(runs, own.get(number), self.fold) for number, runs in ids.items()
+        }
 
 
 def cautions(run_ids: Iterable[str]) -> list[str]:
@@ -110,27 +121,30 @@ def cautions(run_ids: Iterable[str]) -> list[str]:
 
 def settle_sweep(
     models: Iterable[int], seeds: Iterable[int], *, split: data.Split = "test",
-    epochs: int | None = None, grid: str = "", engine: str = "auto", device: str = "auto",
-    stop_at: float | None = None,
+    fold: str | None = None, epochs: int | None = None, grid: str = "", engine: str = "auto",
+    device: str = "auto", stop_at: float | None = None,
 ) -> Sweep:  # fmt: skip
     """Settle which trainings the store lacks: those without a finished run of the same code, data,
-    seed, split, epochs and overrides; and, with `stop_at`, none of an iteration of which it is
-    settled whether its seeds pass at that rate. `grid` is the text of lists of overrides, of which
-    every product is tried. `engine` is auto, compiled or torch, and `device` auto, cpu, cuda or
-    mps, for what is trained: a run that the store has counts whichever it had. Raises ExpectedError
-    for what cannot be run."""
-    data.check_split(split)
+    seed, split, fold, epochs and overrides; and, with `stop_at`, none of an iteration of which it
+    is settled whether its seeds pass at that rate. The fold may be ALL. `grid` is the text of lists
+    of overrides, of which every product is tried. `engine` is auto, compiled or torch, and `device`
+    auto, cpu, cuda or mps, for what is trained: a run that the store has counts whichever it had.
+    Raises ExpectedError for what cannot be run."""
+    fold = asked_fold(split, fold)
     lists = grids.read_grid(grid, split, epochs)
     read = {number: entries.read_entry(number) for number in models}
     chosen = tuple(seeds)
     of_each = [(x, grids.grid_points(lists, x, chosen[0], epochs)) for x in read.values()]
     # Seeds first: what is there early says something about every iteration.
     points = {
-        Job(entry.number, seed, split, point.epochs, entry.code_sha256, point.overrides): point
+        Job(
+            entry.number, seed, split, point.epochs, entry.code_sha256, point.overrides, held_out
+        ): point
         for seed in chosen
+        for held_out in each_fold(fold)
         for entry, points in of_each
         for point in points
-    }
+    }  # fmt: skip
     held = _held(points, tracking.runs())
     stopping = _stopping(stop_at, held)
     missing = tuple(
@@ -140,13 +154,13 @@ def settle_sweep(
     for job in {dataclasses.replace(job, seed=chosen[0]) for job in missing}:
         # One that cannot be run is refused here, before anything is trained.
         overrides = overriding.read(job.overrides, job.epochs)
-        _, teacher = check_request(read[job.model], job.seed, overrides, split)
+        _, teacher = check_request(read[job.model], job.seed, overrides, split, job.fold)
         if teacher:
-            teachers[job.model, job.epochs, job.overrides] = teacher.run_id
+            teachers[job] = teacher.run_id
     settled, on = engines.choose_engine(engine if missing else "torch", device)
     return Sweep(
         tuple(read), chosen, split, epochs, points, held, missing, read, grid, teachers,
-        settled.name, on.type, device, stopping,
+        settled.name, on.type, device, stopping, fold,
     )  # fmt: skip
 
 
@@ -167,7 +181,8 @@ def _held(jobs: Iterable[Job], runs: pd.DataFrame) -> dict[Job, str]:
         whole = "epochs" not in overrides
         overrides.pop("epochs", None)
         others = overriding.as_words(overrides)
-        done = Job(run.model, run.seed, run.split, run.epochs, run.code_sha256, others)
+        fold = None if pd.isna(run.fold) else run.fold
+        done = Job(run.model, run.seed, run.split, run.epochs, run.code_sha256, others, fold)
         newest[done] = run.run_id
         if whole:  # what trained as many epochs as the recipe has serves both
             newest[dataclasses.replace(done, epochs=None)] = run.run_id
@@ -266,9 +281,8 @@ def _orders(sweep: Sweep, parent: str) -> list[Order]:
     target, training = loading.load_target(), environment.training_sha256()
     return [
         Order(
-            job, parent, read.source, dict(read.helpers), target, training,
-            sweep.teachers.get((job.model, job.epochs, job.overrides)), sweep.engine,
-            sweep.of_workers,
+            job, parent, read.source, dict(read.helpers), target, training, sweep.teacher(job),
+            sweep.engine, sweep.of_workers,
         )
         for job in sweep.missing
         if (read := sweep.entries[job.model])
@@ -285,7 +299,7 @@ def summarise(parent: tracking.RunWriter, sweep: Sweep, results: list[JobResult]
         parent.describe("\n".join([f"A {sweep.name}.", "", *texts, *failed]))
         return
     trained = [result.run_id for result in results if not result.failure]
-    verdicts = comparison.of_runs([*sweep.held.values(), *trained])
+    verdicts = comparison.of_runs([*sweep.held.values(), *trained], sweep.fold)
     for verdict in verdicts:
         seeds = len(verdict.seeds)
         figures = {

@@ -72,8 +72,9 @@ def train_together(
     return results
 
 
-def _network(job: Job) -> tuple[int, int, str]:
-    return job.model, job.epochs or 0, job.overrides
+def _network(job: Job) -> tuple[int, int, str, str]:
+    """What seeds have in common that can be trained as one: the digits, too."""
+    return job.model, job.epochs or 0, job.overrides, job.fold or ""
 
 
 class _Training:
@@ -167,8 +168,8 @@ class _Training:
 def _settled(sweep: Sweep, job: Job) -> Plan:
     return settle(
         job.model, seed=job.seed, overrides=overrides.read(job.overrides, job.epochs),
-        split=job.split, entry=sweep.entries[job.model], device=sweep.device, engine="torch",
-        teacher=sweep.teachers.get((job.model, job.epochs, job.overrides)),
+        split=job.split, fold=job.fold, entry=sweep.entries[job.model], device=sweep.device,
+        engine="torch", teacher=sweep.teacher(job),
     )  # fmt: skip
 
 

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from mnist_exp import tracking
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.common.sameness import bytes_of
-from mnist_exp.data import Split
+from mnist_exp.data import Fold, Split
+from mnist_exp.data.splits import split_as_set
+from mnist_exp.evidence.scores import on_fold
 from mnist_exp.notebook import entries
 
 
@@ -32,13 +34,13 @@ class Teacher:
         return digest.hexdigest()
 
 
-def find_teacher(wanted: int | str | None, split: Split) -> Teacher | None:
+def find_teacher(wanted: int | str | None, split: Split, fold: Fold | None) -> Teacher | None:
     """The network of an iteration, or of the run with that id; None where none is wanted.
 
     Of an iteration it is that of the newest run that met the target; otherwise, and on the
-    validation split, of the newest that is finished, on the same split and with the code that its
-    file has now. Raises ExpectedError where there is none, and for a network that was trained on
-    the digits that are evaluated.
+    validation split, of the newest that is finished, on the same split and fold and with the code
+    that its file has now. Raises ExpectedError where there is none, and for a network that was
+    trained on the digits that are evaluated.
     """
     if wanted is None:
         return None
@@ -50,13 +52,13 @@ def find_teacher(wanted: int | str | None, split: Split) -> Teacher | None:
                 f"teacher={wanted}: a script tracked that run, and what images its network takes "
                 "is not known: the run of an iteration is needed"
             )
-        if split == "validation" and run["split"] != "validation":
+        if split == "validation" and (run["split"], run["fold"]) != (split, fold):
             raise ExpectedError(
                 f"teacher={wanted} was trained on the validation digits, too, which are evaluated "
-                "here: a run with SPLIT=validation was not"
+                f"here: a run with{split_as_set(split, fold)} was not"
             )
     else:
-        runs = _runs_of(wanted, split)
+        runs = _runs_of(wanted, split, fold)
     from mnist_exp.tracking import networks  # with MLflow's part for torch, which takes seconds
 
     for run_id in reversed(runs["run_id"].tolist()):
@@ -65,18 +67,18 @@ def find_teacher(wanted: int | str | None, split: Split) -> Teacher | None:
             return Teacher(run_id, network)
     if isinstance(wanted, str):
         raise ExpectedError(f"teacher={wanted}: the run has kept no network")
-    on = "" if split == "test" else f" SPLIT={split}"
     raise ExpectedError(
         f"teacher={wanted}: the store has no network of model {wanted} that was trained on this "
-        f"split with the code of its file: make run MODEL={wanted}{on}"
+        f"split with the code of its file: make run MODEL={wanted}{split_as_set(split, fold)}"
     )
 
 
-def _runs_of(number: int, split: Split) -> pd.DataFrame:
+def _runs_of(number: int, split: Split, fold: Fold | None) -> pd.DataFrame:
     """The runs that may have the network of an iteration, the one to take last."""
     entry = entries.read_entry(number)
     runs = tracking.runs()
-    whole = (runs["status"] == "FINISHED") & runs["overrides"].isna() & (runs["split"] == split)
+    whole = (runs["status"] == "FINISHED") & runs["overrides"].isna()
+    whole &= on_fold(runs, split, fold)
     runs = runs[whole & (runs["model"] == number) & (runs["code_sha256"] == entry.code_sha256)]
     met = runs.reindex(columns=["verdict"])["verdict"].eq("target met")
     return pd.concat([runs[~met], runs[met]])

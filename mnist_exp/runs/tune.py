@@ -20,6 +20,7 @@ from mnist_exp import data, tracking
 from mnist_exp.common import interrupts, markdown
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.common.words import counted
+from mnist_exp.data.splits import LAST, one_fold
 from mnist_exp.evidence.trials import Trial, trials_of
 from mnist_exp.notebook import entries
 from mnist_exp.notebook.entries import Entry
@@ -50,6 +51,7 @@ class Study:
     space: Space
     seed: int
     epochs: int | None
+    fold: data.Fold | None
     device: str
     engine: Engine
 
@@ -58,7 +60,9 @@ class Study:
         """The name of the parent run: the same for the same study of the same code."""
         epochs = f", {counted(self.epochs, 'epoch')}" if self.epochs else ""
         what = f"model {self.entry.number} ({tables.short(self.entry.code_sha256)})"
-        return f"tuning of {what}, seed {self.seed}{epochs}, {grid.in_short(self.words)}"
+        # Before there were folds, all were of the last digits, and so they go on.
+        fold = "" if self.fold == LAST else f", fold {self.fold}"
+        return f"tuning of {what}, seed {self.seed}{fold}{epochs}, {grid.in_short(self.words)}"
 
     @property
     def words(self) -> str:
@@ -67,21 +71,22 @@ class Study:
 
 
 def settle_study(
-    number: int, text: str, *, seed: int = 1, epochs: int | None = None, device: str = "auto",
-    engine: str = "auto",
+    number: int, text: str, *, seed: int = 1, epochs: int | None = None, fold: str | None = None,
+    device: str = "auto", engine: str = "auto",
 ) -> Study:  # fmt: skip
-    """Settle a study of the space that a text describes.
+    """Settle a study of the space that a text describes, on one fold.
 
     Raises ExpectedError for a space that the recipe does not have, and without Optuna.
     """
     _optuna()
+    held_out = one_fold(SPLIT, fold)
     entry = entries.read_entry(number)
     dimensions = space.read_space(text, check.recipe_from(entry, seed), epochs)
     for name, dimension in dimensions.items():
         for value in dimension.ends:  # what is between is as right or wrong, nearly always
-            check_request(entry, seed, {name: value}, SPLIT)
+            check_request(entry, seed, {name: value}, SPLIT, held_out)
     chosen, on = engines.choose_engine(engine, device)
-    return Study(entry, dimensions, seed, epochs, on.type, chosen.name)
+    return Study(entry, dimensions, seed, epochs, held_out, on.type, chosen.name)
 
 
 def tune(
@@ -144,7 +149,7 @@ def _carry_out(
     """Train and record a trial, until its end or until it is pruned."""
     plan = settle(
         study.entry.number, seed=study.seed, overrides=overrides.read(settings, study.epochs),
-        device=study.device, split=SPLIT, entry=study.entry, engine=study.engine,
+        device=study.device, split=SPLIT, fold=study.fold, entry=study.entry, engine=study.engine,
     )  # fmt: skip
     plan = resume.going_on(plan)
     on_begin(number, plan)

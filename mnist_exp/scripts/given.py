@@ -14,6 +14,7 @@ from torch.nn.parameter import is_lazy
 from mnist_exp import data
 from mnist_exp.common.copying import copied
 from mnist_exp.common.values import as_text
+from mnist_exp.data.splits import TEST_DIGITS, held_out_images, one_fold
 from mnist_exp.runs import provenance
 from mnist_exp.tracking import names
 from mnist_exp.training import classifier, receptive_field, torch_internals
@@ -24,8 +25,6 @@ Accuracy = SupportsFloat | tuple[SupportsIndex, SupportsIndex]
 """A fraction, as 0.9912, or digits: (correct, total), as (9912, 10000)."""
 
 LONGEST_NAME, LONGEST_SETTING = 100, 1_000
-IMAGES = 10_000
-"""Digits that are held out, on either split."""
 ROUNDING = 2e-7
 """By so much a fraction in float32 may differ from that of two whole numbers."""
 
@@ -37,6 +36,8 @@ class Idea:
     name: str
     seed: int
     split: data.Split
+    fold: data.Fold | None
+    """Of the validation split: what is held out."""
     settings: Mapping[str, str]
     """What the script set, as text."""
     network: nn.Module = field(repr=False)
@@ -46,6 +47,11 @@ class Idea:
     parameters: int
     receptive_field: ReceptiveField
     layers: str
+
+    @property
+    def images(self) -> int:
+        """How many digits are held out."""
+        return held_out_images(self.fold)
 
     @property
     def run_name(self) -> str:
@@ -58,13 +64,13 @@ class Idea:
 
 
 def settle_idea(
-    name: str, network: nn.Module, seed: int, split: data.Split,
+    name: str, network: nn.Module, seed: int, split: data.Split, fold: str | int | None,
     settings: Mapping[str, object], input_shape: Sequence[int],
 ) -> Idea:  # fmt: skip
     """Check what a script tracks. Raises TypeError, ValueError or ExpectedError, which name what is
     wrong and show how it is right."""
     name, seed = _name(name), _seed(seed)
-    data.check_split(split)
+    held_out = one_fold(split, fold)
     texts = _settings(settings)
     network = torch_internals.unwrapped(network)
     field = receptive_field.of_network(network, input_shape)  # which checks the last two
@@ -84,7 +90,7 @@ def settle_idea(
             f"input_shape= gives as (channels, height, width): {what}"
         ) from error
     parameters = classifier.count_parameters(network)
-    return Idea(name, seed, split, texts, network, example, parameters, field, layers)
+    return Idea(name, seed, split, held_out, texts, network, example, parameters, field, layers)
 
 
 def _name(name: object) -> str:
@@ -127,23 +133,24 @@ def _settings(settings: object) -> dict[str, str]:
 
 
 def epoch_metrics(
-    split: data.Split,
+    idea: Idea,
     accuracies: Mapping[str, Accuracy | None],
     losses: Mapping[str, SupportsFloat | None],
     learning_rate: SupportsFloat | None,
 ) -> dict[str, float]:
     """What is recorded of an epoch, by name, from what is given of each part of the digits. Raises
     TypeError or ValueError for what cannot be right."""
+    split, images = idea.split, idea.images
     if {part for part, value in accuracies.items() if value is not None} != {"train", split}:
         raise TypeError(f"the run is on the {split} split: run.epoch(train=..., {split}=...)")
     (train, held_out) = (accuracies["train"], accuracies[split])
     assert train is not None
     assert held_out is not None
-    correct = digits_right(split, held_out)
+    correct = digits_right(split, held_out, images)
     metrics = {
         names.accuracy("train"): fraction_right("train", train),
-        names.accuracy(split): correct / IMAGES,
-        names.errors(split): IMAGES - correct,
+        names.accuracy(split): correct / images,
+        names.errors(split): images - correct,
     }
     others = {f"{part}_loss": (names.loss(part), loss) for part, loss in losses.items()}
     others |= {"learning_rate": (names.LEARNING_RATE, learning_rate)}
@@ -153,17 +160,17 @@ def epoch_metrics(
     return metrics
 
 
-def digits_right(field: str, accuracy: Accuracy) -> int:
-    """How many of the IMAGES digits of a split are right, on which the target is judged. Raises
+def digits_right(field: str, accuracy: Accuracy, images: int) -> int:
+    """How many of the `images` digits of a split are right, on which the target is judged. Raises
     TypeError or ValueError for what is no such count."""
     if isinstance(accuracy, tuple | list):
-        return _pair(field, accuracy, IMAGES)[0]
+        return _pair(field, accuracy, images)[0]
     fraction = _fraction(field, accuracy)
-    correct = round(fraction * IMAGES)
-    if abs(fraction - correct / IMAGES) > ROUNDING:
+    correct = round(fraction * images)
+    if abs(fraction - correct / images) > ROUNDING:
         raise ValueError(
-            f"{field}={fraction!r} is no whole number of {IMAGES:,} digits, as a mean over batches "
-            f"of several sizes is none: count what is right, {_example(field)}"
+            f"{field}={fraction!r} is no whole number of {images:,} digits, as a mean over batches "
+            f"of several sizes is none: count what is right, {_example(field, images)}"
         )
     return correct
 
@@ -188,11 +195,13 @@ def _pair(field: str, accuracy: Sequence[SupportsIndex], images: int | None = No
         correct, total = pair = [operator.index(count) for count in accuracy]
     except (TypeError, ValueError):
         raise TypeError(
-            f"{field}={accuracy!r:.60}: what is right, and of how many, {_example(field)}"
+            f"{field}={accuracy!r:.60}: what is right, and of how many, {_example(field, images)}"
         ) from None
     if not (0 <= correct <= total and total > 0 and total == (images or total)):
         of = f"of {images:,} digits, which the split has" if images else "of all digits"
-        raise ValueError(f"{field}={accuracy!r:.60}: what is right, {of}, {_example(field)}")
+        raise ValueError(
+            f"{field}={accuracy!r:.60}: what is right, {of}, {_example(field, images)}"
+        )
     return pair
 
 
@@ -212,5 +221,5 @@ def _number(field: str, given: SupportsFloat | SupportsIndex, example: str) -> f
         raise TypeError(f"{field}={given!r:.60}: a number is needed, {example}") from None
 
 
-def _example(field: str) -> str:
-    return f"as in {field}=0.9912, or {field}=(9912, 10000)"
+def _example(field: str, images: int | None = None) -> str:
+    return f"as in {field}=0.9912, or {field}=(9912, {images or TEST_DIGITS})"

@@ -16,14 +16,14 @@ from mnist_exp import tracking
 from mnist_exp.common import interrupts
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.common.words import percent
-from mnist_exp.data import Split
+from mnist_exp.data import Fold, Split
 from mnist_exp.evidence.verdict import RunVerdict
 from mnist_exp.notebook import loading
 from mnist_exp.recipe import PIXELS
 from mnist_exp.runs import environment, record
 from mnist_exp.runs.record import EpochRecord
 from mnist_exp.scripts import given, origin
-from mnist_exp.scripts.given import IMAGES, Accuracy, Idea
+from mnist_exp.scripts.given import Accuracy, Idea
 from mnist_exp.showing import description
 from mnist_exp.tracking import RunWriter, names, ui
 from mnist_exp.training import classifier
@@ -40,6 +40,7 @@ def track(
     network: nn.Module,
     seed: int = 1,
     split: Split = "test",
+    fold: Fold | int | None = None,
     settings: Mapping[str, object] | None = None,
     input_shape: Sequence[int] = PIXELS,
 ) -> TrackedRun:
@@ -52,8 +53,8 @@ def track(
 
     `network` is the torch module that is trained and evaluated, for images of `input_shape`
     (channels, height, width). `seed` and `settings`, names and values, say what you chose; nothing
-    is set by them. `split` says which digits are held out: "test" or "validation", as `load_digits`
-    gives them.
+    is set by them. `split` says which digits are held out: "test" or "validation", and of that the
+    `fold`, as `load_digits` gives them.
 
     The run holds the number of parameters, the receptive field, layers, accuracies, the network as
     it is at the end, your script, and the verdict, which is printed. The newest finished run of a
@@ -63,7 +64,7 @@ def track(
     Raises TypeError, ValueError or ExpectedError before a run exists where something given cannot
     be right, or the store cannot be used.
     """
-    idea = given.settle_idea(name, network, seed, split, settings or {}, input_shape)
+    idea = given.settle_idea(name, network, seed, split, fold, settings or {}, input_shape)
     return TrackedRun(idea, *origin.calling_code())
 
 
@@ -113,7 +114,7 @@ class TrackedRun:
         when the store cannot be written to. What a server that is away misses is written later.
         """
         metrics = given.epoch_metrics(
-            self.idea.split,
+            self.idea,
             {"train": train, "test": test, "validation": validation},
             {"train": train_loss, "test": test_loss, "validation": validation_loss},
             learning_rate,
@@ -191,13 +192,15 @@ class TrackedRun:
         epochs.write()
         run.log_parameters({"device": self._device})
         accuracy, self.verdict = record.write_scores(
-            run, split=idea.split, images=IMAGES, parameters=idea.parameters, target=self._target
-        )
+            run, split=idea.split, images=idea.images, parameters=idea.parameters,
+            target=self._target,
+        )  # fmt: skip
         table = ui.run_path(run.experiment_id, run.run_id, names.Table.RECEPTIVE_FIELD.json)
         followed = idea.receptive_field.size is not None
         run.describe(
             description.of_ended_run(
-                idea.name, split=idea.split, accuracy=accuracy, verdict=self.verdict,
+                idea.name, split=idea.split, fold=idea.fold, accuracy=accuracy,
+                verdict=self.verdict,
                 receptive_field=str(idea.receptive_field) if followed else "", table=table,
                 why_not_kept=self._keep(run),
             )
@@ -223,7 +226,8 @@ def _parameters(idea: Idea) -> dict[str, object]:
         **{f"settings.{name}": text for name, text in idea.settings.items()},
         "seed": idea.seed,
         "split": idea.split,
-        names.images(idea.split): IMAGES,
+        **({names.FOLD: idea.fold} if idea.fold else {}),
+        names.images(idea.split): idea.images,
         "parameters": idea.parameters,
         "receptive_field": str(idea.receptive_field),
         **surroundings,

@@ -5,6 +5,7 @@ from types import MappingProxyType
 
 from mnist_exp.common import markdown
 from mnist_exp.common.words import percent
+from mnist_exp.data.splits import OF_WRITERS
 from mnist_exp.evidence.verdict import RunVerdict
 from mnist_exp.notebook.entries import SECTIONS, Entry
 
@@ -31,17 +32,20 @@ def run_description(about: Entry | str, summary: str, details: str = "") -> str:
 
 def of_ended_run(
     about: Entry | str, *, split: str, accuracy: float, verdict: RunVerdict | None,
-    receptive_field: str, table: str, metrics: Mapping[str, float] = NO_METRICS,
-    overridden: str = "", engine: str = "", why_not_kept: str = "",
+    receptive_field: str, table: str, fold: str | None = None,
+    metrics: Mapping[str, float] = NO_METRICS, overridden: str = "", engine: str = "",
+    why_not_kept: str = "",
 ) -> str:  # fmt: skip
-    """The description of a run that has ended with an `accuracy` (a fraction) on its split.
+    """The description of a run that has ended with an `accuracy` (a fraction) on its split and
+    fold.
 
     `metrics` are the recipe's own, after the last epoch. `receptive_field` is what the network
     sees, in pixels, and `table` the address of the run's table of it. `overridden` says what was
     changed in the recipe, `engine` what computed its steps, `why_not_kept` why the network is not
     kept. Each is empty where there is nothing to say.
     """
-    summary = [f"Final {split} accuracy {percent(accuracy)}."]
+    where = f" on fold {fold}" if fold in OF_WRITERS else ""
+    summary = [f"Final {split} accuracy {percent(accuracy)}{where}."]
     if verdict:
         summary.insert(0, f"{str(verdict).capitalize()}.")
     summary += [f"Final {markdown.escape(name)} {value:.4g}." for name, value in metrics.items()]

@@ -60,6 +60,8 @@ OWNERS = {
 """Parts of a recipe that have arguments; a recipe without such a part says "none"."""
 
 TOGETHER = "seeds_together"
+FOLD, OLD_FOLD = "fold", "last"
+"""The latter is that of runs on the validation split that name none."""
 SURROUNDINGS = {
     "device": Meaning("where it was trained: `cpu`, `cuda` or `mps`"),
     "threads": Meaning("threads that torch computes with", "threads"),
@@ -106,6 +108,10 @@ PARAMETERS = {
     "settings.<setting>": Meaning("of a script of one's own: what it says that it set"),
     "seed": Meaning("seed of weights, order, augmentation and dropout"),
     "split": Meaning("which digits are evaluated: `test` or `validation`"),
+    FOLD: Meaning(
+        "on the validation split: which training digits are held out: `1` to `6`, a fold of whole "
+        "writers, or `last`, the last 10,000; missing in older runs: last"
+    ),
     images("<split>"): Meaning("how many digits are evaluated", "images"),
     "parameters": Meaning("trainable parameters of the network", "numbers"),
     "receptive_field": Meaning(
@@ -403,9 +409,9 @@ def column_name(name: str) -> str:
 
 RUN_COLUMNS = (
     "run_id", "experiment_id", "run_name", "status", "start_time", "end_time", "model", "idea",
-    "seed", "split", "overrides", "parameters", "test_images", "receptive_field", "code_sha256",
-    "git_commit", "git_dirty", "resumes", "resumed", "machine", "threads", "engine", "python",
-    "torch", "mlflow", "imported_from", "parent", "tracked",
+    "seed", "split", FOLD, "overrides", "parameters", "test_images", "receptive_field",
+    "code_sha256", "git_commit", "git_dirty", "resumes", "resumed", "machine", "threads", "engine",
+    "python", "torch", "mlflow", "imported_from", "parent", "tracked",
 )  # fmt: skip
 """The columns that `tracking.runs` has whatever the store holds."""
 

@@ -6,7 +6,7 @@ import io
 import re
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ def runs(*, groups: bool = False) -> pd.DataFrame:
     Columns: RUN_COLUMNS, whatever the store holds (times are UTC); and each parameter, tag and last
     metric under its own name, with "_" for "/". Numbers are numbers; what a run does not have is
     missing. So is `overrides` where the recipe was trained as its file has it; it is "not recorded"
-    where that is not known.
+    where that is not known. `fold` is text, and "last" of older runs, which do not name theirs.
     """
     with readable_errors():
         client, experiment = connect()
@@ -237,7 +237,15 @@ def run_record(run: Run) -> dict[str, object]:
     own = names.system("")
     metrics = {key: x for key, x in run.data.metrics.items() if not key.startswith(own)}
     values = metrics | tags | parameters
+    facts[names.FOLD] = _fold(run.data.params)
     return {column_name(key): value for key, value in values.items()} | facts
+
+
+def _fold(parameters: Mapping[str, str]) -> str | None:
+    """What of the training digits a run held out, as text; None where it held out none of them."""
+    if parameters.get("split") != "validation":
+        return None
+    return parameters.get(names.FOLD, names.OLD_FOLD)
 
 
 def utc_time(milliseconds: int | None) -> Any:

@@ -140,6 +140,7 @@ def _columns(last_epochs: int) -> dict[str, int]:
         f"metrics.`{names.final('test')}`": 230,
         "metrics.`parameters`": 110,
         "params.`split`": 100,
+        "params.`fold`": 70,
         "tags.`overrides`": 110,
         f"metrics.`{names.best('test')}`": 230,
     }

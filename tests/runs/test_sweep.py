@@ -127,7 +127,7 @@ def test_a_grid_is_trained_where_the_store_lacks_it() -> None:
     assert (kept["learning_rate"], kept["optimizer.weight_decay"]) == (0.3, 0.001)
     parent = MlflowClient().get_run(kept["parent"])
     assert parent.info.run_name == (
-        "sweep of models 2, seeds 1, validation split, 1 epoch, optimizer.lr=0.3 "
+        "sweep of models 2, seeds 1, validation split, fold 1, 1 epoch, optimizer.lr=0.3 "
         "optimizer.weight_decay=0.001"
     )
     assert "| optimizer.lr=0.3 optimizer" in parent.data.tags["mlflow.note.content"]

@@ -12,10 +12,10 @@ from mnist_exp.scripts.given import digits_right
 def test_a_count_is_exact_in_every_form() -> None:
     for correct in range(10_001):
         fractions = correct / 10_000, np.float32(correct / 10_000), (correct, 10_000)
-        assert [digits_right("test", fraction) for fraction in fractions] == [correct] * 3
+        assert [digits_right("test", fraction, 10_000) for fraction in fractions] == [correct] * 3
     right = torch.arange(10_000) < 9_912
-    assert digits_right("test", right.float().mean()) == 9_912
-    assert digits_right("test", (right.sum(), 10_000)) == 9_912
+    assert digits_right("test", right.float().mean(), 10_000) == 9_912
+    assert digits_right("test", (right.sum(), 10_000), 10_000) == 9_912
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,6 @@ def test_a_count_is_exact_in_every_form() -> None:
 )
 def test_an_accuracy_that_is_no_count(accuracy: Any, why: str) -> None:
     with pytest.raises((TypeError, ValueError), match=why) as raised:
-        digits_right("test", accuracy)
+        digits_right("test", accuracy, 10_000)
     assert str(raised.value).startswith("test=")
     assert "\n" not in str(raised.value)

@@ -125,14 +125,30 @@ def test_the_verdict_is_on_counts(wrong: int, met: bool) -> None:
 
 
 def test_the_validation_split_is_not_judged(capsys: pytest.CaptureFixture[str]) -> None:
-    with track("choosing", network=Small(), split="validation") as run:
+    with track("choosing", network=Small(), split="validation", fold="last") as run:
         run.epoch(train=0.9, validation=0.95, validation_loss=0.2)
         with pytest.raises(TypeError, match=r"epoch\(train=\.\.\., validation=\.\.\.\)"):
             run.epoch(train=0.9, test=0.95)
     assert run.verdict is None
     assert only_run().validation_images == 10_000
+    assert only_run().fold == "last"
     assert only_run().best_validation_accuracy_percent == 95
     assert "Not judged" in capsys.readouterr().out
+
+
+def test_accuracies_are_of_as_many_digits_as_the_fold_has() -> None:
+    with track("choosing", network=Small(), split="validation", fold=3) as run:
+        run.epoch(train=0.9, validation=(9_041, 9_941))
+        with pytest.raises(ValueError, match=r"of 9,941 digits.*validation=\(9912, 9941\)"):
+            run.epoch(train=0.9, validation=(9_500, 10_000))
+        with pytest.raises(ValueError, match="no whole number of 9,941 digits"):
+            run.epoch(train=0.9, validation=0.95)
+    kept = only_run()
+    assert (kept.fold, kept.validation_images, kept.validation_errors) == ("3", 9_941, 900)
+    # By default it is the first, as load_digits gives it.
+    with track("choosing", network=Small(), split="validation") as run:
+        run.epoch(train=0.9, validation=(10_016, 10_016))
+    assert tracking.find_run(run.run_id)["fold"].item() == "1"
 
 
 @pytest.mark.parametrize(
@@ -152,6 +168,8 @@ def test_the_validation_split_is_not_judged(capsys: pytest.CaptureFixture[str]) 
         ({"seed": -1}, "choose one from 0"),
         ({"seed": 1.5}, "a whole number is needed, as in seed=1"),
         ({"split": "train"}, "SPLIT=train: choose one of test, validation"),
+        ({"split": "validation", "fold": 7}, "FOLD=7: choose one of 1, 2, 3"),
+        ({"fold": 1}, "FOLD=1: folds are of the training digits"),
         ({"settings": [1]}, "names and values, as in"),
         ({"settings": {"batch size": 1}}, "a name has letters, digits"),
         ({"settings": {"x": "y" * 1001}}, "has 1,001 letters"),
@@ -337,6 +355,6 @@ def test_load_digits_are_the_digits(mnist: tuple[Digits, Digits]) -> None:
     import mnist_exp
 
     assert mnist_exp.load_digits is data.load
-    train, held_out = mnist_exp.load_digits("validation")
+    train, held_out = mnist_exp.load_digits("validation", fold="last")
     assert (len(train), len(held_out)) == (50_000, 10_000)
     assert torch.equal(held_out.images, mnist[0].images[50_000:])

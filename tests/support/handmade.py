@@ -26,7 +26,7 @@ GOOD = (500,) * 10 + (60,) * 5
 TARGET = Target(test_accuracy=0.994, last_epochs=5, max_epochs=15, parameters_below=8_000)
 RUN = {
     "run_id": "a", "model": 6, "seed": 1, "status": "FINISHED", "overrides": None,
-    "split": "test", "code_sha256": "now", "start_time": pd.Timestamp("2026-01-01"),
+    "split": "test", "fold": None, "code_sha256": "now", "start_time": pd.Timestamp("2026-01-01"),
     "parameters": 7_416, "test_images": 10_000, "receptive_field": 28, "resumed": None,
     "resumes": None,
 }  # fmt: skip
@@ -48,13 +48,17 @@ def record_run(
     status: str = "FINISHED", tags: Mapping[str, str] | None = None, **parameters: object,
 ) -> str:  # fmt: skip
     """Write a run of an iteration to the store by hand; an epoch whose errors are None is missing.
+    On the validation split it is on the first fold, unless it is given another; with the fold None
+    it says nothing of it, as runs of old.
 
     Returns its id.
     """
     own = {
         "model": number, "seed": seed, "parameters": 7_416, "receptive_field": 28,
-        "split": split, f"{split}_images": 10_000, "threads": 2,
+        "split": split, "fold": "1" if split == "validation" else None,
+        f"{split}_images": 10_000, "threads": 2,
     } | parameters  # fmt: skip
+    own = {name: value for name, value in own.items() if value is not None}
     marks = {"overrides": "none", "idea": f"idea {number}"} | (tags or {})
     if "code_sha256" not in marks:
         marks["code_sha256"] = entries.read_entry(number).code_sha256

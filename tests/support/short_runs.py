@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from mnist_exp.data import Fold, Split
 from mnist_exp.notebook import entries
 from mnist_exp.notebook.entries import Entry
 from mnist_exp.recipe import Target
@@ -16,9 +17,12 @@ def carry_out(plan: Plan) -> Outcome:
     return run.carry_out(plan, on_batch=lambda _: None, on_epoch=lambda _: None)
 
 
-def short(number: int = 6, target: Target = EASY, **changes: object) -> Plan:
+def short(
+    number: int = 6, target: Target = EASY, split: Split = "test", fold: Fold | None = None,
+    **changes: object,
+) -> Plan:  # fmt: skip
     """Two epochs that count as the iteration's own recipe; with these changes."""
-    plan = dataclasses.replace(settle(number), target=target)
+    plan = dataclasses.replace(settle(number, split=split, fold=fold), target=target)
     return dataclasses.replace(plan, recipe=dataclasses.replace(plan.recipe, epochs=2, **changes))
 
 
