@@ -180,13 +180,15 @@ def test_a_misspelt_setting_is_refused(setting: str) -> None:
 @pytest.mark.parametrize(
     ("command", "setting", "takes"),
     [
-        ("check", "SEED=50", "MODEL SEEDS BASELINE RATE SPLIT JSON PYTHON VENV (nearest: SEEDS)"),
-        ("check", "MODELS=6", "MODEL SEEDS BASELINE RATE SPLIT JSON PYTHON VENV (nearest: MODEL)"),
-        ("report", "SEEDS=3", "MODELS BASELINE SPLIT NAME OUT PYTHON VENV"),
+        ("check", "SEED=50",
+         "MODEL SEEDS BASELINE RATE SPLIT FOLD JSON PYTHON VENV (nearest: SEEDS)"),
+        ("check", "MODELS=6",
+         "MODEL SEEDS BASELINE RATE SPLIT FOLD JSON PYTHON VENV (nearest: MODEL)"),
+        ("report", "SEEDS=3", "MODELS BASELINE SPLIT FOLD NAME OUT PYTHON VENV"),
         ("import", "BACKUP=x", "PYTHON VENV"), ("lint", "MODEL=2", "PYTHON VENV"),
         (
             "run", "SEEDS=7",
-            "MODEL SEED EPOCHS SET DEVICE ENGINE SPLIT RESUME PYTHON VENV (nearest: SEED)",
+            "MODEL SEED EPOCHS SET DEVICE ENGINE SPLIT FOLD RESUME PYTHON VENV (nearest: SEED)",
         ),
     ],
 )  # fmt: skip

@@ -20,7 +20,7 @@ from mnist_exp.common.words import printable
 
 # Each registers its commands, which are listed in this order.
 # isort: off
-from mnist_exp.commands import making, tuning, telling, keeping  # noqa: F401
+from mnist_exp.commands import making, tuning, checking, telling, keeping  # noqa: F401
 # isort: on
 
 __all__ = ["COMMANDS", "listing", "main"]

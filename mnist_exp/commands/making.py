@@ -15,6 +15,7 @@ from mnist_exp.commands.settings import (
     Device,
     Engine,
     Epochs,
+    Fold,
     Grid,
     Like,
     Model,
@@ -39,7 +40,9 @@ from mnist_exp.common.words import counted, printable
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from mnist_exp import data
     from mnist_exp.runs.plan import Plan
+    from mnist_exp.runs.run import Outcome
     from mnist_exp.runs.sweep import Sweep
     from mnist_exp.runs.worker import JobResult
 
@@ -57,34 +60,74 @@ def _run(
     device: Device = "auto",
     engine: Engine = "auto",
     split: Split = "test",
+    fold: Fold | None = None,
     resume: Switch = False,
 ) -> int:
     """Train an iteration and record it.
 
     SET gives fields of its recipe other values; the run is then overridden, and does not count.
     DEVICE is auto, cpu, cuda or mps; ENGINE is auto, compiled or torch, and auto takes the compiled
-    one on a processor if it can be had. SPLIT is test or validation. RESUME goes on with the newest
-    unfinished run of these settings.
+    one on a processor if it can be had. SPLIT is test or validation; of the latter, FOLD says which
+    writers are held out, 1 to 6, or all of them in turn, or the last digits. RESUME goes on with
+    the newest unfinished run of these settings.
     """
+    asked, folds = _folds(split, fold, resume=resume)
     with startup.loading():
         from mnist_exp import tracking
 
         tracking.check_answers()  # before torch takes its seconds
         from mnist_exp.runs import overrides, run  # noqa: F401 (which _carry_out needs)
-        from mnist_exp.runs import resume as resuming
         from mnist_exp.runs.plan import settle
 
     wanted = overrides.read(set_, epochs)
-    plan = settle(model, seed=seed, overrides=wanted, device=device, engine=engine, split=split)
-    if resume:
-        unfinished = resuming.unfinished(plan)
-        if unfinished is None:
-            raise ExpectedError(
-                f"there is no unfinished run of model {model} to resume with this code, seed, "
-                "split, overrides, versions, engine and threads: leave RESUME out"
-            )
-        plan = unfinished
-    return _carry_out(plan)
+    outcomes = []
+    for held_out in folds:
+        plan = settle(
+            model, seed=seed, overrides=wanted, device=device, engine=engine, split=split,
+            fold=held_out,
+        )  # fmt: skip
+        outcomes.append(_carry_out(_going_on(plan) if resume else plan))
+    if len(folds) > 1:
+        _print_pooled([outcome.run_id for outcome in outcomes], asked)
+    return 0
+
+
+def _folds(
+    split: Split, fold: str | None, *, resume: bool
+) -> tuple[str | None, Sequence[data.Fold | None]]:
+    """What is asked for, and the folds of it, one by one."""
+    from mnist_exp.data.splits import asked_fold, each_fold
+
+    asked = asked_fold(split, fold)
+    folds = each_fold(asked)
+    if resume and len(folds) > 1:
+        raise ExpectedError(
+            f"RESUME= goes on with one run, and FOLD={asked} is {len(folds)} of them: make sweep "
+            "trains those that are missing"
+        )
+    return asked, folds
+
+
+def _going_on(plan: Plan) -> Plan:
+    """The newest unfinished run of the same settings."""
+    from mnist_exp.runs import resume as resuming
+
+    unfinished = resuming.unfinished(plan)
+    if unfinished is None:
+        raise ExpectedError(
+            f"there is no unfinished run of model {plan.entry.number} to resume with this code, "
+            "seed, split, fold, overrides, versions, engine and threads: leave RESUME out"
+        )
+    return unfinished
+
+
+def _print_pooled(run_ids: Sequence[str], fold: str | None) -> None:
+    """What the runs on all folds come to together."""
+    from mnist_exp.commands.display import print_verdicts
+    from mnist_exp.evidence import comparison
+
+    print("\nOn all folds, with their errors added:\n")
+    print_verdicts(comparison.of_runs(run_ids, fold))
 
 
 @command
@@ -92,7 +135,8 @@ def _resume(run_: RunId) -> int:
     """Go on with a run that ended early."""
     from mnist_exp.runs import resume
 
-    return _carry_out(resume.resume(run_))
+    _carry_out(resume.resume(run_))
+    return 0
 
 
 @command
@@ -126,7 +170,7 @@ def _reproduce(run_: RunId) -> int:
     return 0 if agreement.reproduced else 1
 
 
-def _carry_out(plan: Plan) -> int:
+def _carry_out(plan: Plan) -> Outcome:
     from mnist_exp import tracking
     from mnist_exp.commands import terminal
     from mnist_exp.commands.display import ProgressDisplay
@@ -146,11 +190,12 @@ def _carry_out(plan: Plan) -> int:
         number = plan.entry.number
         print(f"Overridden ({plan.overridden}), so it does not count for model {number}.")
     print(f"See it: {'' if tracking.is_served() else 'make ui, then '}{outcome.address}")
-    return 0
+    return outcome
 
 
 def _print_plan(plan: Plan) -> None:
     from mnist_exp.commands import terminal
+    from mnist_exp.data.splits import split_in_words
     from mnist_exp.evidence.forecasts import unread_forecasts
     from mnist_exp.training.loop import TrainDigits
 
@@ -158,7 +203,7 @@ def _print_plan(plan: Plan) -> None:
     print(f"  {plan.parameters:,} parameters, receptive field {plan.receptive_field}")
     epochs = f"{plan.recipe.epochs} epoch{'s' if plan.recipe.epochs > 1 else ''}"
     where = f"device {plan.device.type}, engine {plan.engine.name}"
-    how = f"seed {plan.seed}, {where}, {epochs}, {plan.split} split"
+    how = f"seed {plan.seed}, {where}, {epochs}, {split_in_words(plan.split, plan.fold)}"
     print(f"  {how}", flush=True)
     if plan.overrides:
         terminal.tell(f"  overridden by {plan.overridden}", indent=4)
@@ -184,6 +229,7 @@ def _sweep(
     set_: Grid = "",
     engine: Engine = "auto",
     split: Split = "test",
+    fold: Fold | None = None,
     device: Device = "auto",
     together: Count | None = None,
     workers: Count | None = None,
@@ -195,10 +241,11 @@ def _sweep(
     """Train what the store lacks of iterations and seeds.
 
     SEEDS=5 is the seeds 1 to 5, SEEDS=101-110 are those. SET gives fields of the recipes other
-    values; of lists of values every product is tried. SCHEDULER is that of a cluster. TOGETHER
-    seeds are trained as one network: by default, on a GPU, as many as its memory has room for.
-    RATE asks whether seeds pass at least so often, as in make check; STOP trains no further seeds
-    of an iteration once that is settled.
+    values; of lists of values every product is tried. FOLD=all is a run of each seed on every fold
+    of the validation split. SCHEDULER is that of a cluster. TOGETHER seeds are trained as one
+    network: by default, on a GPU, as many as its memory has room for. RATE asks whether seeds pass
+    at least so often, as in make check; STOP trains no further seeds of an iteration once that is
+    settled.
     """
     _refuse_rate(rate, stop, whole=not epochs and not set_ and split == "test")
     if together and (workers or scheduler or engine == "compiled"):
@@ -206,7 +253,7 @@ def _sweep(
     from mnist_exp.runs import sweep, sweep_groups
 
     asked = sweep.settle_sweep(
-        models, seeds, split=split, epochs=epochs, grid=set_, device=device,
+        models, seeds, split=split, fold=fold, epochs=epochs, grid=set_, device=device,
         engine="torch" if together else engine, stop_at=rate if stop else None,
     )  # fmt: skip
     if together or (asked.device == "cuda" and not workers and not scheduler):
@@ -244,7 +291,7 @@ def _print_sweep(asked: Sweep, results: Sequence[JobResult], rate: float | None)
     if asked.grid:
         print_tried(asked.tried(results), asked.split)
     elif runs:
-        verdicts = comparison.of_runs(runs)
+        verdicts = comparison.of_runs(runs, asked.fold)
         print_verdicts(verdicts)
         if rate is not None:
             print_rates(asked, verdicts, rate)
@@ -268,7 +315,7 @@ def _train_missing(asked: Sweep, train: Callable[..., list[JobResult]]) -> Seque
     for number, entry in asked.entries.items():
         for sentence in unread_forecasts(entry, loading.load_target().last_epochs):
             print(f"take care: model {number}: {sentence}")
-    held = comparison.of_runs(asked.held.values()) if asked.held else ()
+    held = comparison.of_runs(asked.held.values(), asked.fold) if asked.held else ()
     with SweepDisplay(asked, held) as display:
         return train(
             asked, on_start=display.start, on_result=display.result, on_report=display.report

@@ -43,6 +43,7 @@ SearchSpace = Annotated[str, Text('"optimizer.lr=0.01..0.3:log batch_size=32,64"
 Device = Annotated[str, Text("cuda")]
 Engine = Annotated[str, Text("torch")]
 Split = Annotated[Literal["test", "validation"], Text("validation")]  # data refuses other words
+Fold = Annotated[str, Text("2")]  # as well
 RunId = Annotated[str, RunIdOrBeginning()]
 RunIds = Annotated[list[str], RunIdsOrBeginnings(RunIdOrBeginning('"3f2a 9c1d"'))]
 RunCount = Annotated[int, WholeNumber(1, 1_000_000, "50")]

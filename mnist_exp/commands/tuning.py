@@ -9,7 +9,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mnist_exp.commands.arguments import command
-from mnist_exp.commands.settings import Device, Engine, Epochs, Model, SearchSpace, Seed, Trials
+from mnist_exp.commands.settings import (
+    Device,
+    Engine,
+    Epochs,
+    Fold,
+    Model,
+    SearchSpace,
+    Seed,
+    Trials,
+)
 from mnist_exp.common.words import counted, duration, percent
 
 if TYPE_CHECKING:
@@ -30,21 +39,27 @@ def _tune(
     space: SearchSpace,
     seed: Seed = 1,
     epochs: Epochs | None = None,
+    fold: Fold | None = None,
     device: Device = "auto",
     engine: Engine = "auto",
 ) -> int:
     """Look for better values of a recipe's fields, with Optuna, on the validation split.
 
     SPACE has ranges of numbers and lists of values; TRIALS counts all trials of the study, also
-    those of earlier calls. The same command goes on with a study that ended early.
+    those of earlier calls. FOLD is the one that all of them are scored on. The same command goes on
+    with a study that ended early.
     """
     from mnist_exp import tracking
 
     tracking.check_answers()  # before torch takes its seconds
+    from mnist_exp.data.splits import split_in_words
     from mnist_exp.runs import tune
 
-    study = tune.settle_study(model, space, seed=seed, epochs=epochs, device=device, engine=engine)
-    print(f"A {study.name}: {counted(trials, 'trial')} on the validation split", flush=True)
+    study = tune.settle_study(
+        model, space, seed=seed, epochs=epochs, fold=fold, device=device, engine=engine
+    )
+    where = split_in_words(tune.SPLIT, study.fold)
+    print(f"A {study.name}: {counted(trials, 'trial')} on the {where}", flush=True)
     with TuneDisplay(trials) as display:
         done = tune.tune(
             study, trials, on_begin=display.begin, on_batch=display.batch, on_end=display.end
@@ -100,6 +115,8 @@ def _early(trial: Trial) -> str:
 
 def _print_best(study: Study, done: Sequence[Trial], asked: int) -> None:
     from mnist_exp.commands.display import print_table
+    from mnist_exp.data.splits import split_as_set
+    from mnist_exp.runs.tune import SPLIT
     from mnist_exp.showing import tables
 
     finished = [trial for trial in done if trial.finished]
@@ -117,8 +134,9 @@ def _print_best(study: Study, done: Sequence[Trial], asked: int) -> None:
     epochs = f" EPOCHS={study.epochs}" if study.epochs else ""
     override = _quoted(settings)
     print("\nThe best, again, and on more seeds, since one seed decides nothing:")
-    print(f"  make run MODEL={number} SEED={study.seed}{epochs} {override} SPLIT=validation")
-    print(f"  make sweep MODELS={number} SEEDS=5{epochs} {override} SPLIT=validation")
+    split = split_as_set(SPLIT, study.fold)
+    print(f"  make run MODEL={number} SEED={study.seed}{epochs} {override}{split}")
+    print(f"  make sweep MODELS={number} SEEDS=5{epochs} {override}{split}")
 
 
 def _quoted(settings: str) -> str:

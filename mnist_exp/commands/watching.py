@@ -109,7 +109,8 @@ class Watch:
 
 
 def _name(run: pd.Series) -> str:
-    return str(run["run_name"]) + (" · validation" if run["split"] == "validation" else "")
+    chosen = run["split"] == "validation"
+    return str(run["run_name"]) + (f" · validation, fold {run['fold']}" if chosen else "")
 
 
 def _accuracies(found: Found, run: pd.Series) -> dict[int, float]:
@@ -143,8 +144,9 @@ def _together(found: Found, run: pd.Series) -> int:
     named = run.get("seeds_together")
     if named is None or pd.isna(named):
         return 1
-    same = ["seeds_together", "model", "machine"]
-    return int((found.runs[same] == run[same]).all(axis=1).sum())
+    same = ["seeds_together", "model", "machine", "split", "fold"]
+    both = found.runs[same].fillna("") == run[same].fillna("")
+    return int(both.all(axis=1).sum())
 
 
 def _passing(found: Found) -> dict[str, dict[str, tuple[int, int]]]:
@@ -177,4 +179,4 @@ def _lines(found: Found) -> Iterator[str]:
             words.append(f"{run['split']} {percent(standing.accuracy)}")
         if standing and not run["gone"] and not math.isnan(standing.left):
             words.append(f"{duration(standing.left)} left")
-        yield printable(f"{run['run_name']}: {', '.join([*words, 'on ' + run['machine']])}")
+        yield printable(f"{_name(run)}: {', '.join([*words, 'on ' + run['machine']])}")

@@ -12,14 +12,25 @@ from typing import Any
 
 import pandas as pd
 
-from mnist_exp import data, tracking
+from mnist_exp import tracking
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.common.words import seeds_named
 from mnist_exp.data import Split
+from mnist_exp.data.splits import (
+    ALL,
+    LAST,
+    asked_fold,
+    each_fold,
+    folds_named,
+    split_as_set,
+    split_in_words,
+)
 from mnist_exp.evidence import effect, scores
 from mnist_exp.evidence.effect import Effect
 from mnist_exp.evidence.forecasts import Forecasts, score_forecasts
 from mnist_exp.evidence.ideas import Ideas, judge_ideas
+from mnist_exp.evidence.pooling import missing_folds, pooled
+from mnist_exp.evidence.scores import Exclusion
 from mnist_exp.evidence.verdict import Answer, Verdict, as_records, judge_iteration
 from mnist_exp.notebook import entries, loading
 from mnist_exp.notebook.entries import Entry
@@ -52,20 +63,36 @@ class Comparison:
     split: Split = "test"
     """On which the runs that count were scored. The target is about the test split: on the
     validation split there are scores and effects, by which people choose, and no verdict."""
+    fold: str | None = None
+    """Of the validation split: what was held out; where it is ALL, the runs that count are those of
+    the folds of writers, `pooled` by seed."""
     ideas: Ideas = field(default_factory=Ideas)
     """What scripts tracked, which is no iteration."""
 
     @cached_property
     def counting(self) -> pd.DataFrame:
         """The runs that speak for their iterations."""
+        return self._counting[0].astype(WHOLE | {"evaluation_images": int})
+
+    @property
+    def counting_history(self) -> pd.DataFrame:
+        """Their epochs, and perhaps those of others."""
+        return self._counting[1]
+
+    @cached_property
+    def _counting(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         counting = self.runs[self.runs["exclusion"].isna()]
-        return counting.astype(WHOLE | {"evaluation_images": int})
+        if self.fold != ALL:
+            return counting, self.history
+        return pooled(counting, self.history, self.target, "model")
 
     @property
     def runs_on_split(self) -> pd.DataFrame:
         """The runs that a report on the split may show: on the validation split, none that was
         scored on the test set."""
-        return self.runs if self.split == "test" else self.runs[self.runs["split"] == self.split]
+        if self.split == "test":
+            return self.runs
+        return self.runs[scores.on_fold(self.runs, self.split, self.fold)]
 
     @cached_property
     def verdicts(self) -> tuple[Verdict, ...]:
@@ -76,28 +103,34 @@ class Comparison:
     @cached_property
     def validation_runs(self) -> pd.DataFrame:
         """The finished runs of whole recipes on the validation split, by which candidates were
-        chosen."""
-        whole = (self.runs["status"] == "FINISHED") & self.runs["overrides"].isna()
-        trials = self.runs[whole & (self.runs["split"] == "validation")]
+        chosen; of any fold of it, where the split compared is another."""
+        runs = self.runs_on_split
+        whole = (runs["status"] == "FINISHED") & runs["overrides"].isna()
+        trials = runs[whole & (runs["split"] == "validation")]
         return trials.dropna(subset=["seed", "code_sha256"])
 
     @property
     def overridden_validation_runs(self) -> pd.DataFrame:
         """The runs on the validation split that tried other values of a recipe, to their end or
         not."""
-        scored = (self.runs["split"] == "validation") & (self.runs["epochs_run"] > 0)
-        return self.runs[scored].dropna(subset=["overrides", "code_sha256"])
+        runs = self.runs_on_split
+        scored = runs[(runs["split"] == "validation") & (runs["epochs_run"] > 0)]
+        return scored.dropna(subset=["overrides", "code_sha256"])
 
     @cached_property
     def candidates(self) -> pd.DataFrame:
-        """What was tried on the validation split: one row per recipe, in the order of trying.
+        """What was tried on the validation split: one row per recipe and fold, in the order of
+        trying; where all folds are compared, one per recipe with seeds that have them all.
 
-        Columns: `code_sha256`, `model`, `idea`, `parameters`, `epochs`, `seeds` (how many, the
-        newest run of each), `worst_accuracy` in the last epochs that the target looks at, and
+        Columns: `code_sha256`, `fold`, `model`, `idea`, `parameters`, `epochs`, `seeds` (how many,
+        the newest run of each), `worst_accuracy` in the last epochs that the target looks at, and
         `final_accuracy`, the mean over the seeds; both are fractions of the validation digits.
         """
-        newest = self.validation_runs.drop_duplicates(["code_sha256", "seed"], keep="last")
-        table = newest.groupby("code_sha256", sort=False).agg(
+        recipe = ["code_sha256", "fold"]
+        newest = self.validation_runs.drop_duplicates([*recipe, "seed"], keep="last")
+        if self.fold == ALL:
+            newest, _ = pooled(newest, self.history, self.target, "code_sha256")
+        table = newest.groupby(recipe, sort=False).agg(
             model=("model", "first"), idea=("idea", "first"), parameters=("parameters", "first"),
             epochs=("epochs_run", "max"), seeds=("run_id", "size"),
             worst_accuracy=("worst_accuracy", "min"), final_accuracy=("final_accuracy", "mean"),
@@ -122,17 +155,34 @@ class Comparison:
         if self.split == "test":
             concerned = iteration | (splits != "validation")
             texts = dict.fromkeys(self.unrun, "not run")
-        else:  # the runs on the test split are not even counted
-            concerned = iteration & (splits == self.split)
+        else:  # the runs on the test split, and on other folds, are not even counted
+            concerned = iteration & scores.on_fold(self.runs, self.split, self.fold)
             others = {*self.iterations, *self.unrun} - judged
-            texts = dict.fromkeys(others, f"not run on the {self.split} split")
+            where = split_in_words(self.split, self.fold)
+            texts = dict.fromkeys(others, f"not run on the {where}")
         left = self.runs[concerned & ~models.isin(judged)]
         reasons = {
             int(str(number)): ", ".join(f"{n} {why}" for why, n in own.value_counts().items())
             for number, own in left.groupby("model")["exclusion"]
         }
+        reasons |= {n: f"{reasons[n]}: {self.lacking[n]}" for n in reasons.keys() & self.lacking}
         texts |= {number: f"no run counts ({why})" for number, why in reasons.items()}
         return dict(sorted(texts.items()))
+
+    def other_folds(self, model: int | None = None) -> set[str]:
+        """On which folds else there are runs, of an iteration or of any; on the validation split
+        alone, of which each fold is compared for itself."""
+        if self.split == "test":
+            return set()
+        runs = self.runs if model is None else self.runs[self.runs["model"] == model]
+        return set(runs["fold"].dropna()) - set(each_fold(self.fold))
+
+    @cached_property
+    def lacking(self) -> dict[int, str]:
+        """Where all folds are compared: which seeds of an iteration lack which, so that they are
+        left out, in words."""
+        alone = self.runs[self.runs["exclusion"] == Exclusion.ALONE].groupby("model")
+        return {int(str(number)): missing_folds(runs) for number, runs in alone}
 
     @property
     def unjudged(self) -> dict[int, str]:
@@ -152,9 +202,11 @@ class Comparison:
         choosing = trials[trials["code_sha256"] == trials["model"].map(hashes)]
         choices = {}
         for number in sorted(set(choosing["model"])):
-            chosen = set(choosing.loc[choosing["model"] == number, "seed"].astype(int))
+            own = choosing[choosing["model"] == number]
+            chosen, folds = set(own["seed"].astype(int)), set(own["fold"])
             tested = set(counting.loc[counting["model"] == number, "seed"].astype(int))
-            words = [f"compared on the validation split with {seeds_named(chosen)}"]
+            where = "" if folds == {LAST} else f", {folds_named(folds)},"
+            words = [f"compared on the validation split{where} with {seeds_named(chosen)}"]
             words += [f"tested with {seeds_named(tested)}" if tested else "not tested yet"]
             if chosen & tested:
                 words += [f"{seeds_named(chosen & tested)} served for both"]
@@ -193,7 +245,10 @@ class Comparison:
 
     def best_run(self) -> pd.Series | None:
         """The run that counts with the highest of the worst of its last epochs or, where none has
-        so many, with the highest final accuracy; the first such."""
+        so many, with the highest final accuracy; the first such. None where all folds are compared:
+        what counts there are six runs, with a network each."""
+        if self.fold == ALL:
+            return None
         for score in ("worst_accuracy", "final_accuracy"):
             ranked = self.counting.dropna(subset=score)
             if not ranked.empty:
@@ -210,16 +265,20 @@ class Comparison:
         return as_records(self.verdicts) + unjudged
 
 
-def compare(models: Collection[int] = (), demanded: int = 0, split: Split = "test") -> Comparison:
-    """Compare what the store holds of `models`, or of every iteration, by their runs on `split`;
-    `demanded` is the number of seeds that are asked for. What scripts tracked stands beside them.
+def compare(
+    models: Collection[int] = (), demanded: int = 0, split: Split = "test",
+    fold: str | int | None = None,
+) -> Comparison:  # fmt: skip
+    """Compare what the store holds of `models`, or of every iteration, by their runs on `split`
+    and, of the validation split, on `fold`: one of them, by default the first, or ALL. `demanded`
+    is the number of seeds that are asked for. What scripts tracked stands beside them.
 
     Raises ExpectedError when the store holds no run of them.
     """
-    data.check_split(split)
+    fold = asked_fold(split, fold)
     target = loading.load_target()
     every = tracking.runs()
-    ideas = judge_ideas(every, target, split)
+    ideas = judge_ideas(every, target, split, fold)
     runs = of_iterations(every)
     if models:
         runs = runs[runs["model"].isin(models)]
@@ -230,25 +289,26 @@ def compare(models: Collection[int] = (), demanded: int = 0, split: Split = "tes
         if absent:
             entries.read_entry(number)  # says so when there is no such iteration at all
         published = ", or make import for the published runs" if split == "test" else ""
-        raise ExpectedError(f"the store holds no run of {name}: {to_run(number, split)}{published}")
+        todo = to_run(number, split, fold)
+        raise ExpectedError(f"the store holds no run of {name}: {todo}{published}")
 
     numbers = entries.numbers()
     tried = set(runs["model"])
     iterations = {number: entries.read_entry(number) for number in numbers if number in tried}
     hashes = {number: iteration.code_sha256 for number, iteration in iterations.items()}
     history = tracking.history(runs["run_id"])
-    runs = runs.assign(exclusion=scores.exclusions(runs, hashes, split))
+    runs = runs.assign(exclusion=scores.exclusions(runs, hashes, split, fold))
     runs = runs.join(scores.scores(runs, history, target))
     unrun = () if models else tuple(number for number in numbers if number not in iterations)
-    return Comparison(target, iterations, runs, history, unrun, demanded, split, ideas)
+    return Comparison(target, iterations, runs, history, unrun, demanded, split, fold, ideas)
 
 
-def to_run(model: int, split: Split, seed: str = "") -> str:
+def to_run(model: int, split: Split, fold: str | None, seed: str = "") -> str:
     """What to type for a run of an iteration on a split, where the store lacks one. Where people
     choose, on the validation split, they choose over seeds, and never by the test split."""
     if split == "test":
         return f"make run MODEL={model}" + (seed and f" SEED={seed}")
-    return f"make run MODEL={model} SEED={seed or '..'} SPLIT={split}"
+    return f"make run MODEL={model} SEED={seed or '..'}{split_as_set(split, fold)}"
 
 
 def changed_lines(before: Entry, after: Entry) -> tuple[tuple[str, str], ...]:
@@ -270,13 +330,17 @@ def nearest(entry: Entry, others: Mapping[int, Entry]) -> int:
     return min(changes, key=changes.__getitem__)
 
 
-def of_runs(run_ids: Collection[str]) -> tuple[Verdict, ...]:
+def of_runs(run_ids: Collection[str], fold: str | None = None) -> tuple[Verdict, ...]:
     """The verdicts on iterations as far as these runs go, whether they count or not; all of the
-    runs are on one split."""
+    runs are on one split and one `fold` or, where that is ALL, on any of them."""
     target = loading.load_target()
     runs = of_iterations(tracking.runs())
     runs = runs[runs["run_id"].isin(run_ids)].sort_values(["model", "seed"]).astype(WHOLE)
-    runs = runs.join(scores.scores(runs, tracking.history(runs["run_id"]), target))
+    history = tracking.history(runs["run_id"])
+    if fold == ALL:
+        runs, _ = pooled(runs, history, target, "model")
+    else:
+        runs = runs.join(scores.scores(runs, history, target))
     return _judge(map(entries.read_entry, sorted(set(runs["model"]))), runs, target)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -42,8 +43,8 @@ def newest_runs(count: int, models: Collection[int] = ()) -> Listing:
     tracked = runs[runs[names.TRACKED].notna()]
     tracked = tracked.assign(group=tracked.groupby([names.TRACKED, "split"], dropna=False).ngroup())
     exclusions = [
-        scores.exclusions(own, hashes, "validation" if split == "validation" else "test")
-        for split, own in numbered.groupby("split", dropna=False)
+        scores.exclusions(own, hashes, "validation" if split == "validation" else "test", fold)
+        for split, fold, own in _by_fold(numbered)
     ]
     exclusions += [scores.exclusions_in_groups(tracked)]
     runs["judged"] = runs.index.isin(numbered.index.union(tracked.index))
@@ -53,3 +54,10 @@ def newest_runs(count: int, models: Collection[int] = ()) -> Listing:
     newest = runs.iloc[::-1].head(count)
     scored = scores.scores(newest, tracking.history(newest["run_id"]), target)
     return Listing(target, newest.join(scored), len(runs))
+
+
+def _by_fold(runs: pd.DataFrame) -> Iterator[tuple[str, str | None, pd.DataFrame]]:
+    """The runs on each split and fold of it."""
+    named: Any = runs.groupby(["split", "fold"], dropna=False)
+    for (split, fold), own in named:
+        yield split, None if pd.isna(fold) else fold, own

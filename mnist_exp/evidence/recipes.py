@@ -4,8 +4,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from mnist_exp import tracking
+from mnist_exp.data.splits import ALL
 from mnist_exp.evidence import scores
 from mnist_exp.evidence.effect import Effect, effect
+from mnist_exp.evidence.pooling import pooled
 from mnist_exp.notebook import loading
 
 
@@ -23,17 +25,20 @@ class TriedRecipe:
 
 
 def tried_recipes(
-    run_ids: Mapping[str, Collection[str]], as_in_file: str | None
+    run_ids: Mapping[str, Collection[str]], as_in_file: str | None, fold: str | None = None
 ) -> tuple[TriedRecipe, ...]:
     """What comes of the runs with each of several settings of an iteration, best first; a seed has
-    one run with each. `as_in_file` is the settings that are those of its file, if they are there.
-    """
+    one run with each or, where the fold is ALL, one on each fold. `as_in_file` is the settings that
+    are those of its file, if they are there."""
     place = {run_id: n for n, ids in enumerate(run_ids.values()) for run_id in ids}
     runs = tracking.runs()
     runs = runs[runs["run_id"].isin(list(place))].astype({"seed": int})
-    history = tracking.history(runs["run_id"])
-    runs = runs.join(scores.scores(runs, history, loading.load_target()))
+    history, target = tracking.history(runs["run_id"]), loading.load_target()
     runs = runs.assign(group=runs["run_id"].map(place))
+    if fold == ALL:
+        runs, _ = pooled(runs, history, target, "group")
+    else:
+        runs = runs.join(scores.scores(runs, history, target))
     own = next((n for n, settings in enumerate(run_ids) if settings == as_in_file), None)
     tried = []
     for number, settings in enumerate(run_ids):

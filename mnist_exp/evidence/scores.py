@@ -11,6 +11,7 @@ from enum import StrEnum
 import pandas as pd
 
 from mnist_exp.data import Split
+from mnist_exp.data.splits import ALL, OF_WRITERS, each_fold
 from mnist_exp.recipe import Target
 
 EXACTLY, FROM_START = "exactly", "after epoch 0"
@@ -25,11 +26,15 @@ class Exclusion(StrEnum):
     TEST = "on the test split"
     """Where the runs on the validation split are compared."""
     VALIDATION = "on the validation split"
+    FOLD = "on another fold of it"
+    """Where the runs on the validation split are compared."""
     INCOMPLETE = "incomplete: without seed, parameters or evaluated images"
     GONE = "its iteration's file is gone"
     STALE = "stale: of an earlier version of its file"
     RESUMED = "resumed, which its recipe does not survive exactly"
     SUPERSEDED = "superseded by a newer run of its seed"
+    ALONE = "of a seed that lacks folds"
+    """Where the runs on all folds are compared."""
 
 
 def scores(runs: pd.DataFrame, history: pd.DataFrame, target: Target) -> pd.DataFrame:
@@ -121,13 +126,15 @@ def resumed_inexactly(runs: pd.DataFrame) -> pd.Series:
 
 
 def exclusions(
-    runs: pd.DataFrame, code_sha256: Mapping[int, str], split: Split = "test"
-) -> pd.Series:
+    runs: pd.DataFrame, code_sha256: Mapping[int, str], split: Split = "test",
+    fold: str | None = None,
+) -> pd.Series:  # fmt: skip
     """Why each run does not speak for its iteration: an Exclusion, or None where it does.
 
     `code_sha256` holds the hash of each iteration as it stands now. The runs that count are
-    finished, with the recipe as the file has it, scored on `split`, and the newest of their
-    iteration and seed.
+    finished, with the recipe as the file has it, scored on `split`, on its `fold`, and the newest
+    of their iteration and seed. Where the fold is ALL, they are the newest of each fold, and of
+    seeds that have them all.
     """
     other_split = Exclusion.VALIDATION if split == "test" else Exclusion.TEST
     now = runs["model"].map(lambda number: code_sha256.get(number, ""))
@@ -135,23 +142,31 @@ def exclusions(
         Exclusion.UNFINISHED: runs["status"] != "FINISHED",
         Exclusion.OVERRIDDEN: runs["overrides"].notna(),
         other_split: runs["split"] != split,
+        Exclusion.FOLD: ~on_fold(runs, split, fold),
         Exclusion.INCOMPLETE: _incomplete(runs),
         Exclusion.GONE: now == "",
         Exclusion.STALE: runs["code_sha256"] != now,
         Exclusion.RESUMED: resumed_inexactly(runs),
     }
-    return _reasons(runs, applies, "model")
+    return _reasons(runs, applies, "model", all_folds=fold == ALL)
 
 
-def exclusions_in_groups(runs: pd.DataFrame) -> pd.Series:
+def exclusions_in_groups(runs: pd.DataFrame, *, all_folds: bool = False) -> pd.Series:
     """Why each run does not speak for its `group`, whatever code and split it is of: an Exclusion,
-    or None where it does."""
+    or None where it does; of seeds that have `all_folds`, if that is asked for."""
     applies = {
         Exclusion.UNFINISHED: runs["status"] != "FINISHED",
         Exclusion.INCOMPLETE: _incomplete(runs),
         Exclusion.RESUMED: resumed_inexactly(runs),
     }
-    return _reasons(runs, applies, "group")
+    return _reasons(runs, applies, "group", all_folds=all_folds)
+
+
+def on_fold(runs: pd.DataFrame, split: str, fold: str | None) -> pd.Series:
+    """Whether each run is on a split and, of the validation split, on a fold of it; where that is
+    ALL, on any of those of writers."""
+    on_split: pd.Series = runs["split"] == split
+    return on_split if fold is None else on_split & runs["fold"].isin(each_fold(fold))
 
 
 def _incomplete(runs: pd.DataFrame) -> pd.Series:
@@ -161,13 +176,19 @@ def _incomplete(runs: pd.DataFrame) -> pd.Series:
     return incomplete
 
 
-def _reasons(runs: pd.DataFrame, applies: Mapping[Exclusion, pd.Series], group: str) -> pd.Series:
-    """The first exclusion that applies to each run. Of several runs of a seed to which none does,
-    all but the newest are superseded."""
+def _reasons(
+    runs: pd.DataFrame, applies: Mapping[Exclusion, pd.Series], group: str, *, all_folds: bool
+) -> pd.Series:
+    """The first exclusion that applies to each run. Of several runs of a seed and fold to which
+    none does, all but the newest are superseded."""
     reasons = pd.Series([None] * len(runs), index=runs.index, dtype=object)
     for exclusion, where in applies.items():
         reasons[where & reasons.isna()] = exclusion
     counting = runs[reasons.isna()].sort_values("start_time", kind="stable")
-    superseded = counting.duplicated([group, "seed"], keep="last")
+    superseded = counting.duplicated([group, "seed", "fold"], keep="last")
     reasons[superseded.index[superseded]] = Exclusion.SUPERSEDED
+    if all_folds:
+        counting = counting[~superseded]
+        alone = counting.groupby([group, "seed"])["fold"].transform("size") < len(OF_WRITERS)
+        reasons[alone.index[alone]] = Exclusion.ALONE
     return reasons

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import pandas as pd
 
 from mnist_exp import tracking
 from mnist_exp.common.errors import ExpectedError
+from mnist_exp.data.splits import split_in_words
 from mnist_exp.evidence import effect, scores
 from mnist_exp.evidence.effect import Effect
 from mnist_exp.notebook import loading
@@ -32,7 +34,7 @@ UNKNOWN = "not recorded"
 
 @dataclass(frozen=True)
 class SideBySide:
-    """Runs on one split, in the order in which they were named.
+    """Runs on one split and fold, in the order in which they were named.
 
     Columns of `runs`: those of `tracking.find_runs` and `scores.scores`; `group`, the number of
     their group, from 0, in the order of the first run of each; and `exclusion`, why a run does not
@@ -45,6 +47,12 @@ class SideBySide:
     @property
     def split(self) -> str:
         return str(self.runs["split"].iloc[0])
+
+    @property
+    def fold(self) -> str | None:
+        """Of the validation split: what was held out."""
+        fold = self.runs["fold"].iloc[0]
+        return None if pd.isna(fold) else str(fold)
 
     @cached_property
     def differences(self) -> pd.DataFrame:
@@ -76,17 +84,20 @@ class SideBySide:
 def compare_runs(run_ids: Collection[str]) -> SideBySide:
     """Put the runs with these ids, or with ids that begin so, side by side.
 
-    Raises ExpectedError for an id of no run, and for runs on different splits, whose numbers say
-    nothing of each other.
+    Raises ExpectedError for an id of no run, and for runs on different splits or folds, whose
+    numbers say nothing of each other.
     """
     runs = tracking.find_runs(run_ids)
     runs["split"] = runs["split"].fillna("unknown")
-    first = runs.drop_duplicates("split").set_index("short_id")["split"]
-    if len(first) > 1:
-        named = " and ".join(f"{run} ({split} split)" for run, split in first.items())
+    first: Any = runs.drop_duplicates(["split", "fold"]).itertuples()
+    named = [
+        f"{run.short_id} ({split_in_words(run.split, None if pd.isna(run.fold) else run.fold)})"
+        for run in first
+    ]
+    if len(named) > 1:
         raise ExpectedError(
-            f"runs {named} were scored on different digits, so that their numbers say nothing of "
-            "each other: name runs of one split, which make runs lists"
+            f"runs {' and '.join(named)} were scored on different digits, so that their numbers "
+            "say nothing of each other: name runs of one split, which make runs lists"
         )
     target = loading.load_target()
     runs = runs.join(scores.scores(runs, tracking.history(runs["run_id"]), target))

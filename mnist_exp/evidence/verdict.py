@@ -90,6 +90,8 @@ class Verdict:
     """The number of the iteration; None for an idea of a script, which has a title alone."""
     title: str
     split: str
+    fold: str | None
+    """Of the validation split: what was held out."""
     target: Target
     parameters: int
     receptive_field: object
@@ -230,6 +232,7 @@ def judge_runs(
         model=model,
         title=title,
         split=newest["split"],
+        fold=None if pd.isna(newest["fold"]) else newest["fold"],
         target=target,
         parameters=int(newest["parameters"]),
         receptive_field=newest["receptive_field"],
@@ -274,10 +277,10 @@ def _misses(
 
 
 COLUMNS = (
-    "model", "title", "split", "parameters", "receptive_field", "epochs", "seeds", "which_seeds",
-    "best_train_accuracy", "best_accuracy", "best_seed", "best_epoch", "final_accuracy",
-    "final_accuracy_std", "luck", "worst_accuracy", "worst_seed", "worst_epoch", "passing",
-    "pass_low", "pass_high", "met", "verdict", "reason",
+    "model", "title", "split", "fold", "parameters", "receptive_field", "epochs", "seeds",
+    "which_seeds", "best_train_accuracy", "best_accuracy", "best_seed", "best_epoch",
+    "final_accuracy", "final_accuracy_std", "luck", "worst_accuracy", "worst_seed", "worst_epoch",
+    "passing", "pass_low", "pass_high", "met", "verdict", "reason",
 )  # fmt: skip
 
 
@@ -309,6 +312,7 @@ def _row(verdict: Verdict) -> dict[str, object]:
         "model": verdict.model,
         "title": verdict.title,
         "split": verdict.split,
+        "fold": verdict.fold,
         "parameters": verdict.parameters,
         "receptive_field": verdict.receptive_field,
         "epochs": verdict.epochs,

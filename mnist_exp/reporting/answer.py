@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from mnist_exp.common.words import counted, percent
+from mnist_exp.data.splits import fold_in_words
 from mnist_exp.evidence.verdict import Verdict
 from mnist_exp.recipe import Target
 
@@ -16,10 +17,12 @@ def summary(verdicts: Sequence[Verdict], judged: Sequence[Verdict]) -> str:
     if not verdicts:
         return "No run counts yet, so nothing is judged."
     if not judged:
-        scored = f"{counted(len(verdicts), 'iteration')}, scored on the {verdicts[0].split} digits."
-        if verdicts[0].split != "test":
+        first = verdicts[0]
+        digits = f"{first.split} digits{fold_in_words(first.fold)}"
+        scored = f"{counted(len(verdicts), 'iteration')}, scored on the {digits}."
+        if first.split != "test":
             return f"{scored} They serve to choose, and nothing is judged by them."
-        last = counted(verdicts[0].target.last_epochs, "epoch")
+        last = counted(first.target.last_epochs, "epoch")
         return f"{scored} None is judged: the target looks at the last {last}, and all ran fewer."
     met = sum(verdict.met for verdict in judged)
     return (

@@ -9,6 +9,7 @@ import pandas as pd
 
 from mnist_exp import __version__
 from mnist_exp.common.words import counted, duration, percent, ranges
+from mnist_exp.data.splits import split_as_set, split_in_words
 from mnist_exp.evidence.by_writer import ErrorsByWriter
 from mnist_exp.evidence.comparison import Comparison
 from mnist_exp.evidence.ideas import Ideas
@@ -144,7 +145,7 @@ def contents_of(comparison: Comparison, layout: Layout = CHAIN) -> Contents:
         made=_made(len(comparison.runs_on_split), len(comparison.counting)),
         verdicts=told,
         judged=judged,
-        uncounted=comparison.uncounted,
+        uncounted=_uncounted(comparison),
         choices=comparison.choices if judged else {},
         tried=_tried(comparison),
         candidates=tables.shown_candidates(comparison.candidates, target),
@@ -221,15 +222,22 @@ def _command(verdict: Verdict) -> str:
     """What trains the runs that were judged, in a store without them."""
     seeds = ranges(verdict.seeds)
     seeds = f"{seeds}-{seeds}" if seeds.isdigit() else seeds  # a lone number would be how many
-    split = "" if verdict.split == "test" else f" SPLIT={verdict.split}"
+    split = split_as_set(verdict.split, verdict.fold)
     return f'make sweep MODELS={verdict.model} SEEDS="{seeds}"{split}'
+
+
+def _uncounted(comparison: Comparison) -> dict[int, str]:
+    """Why iterations, or seeds of them, are not among the verdicts."""
+    lacking = {n: f"compared without {what}" for n, what in comparison.lacking.items()}
+    return dict(sorted((lacking | comparison.uncounted).items()))
 
 
 def _tried(comparison: Comparison) -> str:
     """How much choosing and computing there was."""
-    tried = counted(len(comparison.candidates), "recipe")
+    tried = counted(comparison.validation_runs["code_sha256"].nunique(), "recipe")
     trials = counted(len(comparison.validation_runs), "run")
-    choosing = f"{tried} tried on the validation split, in {trials}"
+    where = split_in_words("validation", comparison.fold)
+    choosing = f"{tried} tried on the {where}, in {trials}"
     overridden = comparison.overridden_validation_runs
     if not overridden.empty:
         values = counted(len(overridden.drop_duplicates(["code_sha256", "overrides"])), "time")

@@ -182,7 +182,8 @@ def _enter_evidence(writer: RunWriter, run: PublishedRun, pictures: dict[str, Fi
     seen = params.get("receptive_field", "")
     writer.describe(
         description.of_ended_run(
-            run.entry, split=params.get("split", ""), accuracy=run.accuracy, verdict=run.verdict,
+            run.entry, split=params.get("split", ""), fold=params.get(names.FOLD),
+            accuracy=run.accuracy, verdict=run.verdict,
             receptive_field="" if seen.startswith("unknown") else seen, table=table,
         )
     )  # fmt: skip

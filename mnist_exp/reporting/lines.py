@@ -178,7 +178,7 @@ def _curves(runs: pd.DataFrame, comparison: Comparison) -> Curves | None:
     training sets the limits, so that its beginning is cut off."""
     accuracy = f"{comparison.split}_accuracy"
     columns = ["run_id", "epoch", "train_accuracy", accuracy]
-    history = comparison.history.reindex(columns=columns).merge(runs[["run_id", "seed"]])
+    history = comparison.counting_history.reindex(columns=columns).merge(runs[["run_id", "seed"]])
     history = history.dropna(subset=accuracy)
     longest = int(history["epoch"].max()) if len(history) else 0
     if longest < FEWEST_EPOCHS:

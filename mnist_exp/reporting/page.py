@@ -81,7 +81,7 @@ def _tables(comparison: Comparison, contents: Contents) -> dict[str, tuple[pd.Da
         "history.csv": (history, "one row per run and epoch"),
     }
     if "tried" in contents.headings:
-        what = "one row per recipe that was tried on the validation split"
+        what = "one row per recipe and fold that it was tried on"
         tables["candidates.csv"] = comparison.candidates, what
     return tables
 

@@ -94,7 +94,7 @@ def accuracy_picture(comparison: Comparison, labels: Mapping[int, str]) -> Pictu
         "accuracy",
         iterations.accuracy_by_seed(
             comparison.counting,
-            comparison.history,
+            comparison.counting_history,
             target,
             labels,
             split,

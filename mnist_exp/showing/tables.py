@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from mnist_exp.common.words import percent, points, ranges
+from mnist_exp.data.splits import split_in_short
 from mnist_exp.evidence.effect import Effect
 from mnist_exp.evidence.listing import Listing
 from mnist_exp.evidence.recipes import TriedRecipe
@@ -246,6 +247,7 @@ def shown_candidates(candidates: pd.DataFrame, target: Target) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "recipe": ordered["code_sha256"].map(short),
+            "fold": ordered["fold"].map(str),
             "parameters": ordered["parameters"].map("{:,.0f}".format),
             "epochs": ordered["epochs"].map(str),
             "seeds": ordered["seeds"].map(str),
@@ -299,7 +301,7 @@ def _runs(runs: pd.DataFrame, target: Target) -> pd.DataFrame:
         "run": lambda run: run["short_id"],
         "model": _of_what,
         "seed": lambda run: plain(run["seed"]),
-        "split": lambda run: plain(run["split"]),
+        "split": lambda run: split_in_short(plain(run["split"]), plain(run["fold"])),
         "status": lambda run: run["status"],
         "epochs": _epochs,
         f"worst of {target.last_epochs}": lambda run: percent(run["worst_accuracy"]),

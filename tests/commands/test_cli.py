@@ -70,8 +70,8 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["compare", "RUNS=3f2"], "RUNS=3f2: the id of a run, or 4 or more of its first digits"),
         (["compare", "RUNS=3f2a ../x"], 'RUNS=../x: the id of a run'),
         (["compare", "RUNS=3f2a, 9C1D"], "the store holds no run 3f2a: make runs lists"),
-        (["compare", "RUNS=3f2a", "MODELS=3"], "leave MODELS= and SPLIT= out"),
-        (["compare", "RUNS=3f2a", "SPLIT=test"], "leave MODELS= and SPLIT= out"),
+        (["compare", "RUNS=3f2a", "MODELS=3"], "leave MODELS=, SPLIT= and FOLD= out"),
+        (["compare", "RUNS=3f2a", "SPLIT=test"], "leave MODELS=, SPLIT= and FOLD= out"),
         (["runs"], "the store holds no run: make run MODEL=6"),
         (["runs", "MODELS=3"], "the store holds no run of model 3: make run MODEL=3"),
         (["delete", "RUN=*"], "RUN=*: the id of a run, or 4 or more of its first digits"),
@@ -103,6 +103,17 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["check", "SPLIT=all", "MODEL=6", "BASELINE=5"], "SPLIT=all: choose one of test, valid"),
         (["check", "SPLIT=all"], "SPLIT=all: choose one of test, validation"),
         (["compare", "SPLIT=all"], "SPLIT=all: choose one of test, validation"),
+        (["run", "MODEL=5", "FOLD=2"], "FOLD=2: folds are of the training digits, and SPLIT=test"),
+        (["run", "MODEL=5", "SPLIT=test", "FOLD=last"], "SPLIT=validation does"),
+        (["run", "MODEL=5", "SPLIT=validation", "FOLD=7"], "choose one of 1, 2, 3, 4, 5, 6, last"),
+        (["run", "MODEL=5", "SPLIT=validation", "FOLD=all", "RESUME=1"], "RESUME= goes on with"),
+        (["sweep", "MODELS=2", "SEEDS=1", "FOLD=all"], "FOLD=all: folds are of the training"),
+        (["tune", "MODEL=2", "TRIALS=1", "SPACE=batch_size=32,64", "FOLD=all"], "one fold is"),
+        (["compare", "FOLD=1"], "FOLD=1: folds are of the training digits"),
+        (["compare", "RUNS=3f2a", "FOLD=1"], "leave MODELS=, SPLIT= and FOLD= out"),
+        (["check", "MODEL=6", "FOLD=1"], "FOLD=1: folds are of the training digits"),
+        (["check", "MODEL=6", "BASELINE=5", "FOLD=1"], "FOLD=1: folds are of the training"),
+        (["report", "FOLD=all"], "FOLD=all: folds are of the training digits"),
         (["check", "model=6"], "check takes no model; it takes MODEL"),
         (["import", "MODEL=6"], "import takes no MODEL; it takes nothing"),
         (["check", "6"], "6: NAME=value is needed, as in MODEL=5"),
@@ -362,14 +373,15 @@ def test_on_the_validation_split_people_choose_and_nothing_is_judged(
     assert main(["compare", "SPLIT=validation"]) == 0
     out = capsys.readouterr().out
     others = ranges({*entries.numbers()} - {6, 8})
+    chosen = ", by which people choose; the target is about the test split."
     assert out.splitlines() == [
-        "On the validation split, by which people choose; the target is about the test split.",
+        f"On the validation split, fold 1{chosen}",
         "",
         "model  which seeds  worst of last 5  final validation  luck  parameters  idea",
         "    6          1-3          99.00 %    99.00 ± 0.00 %  0.10       7,416  regula…",
         "    8          1-3          99.10 %    99.20 ± 0.10 %  0.09       7,416  vary t…",
         "",
-        f"Models {others}: not run on the validation split",
+        f"Models {others}: not run on the validation split, fold 1",
         "",
         "Final validation accuracy, paired by seed:",
         "  model 8 against model 6: +0.20 points, 95 % interval +0.10 to +0.30 (3 pairs)",
@@ -377,12 +389,57 @@ def test_on_the_validation_split_people_choose_and_nothing_is_judged(
     against = ["MODEL=8", "BASELINE=6", "SPLIT=validation"]
     assert main(["check", *against]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "Model 8 is better than model 6:",
+        "Model 8 is better than model 6 on the validation split, fold 1:",
         "  final validation accuracy +0.20 points, 95 % interval +0.10 to +0.30 (3 pairs)",
     ]
     assert main(["check", "MODEL=6", "BASELINE=8", "SPLIT=validation", "JSON=1"]) == 1
     record = json.loads(capsys.readouterr().out)
-    assert (record["split"], record["worse"], record["seeds"]) == ("validation", True, [1, 2, 3])
+    assert (record["split"], record["fold"], record["seeds"]) == ("validation", "1", [1, 2, 3])
+    assert record["worse"]
+
+
+@pytest.mark.usefixtures("store")
+def test_each_fold_is_compared_for_itself_or_all_together(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for seed in (1, 2, 3):
+        record_run(6, [60] * 15, seed=seed, split="validation", fold=None)  # of old
+        for fold in "123456":
+            wrong = {6: 100, 8: 90 + 10 * (fold == "1")}
+            for model in (6, 8):
+                record_run(model, [wrong[model]] * 15, seed=seed, split="validation", fold=fold)
+    record_run(8, [10] * 15, seed=4, split="validation", fold="2")
+    said = refused(["compare", "MODELS=8", "SPLIT=validation", "FOLD=last"], capsys)
+    assert said == (
+        "mnist-exp: model 8: not run on the validation split, fold last: make run MODEL=8 SEED=.. "
+        "SPLIT=validation FOLD=last, or compare SPLIT=validation\n"
+    )
+    assert main(["compare", "MODELS=6 8", "SPLIT=validation", "FOLD=all"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].startswith("On the validation split, all folds, by which people choose;")
+    assert out[1] == "There are runs on fold last, too: FOLD= chooses."
+    table = [line.split()[:8] for line in out[4:6]]
+    assert table == [
+        ["6", "1-3", "99.00", "%", "99.00", "±", "0.00", "%"],
+        ["8", "1-3", "99.08", "%", "99.08", "±", "0.00", "%"],
+    ]
+    assert (
+        "Model 8 is compared without seed 4 without folds 1 3-6: make sweep MODELS=8 SEEDS=.. "
+        "SPLIT=validation FOLD=all"
+    ) in out
+    assert out[-1].endswith("+0.08 points, 95 % interval +0.08 to +0.08 (3 pairs)")
+    against = ["check", "MODEL=8", "BASELINE=6", "SPLIT=validation"]
+    for fold, answer in (("all", "is better than"), ("1", "is not shown to be worse than")):
+        assert main([*against, f"FOLD={fold}"]) == 0
+        assert answer in capsys.readouterr().out
+    alone, of_old = tracking.runs()["run_id"].iloc[[-1, 0]]
+    said = refused(["compare", f"RUNS={alone} {of_old}"], capsys)
+    assert "(validation split, fold 2) and" in said
+    assert "(validation split, fold last) were scored on different digits" in said
+    record_run(6, split="test")
+    record_run(5, split="validation", fold=None)
+    said = refused(["compare", "MODELS=5"], capsys)
+    assert "SPLIT=validation FOLD=last compares the runs there" in said
 
 
 @pytest.mark.usefixtures("store")
@@ -397,7 +454,8 @@ def test_nothing_on_the_validation_split_leads_to_the_test_set(
     record_run(6)
     record_run(8)
     lacks_one = (
-        "model 6: not run on the validation split: make run MODEL=6 SEED=.. SPLIT=validation"
+        "model 6: not run on the validation split, fold 1: make run MODEL=6 SEED=.. "
+        "SPLIT=validation"
     )
     assert lacks_one in refused(["compare", "MODELS=6", choosing], capsys)
     record_run(6, split="validation")
@@ -448,14 +506,14 @@ def test_runs_are_listed_and_put_side_by_side(
         "final",
         "counts",
     ]
-    assert line == f"{other[:8]}  6         1  validation  FINISHED      15     99.20 %  99.20 %"
+    assert line == f"{other[:8]}  6         1  fold 1  FINISHED      15     99.20 %  99.20 %"
     assert below == "    batch_size=32"
     assert (blank, more) == ("", "The newest 1 of 2: COUNT=2 lists all")
     assert main(["compare", f"RUNS={first[:8].upper()},{other[:8]}"]) == 0
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines())) <= 80
     assert out.splitlines() == [
-        "Scores of the validation split",
+        "Scores of the validation split, fold 1",
         "",
         "group       run  model  seed  status    epochs  worst of 5    final  not paired",
         f"    A  {first[:8]}  6         1  FINISHED      15     99.00 %  99.00 %",
@@ -473,7 +531,7 @@ def test_runs_are_listed_and_put_side_by_side(
     ]
     tested = record_run(6, tags={"overrides": "\x1b[2J"})  # which would clear the screen
     assert main(["runs"]) == 0
-    assert capsys.readouterr().out.splitlines()[2] == "    \\x1b[2J"
+    assert capsys.readouterr().out.splitlines()[1].endswith("  99.40 %  \\x1b[2J")
     assert main(["compare", f"RUNS={tested}"]) == 0
     assert "Choose on the validation split" in capsys.readouterr().out
     assert "say nothing of each other" in refused(["compare", f"RUNS={tested} {first}"], capsys)

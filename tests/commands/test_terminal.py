@@ -296,20 +296,24 @@ def test_watch_says_what_goes_on_and_writes_nothing(
 
 
 def test_the_time_left_of_seeds_that_are_trained_as_one_is_that_of_all() -> None:
-    """Of each, the seconds of an epoch are its share."""
-    own = {"model": 6, "split": "test", "epochs": 3, "machine": "here", "gone": False}
-    named = [("1-2", 1), ("1-2", 2), (None, 3)]
+    """Of each, the seconds of an epoch are its share. Other folds are other networks."""
+    own = {"model": 6, "epochs": 3, "machine": "here", "gone": False}
+    named = [("1-2", 1, None), ("1-2", 2, None), (None, 3, None), ("1-2", 1, "1"), ("1-2", 1, "2")]
     rows = [
-        own | {"run_id": f"{seed}", "run_name": f"seed {seed}", "seeds_together": together}
-        for together, seed in named
-    ]
+        own | {
+            "run_id": f"{seed} {fold}", "run_name": f"seed {seed}", "seeds_together": together,
+            "split": "validation" if fold else "test", "fold": fold,
+        }
+        for together, seed, fold in named
+    ]  # fmt: skip
     history = pd.DataFrame(
-        [{"run_id": row["run_id"], "epoch": 1, "test_accuracy": 0.9, "epoch_seconds": 10}
+        [{"run_id": row["run_id"], "epoch": 1, f"{row['split']}_accuracy": 0.9, "epoch_seconds": 10}
          for row in rows]
     )  # fmt: skip
     lines = list(watching._lines(Ongoing(pd.DataFrame(rows), history, {})))
-    assert ["40 s left" in line for line in lines] == [True, True, False]
-    assert "20 s left" in lines[2]
+    assert ["40 s left" in line for line in lines] == [True, True, False, False, False]
+    assert all("20 s left" in line for line in lines[2:])
+    assert lines[3].startswith("seed 1 · validation, fold 1: epoch 2/3, validation 90.00 %")
 
 
 def test_watch_counts_the_newest_run_of_a_seed_with_the_code_of_now() -> None:

@@ -153,10 +153,10 @@ def test_seeds_that_served_to_choose_are_told_from_those_that_confirm() -> None:
     record_run(5, seed=1, split="validation")
     for seed in (3, 101, 102):
         record_run(6, seed=seed)
-    both = "compared on the validation split with seeds 1-3; tested with seeds 3 101-102; "
+    both = "compared on the validation split, fold 1, with seeds 1-3; tested with seeds 3 101-102; "
     both += "seed 3 served for both"
     assert comparison.compare().choices == {
-        5: "compared on the validation split with seed 1; not tested yet",
+        5: "compared on the validation split, fold 1, with seed 1; not tested yet",
         6: both,
     }
 
@@ -219,7 +219,7 @@ def test_on_the_validation_split_its_own_runs_speak() -> None:
     assert found.uncounted == {
         4: "no run counts (1 not finished)",
         **dict.fromkeys(
-            sorted({*entries.numbers()} - {4, 5, 6}), "not run on the validation split"
+            sorted({*entries.numbers()} - {4, 5, 6}), "not run on the validation split, fold 1"
         ),
     }
     # Which seeds confirm an iteration is known there, too; the course's figures are of the others.

@@ -19,12 +19,12 @@ MISSED = (*GOOD[:-1], 61)
 
 def track_by_hand(
     name: str, errors: tuple[int, ...] = GOOD, *, seed: int = 1, split: str = "test",
-    status: str = "FINISHED",
+    status: str = "FINISHED", fold: int = 1,
 ) -> str:  # fmt: skip
     """A run as a script's, that ends with this status; its id."""
     parameters = {
         "seed": seed, "split": split, f"{split}_images": 10_000, "parameters": 7_000,
-        "receptive_field": 28,
+        "receptive_field": 28, **({"fold": fold} if split == "validation" else {}),
     }  # fmt: skip
     marks = {"idea": name, "tracked": name}
     with pytest.MonkeyPatch.context() as patch:
@@ -56,6 +56,18 @@ def test_the_newest_finished_run_of_a_name_and_seed_counts() -> None:
     assert ideas.uncounted == {"c": "no run counts (1 not finished)"}
     (chosen,) = comparison.compare(split="validation").ideas.verdicts
     assert (chosen.name, chosen.split, chosen.seeds) == ("a", "validation", (3,))
+
+
+def test_an_idea_is_scored_on_all_folds_together() -> None:
+    for fold in range(1, 7):
+        track_by_hand("a", (100, 100 * fold), split="validation", fold=fold)
+        if fold > 1:
+            track_by_hand("b", split="validation", fold=fold)
+    ideas = comparison.compare(split="validation", fold="all").ideas
+    (pooled,) = ideas.verdicts
+    assert (pooled.name, pooled.fold, pooled.seeds) == ("a", "all", (1,))
+    assert pooled.final_accuracy == pytest.approx(1 - 2_100 / 60_000)
+    assert ideas.uncounted == {"b": "no run counts (5 of a seed that lacks folds)"}
 
 
 def test_compare_has_them_after_the_iterations(capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,8 +48,8 @@ def test_the_newest_runs_come_first_and_say_why_they_do_not_count() -> None:
             "6", "4", "test", "FINISHED", "15", "99.40 %", "99.40 %",
             "trial 3, batch_size=32 optimizer.lr=0.05 epochs=1",
         ],
-        ["6", "3", "validation", "FINISHED", "15", "99.40 %", "99.40 %", "to choose by"],
-        ["5", "2", "validation", "KILLED", "3/15", "–", "99.10 %", "not finished"],
+        ["6", "3", "fold 1", "FINISHED", "15", "99.40 %", "99.40 %", "to choose by"],
+        ["5", "2", "fold 1", "KILLED", "3/15", "–", "99.10 %", "not finished"],
         ["6", "1", "test", "FINISHED", "15", "99.40 %", "99.40 %", "yes"],
         [
             "6", "1", "test", "FINISHED", "15/15", "99.40 %", "99.40 %",

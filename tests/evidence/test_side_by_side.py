@@ -102,7 +102,7 @@ def test_scores_of_different_digits_are_not_compared() -> None:
     with pytest.raises(ExpectedError) as error:
         side_by_side.compare_runs([tested, chosen])
     assert str(error.value).startswith(
-        f"runs {tested[:8]} (test split) and {chosen[:8]} (validation split) were scored on "
+        f"runs {tested[:8]} (test split) and {chosen[:8]} (validation split, fold 1) were scored"
     )
     with pytest.raises(ExpectedError, match="holds no run ffff"):
         side_by_side.compare_runs([tested, "ffff"])

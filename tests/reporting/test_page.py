@@ -131,7 +131,7 @@ def test_a_row_says_what_makes_it_again(report_folder: Path) -> None:
     text = (report_folder / "comparison_files" / "comparison.md").read_text()
     assert 'make sweep MODELS=5 SEEDS="1-3"' in text
     for seeds, numbers in (("4-4", (4,)), ("1 4 9", (1, 4, 9))):
-        verdict = SimpleNamespace(model=6, seeds=numbers, split="test")
+        verdict = SimpleNamespace(model=6, seeds=numbers, split="test", fold=None)
         assert contents._command(verdict) == f'make sweep MODELS=6 SEEDS="{seeds}"'
 
 

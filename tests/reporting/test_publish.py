@@ -42,7 +42,7 @@ def published(fresh_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
         add_evidence(record_run(5, errors=[70] * 15, tags={"idea": f"turn {SCRIPT}"}))
         record_run(5, seed=2, status="FAILED")
         candidate = {"code_sha256": code_hash.code_sha256(CANDIDATE, HELPERS)}
-        chosen = record_run(4, split="validation", tags=candidate)
+        chosen = record_run(4, split="validation", fold=None, tags=candidate)  # as of old
         MlflowClient().log_text(chosen, CANDIDATE, "source/model_4.py")
         MlflowClient().log_text(chosen, "SIZE = 64\n", "source/sizes/__init__.py")
         MlflowClient().set_tag(chosen, "remark", "of two\nlines")
@@ -333,7 +333,7 @@ def test_descriptions_are_made_again_for_the_run_that_was_entered(published: Pat
 @pytest.mark.usefixtures("store")
 def test_a_run_whose_file_is_lost_is_described_without_it(tmp_path: Path) -> None:
     record_run(6)
-    record_run(102, split="validation", tags={"code_sha256": "lost", "idea": "16-d16-G"},
+    record_run(102, split="validation", tags={"code_sha256": "lost", "idea": "16-d16-G"}, fold="2",
                receptive_field="unknown: it looks away")  # fmt: skip
     publish(comparison.compare(), tmp_path)
     for run_id in tracking.runs()["run_id"]:
@@ -342,7 +342,8 @@ def test_a_run_whose_file_is_lost_is_described_without_it(tmp_path: Path) -> Non
     client, _ = tracking.open_store()
     (run_id,) = tracking.runs().query("model == 102")["run_id"]
     text = client.get_run(run_id).data.tags["mlflow.note.content"]
-    assert text == "## Model 102: 16-d16-G\n\nFinal validation accuracy 99.40 %."
+    assert text == "## Model 102: 16-d16-G\n\nFinal validation accuracy 99.40 % on fold 2."
+    assert tracking.find_run(run_id)["fold"].item() == "2"
 
 
 @pytest.mark.usefixtures("store")
