@@ -244,8 +244,7 @@ def _sweep(
     values; of lists of values every product is tried. FOLD=all is a run of each seed on every fold
     of the validation split. SCHEDULER is that of a cluster. TOGETHER seeds are trained as one
     network: by default, on a GPU, as many as its memory has room for. RATE asks whether seeds pass
-    at least so often, as in make check; STOP trains no further seeds of an iteration once that is
-    settled.
+    so often, as in make check; STOP trains no more of an iteration once that is settled.
     """
     _refuse_rate(rate, stop, whole=not epochs and not set_ and split == "test")
     if together and (workers or scheduler or engine == "compiled"):

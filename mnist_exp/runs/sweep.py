@@ -137,14 +137,12 @@ def settle_sweep(
     of_each = [(x, grids.grid_points(lists, x, chosen[0], epochs)) for x in read.values()]
     # Seeds first: what is there early says something about every iteration.
     points = {
-        Job(
-            entry.number, seed, split, point.epochs, entry.code_sha256, point.overrides, held_out
-        ): point
+        Job(x.number, seed, split, point.epochs, x.code_sha256, point.overrides, held_out): point
         for seed in chosen
         for held_out in each_fold(fold)
-        for entry, points in of_each
+        for x, points in of_each
         for point in points
-    }  # fmt: skip
+    }
     held = _held(points, tracking.runs())
     stopping = _stopping(stop_at, held)
     missing = tuple(

@@ -399,6 +399,7 @@ def test_on_the_validation_split_people_choose_and_nothing_is_judged(
 
 
 @pytest.mark.usefixtures("store")
+@pytest.mark.slow  # records forty runs
 def test_each_fold_is_compared_for_itself_or_all_together(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -152,6 +152,7 @@ def test_a_sweep_trains_the_folds_that_are_missing() -> None:
 
 
 @pytest.mark.usefixtures("store", "some_digits")
+@pytest.mark.slow  # twelve trainings
 def test_a_sweep_over_all_folds_is_pooled() -> None:
     asked = sweep.settle_sweep(
         [3], [1, 2], split="validation", fold="all", epochs=1, device="cpu", engine="torch"
@@ -176,6 +177,7 @@ def test_a_sweep_over_all_folds_is_pooled() -> None:
 
 
 @pytest.mark.usefixtures("store", "some_digits")
+@pytest.mark.slow  # six trainings
 def test_one_command_makes_six_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "MODEL=3", "SPLIT=validation", "FOLD=all", "EPOCHS=1", "DEVICE=cpu"]) == 0
     runs = tracking.runs()
