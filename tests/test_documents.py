@@ -189,7 +189,7 @@ def words(command: str) -> list[str]:
 def test_there_are_commands_and_snippets() -> None:
     assert SHELL[:2] == ["make run MODEL=14", "make test"]
     assert len([block for block in blocks(README) if block.kind == "sh"]) == 2
-    assert len(SHELL) == 56
+    assert len(SHELL) == 55
     assert len(COMMANDS) == 36
     assert INTERRUPTED in COMMANDS
     assert len(PYTHON) == 9

@@ -145,9 +145,8 @@ def settle_sweep(
     }
     held = _held(points, tracking.runs())
     stopping = _stopping(stop_at, held)
-    missing = tuple(
-        x for x in points if x not in held and not (stopping and stopping.settled(x.model))
-    )
+    over = {number for number in read if stopping and stopping.settled(number)}
+    missing = tuple(x for x in points if x not in held and x.model not in over)
     teachers = {}
     for job in {dataclasses.replace(job, seed=chosen[0]) for job in missing}:
         # One that cannot be run is refused here, before anything is trained.
