@@ -75,7 +75,8 @@ class CompiledNetwork:
         whose gradients become those of its weights: the same bits as by autograd, sooner.
 
         None where autograd might do more, or the network is not computed here alone."""
-        more = self._replaced or has_hooks(self.network) or torch.is_anomaly_enabled()
+        is_called = type(self.network).__call__ is nn.Module.__call__ and not has_hooks(self.network)
+        more = self._replaced or not is_called or torch.is_anomaly_enabled()
         if more or not torch.is_grad_enabled() or _unsuited(images) or not _are_classes(labels):
             return None
         version = self._version(images)
@@ -223,7 +224,8 @@ class _Version:
             return None
         tensors = self._tensors(segment)
         weights = [tensor for tensor in tensors.values() if tensor.requires_grad]
-        if not weights or not all(map(_awaits_gradient, weights)):
+        are_tied = len(set(map(id, weights))) < len(weights)  # gradients that autograd would add
+        if not weights or are_tied or not all(map(_awaits_gradient, weights)):
             return None
         return self._program(0, segment, tensors, [images]).cross_entropy(tensors, images, labels)
 

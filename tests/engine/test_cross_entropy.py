@@ -78,11 +78,22 @@ def ends_in_what_torch_does(network: nn.Module) -> None:
     network.conv8 = nn.Sequential(network.conv8, nn.LPPool2d(1, 1))
 
 
+def has_tied_weights(network: nn.Module) -> None:
+    network.conv6.weight = network.conv4.weight
+
+
+def is_called_otherwise(network: nn.Module) -> None:
+    kind = type(network)
+    doubled = {"__call__": lambda self, x: 2 * kind.__call__(self, x)}
+    network.__class__ = type("Doubled", (kind,), doubled)
+
+
 @pytest.mark.parametrize(
     "changed",
     [
         has_gradient, has_tensor_hook, has_hook_afterwards, has_forward_hook, has_backward_hook,
-        is_frozen, holds_another_kind, ends_in_what_torch_does,
+        is_frozen, holds_another_kind, ends_in_what_torch_does, has_tied_weights,
+        is_called_otherwise,
     ],
 )  # fmt: skip
 def test_it_leaves_to_autograd_what_may_be_more(changed: Callable[[nn.Module], None]) -> None:
