@@ -77,7 +77,9 @@ def _check_rate(compared: Comparison, rate: float, as_json: bool) -> int:
     for verdict in compared.verdicts:
         asked = rate_of(verdict, rate)
         missing = max(0, verdict.demanded - len(verdict.seeds))
-        answer = Settled.GO_ON if missing else asked.answer
+        answer = asked.answer
+        if missing and answer is Settled.PASSED:
+            answer = Settled.GO_ON
         answers.add(answer)
         further = None if asked.further is None else max(missing, asked.further)
         records.append(

@@ -6,7 +6,7 @@ What loads torch or MLflow is imported by the command that needs it, so that hel
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mnist_exp.commands.arguments import command
 from mnist_exp.commands.settings import (
@@ -66,26 +66,27 @@ def _run(
     """Train an iteration and record it.
 
     SET gives fields of its recipe other values; the run is then overridden, and does not count.
-    DEVICE is auto, cpu, cuda or mps; ENGINE is auto, compiled or torch, and auto takes the compiled
-    one on a processor if it can be had. SPLIT is test or validation; of the latter, FOLD says which
-    writers are held out, 1 to 6, or all of them in turn, or the last digits. RESUME goes on with
-    the newest unfinished run of these settings.
+    DEVICE is auto, cpu, cuda or mps; ENGINE is auto, compiled or torch: auto takes the compiled one
+    on a processor if it can be had. SPLIT is test or validation, of which FOLD says who is held
+    out: writers 1 to 6, or all in turn, or the last digits. RESUME goes on with the newest
+    unfinished run of these settings.
     """
     asked, folds = _folds(split, fold, resume=resume)
     with startup.loading():
         from mnist_exp import tracking
 
         tracking.check_answers()  # before torch takes its seconds
+        from mnist_exp.notebook.entries import read_entry
         from mnist_exp.runs import overrides, run  # noqa: F401 (which _carry_out needs)
-        from mnist_exp.runs.plan import settle
+        from mnist_exp.runs.plan import check_request, settle
 
     wanted = overrides.read(set_, epochs)
+    for held_out in folds[1:]:  # before the first is trained
+        check_request(read_entry(model), seed, wanted, split, held_out)
     outcomes = []
     for held_out in folds:
-        plan = settle(
-            model, seed=seed, overrides=wanted, device=device, engine=engine, split=split,
-            fold=held_out,
-        )  # fmt: skip
+        own: Any = {"split": split, "fold": held_out, "device": device, "engine": engine}
+        plan = settle(model, seed=seed, overrides=wanted, **own)
         outcomes.append(_carry_out(_going_on(plan) if resume else plan))
     if len(folds) > 1:
         _print_pooled([outcome.run_id for outcome in outcomes], asked)

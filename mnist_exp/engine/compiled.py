@@ -75,8 +75,8 @@ class CompiledNetwork:
         whose gradients become those of its weights: the same bits as by autograd, sooner.
 
         None where autograd might do more, or the network is not computed here alone."""
-        is_called = type(self.network).__call__ is nn.Module.__call__ and not has_hooks(self.network)
-        more = self._replaced or not is_called or torch.is_anomaly_enabled()
+        other = type(self.network).__call__ is not nn.Module.__call__ or has_hooks(self.network)
+        more = self._replaced or other or torch.is_anomaly_enabled()
         if more or not torch.is_grad_enabled() or _unsuited(images) or not _are_classes(labels):
             return None
         version = self._version(images)

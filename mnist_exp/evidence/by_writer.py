@@ -8,7 +8,7 @@ by writer, as in Miller, "Adding error bars to evals" (2024, arXiv 2411.00640).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,28 +70,23 @@ def errors_by_writer(wrong: NDArray[np.float64], of: Writers, seeds: int) -> Err
     return ErrorsByWriter(seeds, 1 - rate, clustered, alone, rows.reset_index())
 
 
-def errors_of_runs(runs: pd.DataFrame) -> ErrorsByWriter | None:
-    """The errors of those runs, one per seed and all on the test digits, that hold which digits are
-    wrong after their last epoch; None where none does.
-
-    `runs` has `run_id`, `evaluation_images` and `final_accuracy`. Raises KeyError, IndexError,
-    TypeError or ValueError where someone has changed what they hold.
-    """
-    of = writers("test")
-    found = [
-        wrong
-        for _, run in runs.iterrows()
-        if run["evaluation_images"] == len(of.number)
-        and (wrong := _wrong_digits(run, len(of.number))) is not None
-    ]
-    if not found:
+def errors_of_seeds(wrong: Sequence[NDArray[np.float64]]) -> ErrorsByWriter | None:
+    """The errors of seeds, each as `wrong_digits` gives them; None of none."""
+    if not wrong:
         return None
-    return errors_by_writer(np.mean(found, axis=0), of, len(found))
+    return errors_by_writer(np.mean(wrong, axis=0), writers("test"), len(wrong))
 
 
-def _wrong_digits(run: pd.Series, count: int) -> NDArray[np.float64] | None:
-    """1 for each digit that a run gets wrong, and 0 for the others; None where it does not hold
-    them, or others than those of its last epoch."""
+def wrong_digits(run: pd.Series) -> NDArray[np.float64] | None:
+    """1 for each test digit that a run gets wrong after its last epoch, and 0 for the others; None
+    where it does not hold them, or others.
+
+    `run` has `run_id`, `evaluation_images` and `final_accuracy`. Raises KeyError, IndexError,
+    TypeError or ValueError where someone has changed what it holds.
+    """
+    count = len(writers("test").number)
+    if run["evaluation_images"] != count or math.isnan(run["final_accuracy"]):
+        return None
     table = tracking.table(run["run_id"], Table.MISCLASSIFIED)
     if table is None or len(table) != round((1 - run["final_accuracy"]) * count):
         return None

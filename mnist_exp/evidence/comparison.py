@@ -238,7 +238,12 @@ class Comparison:
         """What iterations foretold of their scores on the test split, and what came of it."""
         if self.split != "test":
             return Forecasts()
-        ordered = self.counting.sort_values("start_time", kind="stable")
+        # Also one that does not count any more: who made it has seen what came.
+        code = self.counting.groupby("model")["code_sha256"].first()
+        same = self.runs["code_sha256"].notna() & (
+            self.runs["code_sha256"] == self.runs["model"].map(code)
+        )
+        ordered = self.runs[same].sort_values("start_time", kind="stable")
         first = dict(ordered.drop_duplicates("model")[["model", "run_id"]].to_numpy().tolist())
         last = self.target.last_epochs
         return score_forecasts(self.iterations, self.verdicts, first, last)

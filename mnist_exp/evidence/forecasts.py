@@ -19,13 +19,15 @@ from mnist_exp.notebook import entries
 from mnist_exp.notebook.entries import Entry
 
 EXAMPLE = "worst of the last five 99.38 % to 99.50 %, an 80 % interval"
+LOWEST = 0.5
+"""Less than this, a fraction, is no accuracy that anybody foretells, but a difference."""
 WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 PERCENT = r"(\d{1,3}(?:\.\d+)?)"
 RANGE = rf"{PERCENT}\s*%?\s*(?:to|and|-|–)\s*{PERCENT}\s*%"
 INTERVAL = r"(\d{1,2}) ?% interval"
 FORECAST = re.compile(
     rf"\b(?:worst of the last (?P<last>\w+)(?: epochs)?|final(?: accuracy)?)"
-    rf"(?:,|:)?(?: between| from)? {RANGE}(?:,? \(?an? {INTERVAL}\)?)?",
+    rf"(?:,|:)?(?: between| from)? {RANGE}(?:[,;]? \(?an? {INTERVAL}\)?)?",
     re.IGNORECASE,
 )
 HIGH = r"(?:9\d(?:\.\d+)?|100)"
@@ -89,6 +91,8 @@ def read_forecasts(text: str, last_epochs: int) -> tuple[tuple[Forecast, ...], t
     def take(match: re.Match[str]) -> str:
         last, low, high, level = match.groups()
         start, end = (round(float(bound) / 100, 8) for bound in (low, high))
+        if max(start, end) < LOWEST:
+            return match[0]
         numbers = (str(last_epochs), *WORDS[last_epochs - 1 : last_epochs])
         if (last and last.lower() not in numbers) or not 0 <= start < end <= 1:
             unread.append(match[0])

@@ -7,12 +7,13 @@ from typing import Any
 import pandas as pd
 
 from mnist_exp.common.words import counted, percent
-from mnist_exp.evidence.by_writer import SERIES, ErrorsByWriter, errors_of_runs
+from mnist_exp.evidence.by_writer import SERIES, ErrorsByWriter, errors_of_seeds, wrong_digits
 from mnist_exp.evidence.comparison import Comparison
 from mnist_exp.reporting.networks import as_a_run_writes_it
 
 HARDEST = 10
 """Writers that are shown."""
+NOTHING = "–"
 
 
 @dataclass(frozen=True)
@@ -33,17 +34,25 @@ def writers_errors(comparison: Comparison) -> dict[int, ErrorsByWriter]:
         return {}
     found = {}
     for number, runs in comparison.counting.groupby("model"):
-        with as_a_run_writes_it(runs["run_id"].iloc[0]):
-            errors = errors_of_runs(runs)
-        if errors:
+        if errors := errors_of(runs):
             found[int(str(number))] = errors
     return found
 
 
-def told_interval(errors: ErrorsByWriter | None) -> str:
-    """As in "99.21 to 99.53 %"."""
-    if errors is None:
-        return "–"
+def errors_of(runs: pd.DataFrame) -> ErrorsByWriter | None:
+    """The errors of the runs of an iteration that hold their mistakes; None where none does."""
+    found = []
+    for _, run in runs.iterrows():
+        with as_a_run_writes_it(run["run_id"]):
+            found.append(wrong_digits(run))
+    return errors_of_seeds([wrong for wrong in found if wrong is not None])
+
+
+def told_interval(errors: ErrorsByWriter | None, seeds: int) -> str:
+    """As in "99.21 to 99.53 %"; of some of the `seeds` there is none, since they may have been
+    chosen for what they reached."""
+    if errors is None or errors.seeds < seeds:
+        return NOTHING
     low, high = errors.interval
     return f"{100 * low:.2f} to {100 * high:.2f} %"
 
@@ -64,7 +73,7 @@ def writers_part(
             "model": labels[number].removeprefix("model "),
             "seeds": f"{own.seeds} of {counting[number]}",
             "final test": percent(own.accuracy),
-            "95 % interval by writer": told_interval(own),
+            "95 % interval by writer": told_interval(own, counting[number]),
             "standard error": f"{100 * own.standard_error:.3f}",
             "by digit": f"{100 * own.of_digits:.3f}",
         }

@@ -9,14 +9,13 @@ import pandas as pd
 from mnist_exp import data
 from mnist_exp.common import markdown
 from mnist_exp.common.words import counted, percent
-from mnist_exp.evidence.by_writer import SERIES, errors_of_runs
+from mnist_exp.evidence.by_writer import SERIES
 from mnist_exp.evidence.comparison import Comparison
 from mnist_exp.evidence.hard_digits import HardDigits
 from mnist_exp.evidence.verdict import Verdict
 from mnist_exp.notebook.entries import SECTIONS
-from mnist_exp.reporting.by_writer import told_interval
+from mnist_exp.reporting.by_writer import errors_of, told_interval
 from mnist_exp.reporting.hard_digits import held_together
-from mnist_exp.reporting.networks import as_a_run_writes_it
 from mnist_exp.showing.tables import shown_spread
 from mnist_exp.tracking.networks import describe_registered, how_to_load
 
@@ -98,16 +97,17 @@ def _spread(verdict: Verdict) -> str:
 
 
 def _by_writer(runs: pd.DataFrame) -> Iterable[str]:
-    with as_a_run_writes_it(runs["run_id"].iloc[0]):
-        errors = errors_of_runs(runs)
+    errors = errors_of(runs)
     if errors is None:
         return []
-    return [
-        "Counted by writers, whose digits are alike, the 95 % interval of the final accuracy is "
-        f"{told_interval(errors)}, of {counted(errors.seeds, 'seed')} that hold their mistakes: "
-        + ", ".join(f"{percent(errors.rate(n))} of the {who}' digits" for n, who in SERIES.items())
-        + " are wrong."
-    ]
+    wrong = [f"{percent(errors.rate(n))} of the {who}' digits" for n, who in SERIES.items()]
+    told = [f"Of {errors.seeds} of {counted(len(runs), 'seed')}, {' and '.join(wrong)} are wrong."]
+    if errors.seeds == len(runs):
+        told.append(
+            "Counted by writers, whose digits are alike, the 95 % interval of the final accuracy "
+            f"is {told_interval(errors, len(runs))}."
+        )
+    return [" ".join(told)]
 
 
 def _mistakes(found: HardDigits | None) -> Iterable[str]:

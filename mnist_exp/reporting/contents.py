@@ -17,7 +17,13 @@ from mnist_exp.evidence.references import course_figures
 from mnist_exp.evidence.verdict import Verdict, pass_rate_bound
 from mnist_exp.reporting import pictures
 from mnist_exp.reporting.answer import smallest, summary, target_text
-from mnist_exp.reporting.by_writer import WriterPart, told_interval, writers_errors, writers_part
+from mnist_exp.reporting.by_writer import (
+    NOTHING,
+    WriterPart,
+    told_interval,
+    writers_errors,
+    writers_part,
+)
 from mnist_exp.reporting.forecasts import ForecastPart, forecasts_of
 from mnist_exp.reporting.hard_digits import HardPart, hard_digits_of
 from mnist_exp.reporting.layout import CHAIN, Layout
@@ -187,11 +193,9 @@ def _told(
         verdicts, comparison.target, named=layout.side_by_side,
         judged=bool(layout.judged(comparison)),
     )  # fmt: skip
-    seeds = {verdict.model: len(verdict.seeds) for verdict in verdicts}
-    whole = {number: own for number, own in by_writer.items() if own.seeds == seeds[number]}
-    if whole:
+    texts = [told_interval(by_writer.get(each.model or 0), len(each.seeds)) for each in verdicts]
+    if set(texts) - {NOTHING}:
         place = 1 + list(table).index(tables.LUCK)
-        texts = [told_interval(whole.get(verdict.model or 0)) for verdict in verdicts]
         table.insert(place, "95 % interval by writer", texts)
     return table.assign(**{"made again by": [_command(verdict) for verdict in verdicts]})
 

@@ -276,6 +276,8 @@ def test_check_at_a_rate_may_be_asked_after_each_seed(capsys: pytest.CaptureFixt
         record_run(6, errors=[100] * 15, seed=seed)
     assert main(["check", "MODEL=6", "RATE=.99", "JSON=1"]) == 1
     (told,) = json.loads(capsys.readouterr().out)
+    assert main(["check", "MODEL=6", "RATE=.99", "SEEDS=20"]) == 1  # further seeds change nothing
+    assert "failed, 5 of 8" in capsys.readouterr().out
     assert (told["answer"], told["passed"], told["failed"]) == ("failed", 5, 3)
     assert told["further_if_all_pass"] is None or told["further_if_all_pass"] > 300
 

@@ -1,6 +1,7 @@
 """Errors by writer, of digits whose writers are known."""
 
 import math
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from handmade import record_run
 
 from mnist_exp import tracking
+from mnist_exp.common.errors import ExpectedError
 from mnist_exp.data.writers import Writers, writers
 from mnist_exp.evidence import comparison
 from mnist_exp.evidence.by_writer import errors_by_writer
@@ -16,6 +18,7 @@ from mnist_exp.reporting.by_writer import told_interval, writers_errors, writers
 from mnist_exp.reporting.cards import card
 from mnist_exp.reporting.contents import contents_of
 from mnist_exp.reporting.page import write_page
+from mnist_exp.tracking import names
 
 THREE = Writers(np.array([7, 7, 8, 8, 9, 9]), np.array([0, 0, 4, 4, 4, 4]))
 
@@ -93,13 +96,13 @@ def test_a_report_has_them_where_runs_hold_their_mistakes(tmp_path: Path) -> Non
     ]  # fmt: skip
     (row,) = part.table.to_dict("records")
     assert row["seeds"] == "2 of 2"
-    assert row["95 % interval by writer"] == told_interval(errors[6])
+    assert row["95 % interval by writer"] == told_interval(errors[6], 2)
     text = card(found, found.verdicts[1])
-    assert f"interval of the final accuracy is {told_interval(errors[6])}, of 2 seeds" in text
+    assert f"interval of the final accuracy is {told_interval(errors[6], 2)}." in text
     page = write_page(found, tmp_path / "report.html")
     written = (tmp_path / "report_files" / "report.md").read_text()
     for shown in (page.read_text().replace("\N{NO-BREAK SPACE}", " "), written):
-        assert shown.count(told_interval(errors[6])) >= 2
+        assert shown.count(told_interval(errors[6], 2)) >= 2
         assert "half of the errors of 2 seeds are on digits of 1 of" in shown
 
 
@@ -114,9 +117,32 @@ def test_an_accuracy_has_no_interval_of_some_of_its_seeds() -> None:
     part = contents_of(found).writers
     assert part is not None
     assert part.table["seeds"].tolist() == ["1 of 2"]
+    assert part.table["95 % interval by writer"].tolist() == ["–"]
+    text = card(found, found.verdicts[0])
+    assert "Of 1 of 2 seeds, " in text
+    assert "interval of the final accuracy" not in text
     hold(record_run(6, [60] * 15, seed=2), wrong)
     (verdict,) = contents_of(comparison.compare()).verdicts.to_dict("records")
-    assert verdict["95 % interval by writer"] == part.table["95 % interval by writer"].item()
+    assert verdict["95 % interval by writer"] == "99.23 to 99.57 %"
+
+
+@pytest.mark.usefixtures("store")
+def test_a_run_without_a_last_score_has_no_errors_by_writer() -> None:
+    run_id = record_run(6, [60] * 15)
+    hold(run_id, np.arange(60))
+    again = {names.errors("test"): 50, names.accuracy("test"): 0.995}  # of the last epoch
+    tracking.RunWriter(run_id, "1", 0).log_metrics(again, 15, time.time())
+    assert math.isnan(comparison.compare().counting["final_accuracy"].item())
+    assert writers_errors(comparison.compare()) == {}
+
+
+@pytest.mark.usefixtures("store")
+def test_a_table_that_cannot_be_read_is_that_of_its_run() -> None:
+    hold(record_run(6, [60] * 15, seed=1), np.arange(60))
+    broken = record_run(6, [60] * 15, seed=2)
+    hold(broken, np.arange(20_000, 20_060))
+    with pytest.raises(ExpectedError, match=broken):
+        writers_errors(comparison.compare())
 
 
 @pytest.mark.usefixtures("store")

@@ -38,7 +38,9 @@ def test_a_forecast_of_the_worst_epoch(text: str) -> None:
     assert read(text) == [(False, 0.9938, 0.995, None)]
 
 
-@pytest.mark.parametrize("end", [", an 80 % interval", " (an 80% interval)", " an 80 % interval."])
+@pytest.mark.parametrize(
+    "end", [", an 80 % interval", "; an 80 % interval", " (an 80% interval)", " an 80 % interval."]
+)
 def test_it_may_say_how_sure_it_is(end: str) -> None:
     text = f"final 99.45 % to 99.55 %{end} and worst of the last five 99.3 % to 99.5 %"
     assert read(text) == [(True, 0.9945, 0.9955, 0.8), (False, 0.993, 0.995, None)]
@@ -48,6 +50,7 @@ def test_words_alone_are_no_forecast() -> None:
     for number in entries.numbers():
         assert read(entries.read_entry(number).sections["Expect"]) == []
     assert read("a gain of 3 to 5 digits, and a gap that narrows from 1 % to 0.5 %") == []
+    assert read("final accuracy 0.03 to 0.08 % above model 9") == []
 
 
 @pytest.mark.parametrize(
@@ -128,6 +131,9 @@ def test_what_was_told_after_the_first_run_is_not_scored(
     assert part is not None
     assert part.what == "No forecast can be scored yet."
     assert part.table["came"].tolist() == ["not scored: it was told after the first run"]
+    carry_out(short())  # which takes the place of the first, and has it
+    (told,) = comparison.compare().forecasts.scored
+    assert told.told_late
     # A run that kept no source, as those that are imported, is believed.
     with monkeypatch.context() as patch:
         patch.setattr(tracking, "source", lambda *_: None)

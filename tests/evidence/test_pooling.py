@@ -69,6 +69,7 @@ def test_train_accuracy_is_of_all_digits_that_were_trained_on() -> None:
     assert history["train_accuracy"].iloc[-1] == pytest.approx(expected, abs=1e-9)
 
 
+@pytest.mark.slow  # records many runs
 def test_a_seed_that_lacks_a_fold_is_left_out_and_named() -> None:
     on_folds()
     on_folds(seed=2, folds="12345", wrong=10)
@@ -95,6 +96,7 @@ def test_an_epoch_that_one_fold_has_twice_has_no_score() -> None:
     assert verdict.worst is None
 
 
+@pytest.mark.slow  # records many runs
 def test_the_newest_run_of_each_fold_speaks() -> None:
     on_folds(wrong=500)
     on_folds()
@@ -105,6 +107,7 @@ def test_the_newest_run_of_each_fold_speaks() -> None:
     }
 
 
+@pytest.mark.slow  # records many runs
 def test_iterations_are_paired_on_all_folds() -> None:
     for seed in (1, 2, 3):
         on_folds(5, seed=seed)
@@ -147,6 +150,7 @@ def test_runs_of_another_fold_are_neither_averaged_nor_paired() -> None:
     )
 
 
+@pytest.mark.slow  # records many runs
 def test_what_was_tried_is_pooled_by_settings() -> None:
     own, other = on_folds(), on_folds(wrong=50)
     other += on_folds(seed=2, folds="12345", wrong=10)
@@ -158,6 +162,7 @@ def test_what_was_tried_is_pooled_by_settings() -> None:
     assert [x.settings for x in part] == ["file"]
 
 
+@pytest.mark.slow  # records many runs
 def test_candidates_are_pooled_where_all_folds_are_compared() -> None:
     on_folds()
     on_folds(8, folds="123")
@@ -166,6 +171,7 @@ def test_candidates_are_pooled_where_all_folds_are_compared() -> None:
     assert row["final_accuracy"] == pytest.approx(0.99)
 
 
+@pytest.mark.slow  # records many runs
 def test_a_report_on_all_folds_shows_no_network_of_one_of_them(tmp_path: Path) -> None:
     add_evidence(on_folds()[-1])
     on_folds(5)

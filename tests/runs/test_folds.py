@@ -84,6 +84,7 @@ def test_a_run_on_a_fold_goes_on_bit_for_bit() -> None:
 
 
 @pytest.mark.usefixtures("store", "some_digits")
+@pytest.mark.slow  # trains several times
 def test_a_checkpoint_of_old_goes_on_with_the_last_digits(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         as_of_old(patch)
@@ -103,6 +104,7 @@ def test_a_checkpoint_of_old_goes_on_with_the_last_digits(monkeypatch: pytest.Mo
 
 @pytest.mark.usefixtures("store", "some_digits")
 @pytest.mark.parametrize(("fold", "is_old"), [("2", False), ("last", False), ("last", True)])
+@pytest.mark.slow  # trains several times
 def test_a_run_is_reproduced_on_its_fold(
     fold: str, is_old: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,6 +121,7 @@ def test_a_run_is_reproduced_on_its_fold(
 
 
 @pytest.mark.usefixtures("store", "some_digits")
+@pytest.mark.slow  # trains several times
 def test_a_description_names_the_fold() -> None:
     client, _ = tracking.open_store()
     for fold, said in (("2", "on fold 2."), ("last", " %.")):
