@@ -27,9 +27,24 @@ def by_autograd(network: nn.Module) -> tuple[Tensor, Tensor]:
     return loss, output
 
 
-@pytest.mark.parametrize("number", [2, 6, 14, 21])
-def test_it_gives_the_same_bits_as_autograd(number: int) -> None:
+def is_as_it_was(_: nn.Module) -> None:
+    pass
+
+
+def uses_a_layer_twice(network: nn.Module) -> None:
+    network.norm7 = network.norm4
+
+
+@pytest.mark.parametrize(
+    ("number", "changed"),
+    [*((number, is_as_it_was) for number in (2, 6, 14, 21)), (6, uses_a_layer_twice)],
+)
+def test_it_gives_the_same_bits_as_autograd(
+    number: int, changed: Callable[[nn.Module], None]
+) -> None:
     one, other = network_of(number), network_of(number)
+    changed(one)
+    changed(other)
     torch.manual_seed(3)  # of dropout
     expected = by_autograd(other)
     torch.manual_seed(3)
@@ -82,6 +97,10 @@ def has_tied_weights(network: nn.Module) -> None:
     network.conv6.weight = network.conv4.weight
 
 
+def has_tied_biases(network: nn.Module) -> None:
+    network.norm7.bias = network.norm4.bias
+
+
 def is_called_otherwise(network: nn.Module) -> None:
     kind = type(network)
     doubled = {"__call__": lambda self, x: 2 * kind.__call__(self, x)}
@@ -93,7 +112,7 @@ def is_called_otherwise(network: nn.Module) -> None:
     [
         has_gradient, has_tensor_hook, has_hook_afterwards, has_forward_hook, has_backward_hook,
         is_frozen, holds_another_kind, ends_in_what_torch_does, has_tied_weights,
-        is_called_otherwise,
+        has_tied_biases, is_called_otherwise,
     ],
 )  # fmt: skip
 def test_it_leaves_to_autograd_what_may_be_more(changed: Callable[[nn.Module], None]) -> None:
