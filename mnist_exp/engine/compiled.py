@@ -13,6 +13,7 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from mnist_exp.engine import fallback
 from mnist_exp.engine.execution import Program, tensor_of
+from mnist_exp.engine.kernels import functions
 from mnist_exp.engine.operations import Conv, Norm
 from mnist_exp.engine.reads import UntraceableError, has_hooks
 from mnist_exp.engine.trace import Segment, Traced, trace
@@ -71,13 +72,16 @@ class CompiledNetwork:
         return version.run(args[0])
 
     def cross_entropy(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor] | None:
-        """The mean cross-entropy of what the network gives for images, and that, float32 (N, C),
-        whose gradients become those of its weights: the same bits as by autograd, sooner.
+        """The mean cross-entropy of what the network gives for images, (N, C), float32 (), and how
+        many of them it classifies rightly, int64 (). Its gradients become those of the weights: the
+        same as by autograd, sooner.
 
         None where autograd might do more, or the network is not computed here alone."""
         other = type(self.network).__call__ is not nn.Module.__call__ or has_hooks(self.network)
         more = self._replaced or other or torch.is_anomaly_enabled()
-        if more or not torch.is_grad_enabled() or _unsuited(images) or not _are_classes(labels):
+        if more or not torch.is_grad_enabled() or _unsuited(images):
+            return None
+        if not _are_whole(labels) or len(labels) != len(images):
             return None
         version = self._version(images)
         if version.unsuited or version.unsuited_for(images):
@@ -227,6 +231,9 @@ class _Version:
         are_tied = len(set(map(id, weights))) < len(weights)  # gradients that autograd would add
         if not weights or are_tied or not all(map(_awaits_gradient, weights)):
             return None
+        (classes,) = self.traced.sizes[self.result.name]
+        if not functions().are_classes(labels.data_ptr(), len(labels), classes):
+            return None
         return self._program(0, segment, tensors, [images]).cross_entropy(tensors, images, labels)
 
     def _tensors(self, segment: Segment) -> dict[str, Tensor]:
@@ -252,10 +259,11 @@ class _Version:
         return self.programs[key]
 
 
-def _are_classes(labels: Any) -> bool:
+def _are_whole(labels: Any) -> bool:
+    """Whether each image has one number for a label."""
     return (
         type(labels) is Tensor and labels.dtype == torch.int64 and labels.dim() == 1
-        and labels.device.type == "cpu"
+        and labels.device.type == "cpu" and labels.is_contiguous()
     )  # fmt: skip
 
 

@@ -88,8 +88,8 @@ def learning_rate_of(optimizer: Optimizer) -> str:
 
 
 Direct = Callable[[Tensor, Tensor], tuple[Tensor, Tensor] | None]
-"""What gives the cross-entropy of images with their labels and the network's output, and weights
-their gradients; or None, and has done nothing."""
+"""What gives the cross-entropy of images with their labels, and how many the network classifies
+rightly, and weights their gradients; or None, and has done nothing."""
 
 
 def take_step(
@@ -111,16 +111,15 @@ def take_step(
         losses, correct = [], []
         for batch in batches:
             found = direct(batch.images, batch.labels) if is_plain else None
-            loss, output = found or _back(recipe, network, batch, len(batch) / total)
+            loss, right = found or _back(recipe, network, batch, len(batch) / total)
             losses.append(loss)
-            labels = batch.labels if batch.labels.dim() == 1 else batch.labels.argmax(dim=1)
-            correct.append((output.argmax(dim=1) == labels).sum())
+            correct.append(right)
         if isinstance(optimizer, torch.optim.LBFGS):  # takes a gradient for a row of numbers, which
             for weight in network.parameters():  # it is not in channels_last
                 weight.grad = None if weight.grad is None else weight.grad.contiguous()
         if recipe.gradient_clip_norm is not None:
             nn.utils.clip_grad_norm_(network.parameters(), recipe.gradient_clip_norm)
-        loss = _total([loss.detach() for loss in losses])
+        loss = _total(losses)
         before.append((loss, _total(correct)))
         return loss
 
@@ -143,12 +142,14 @@ def _is_plain(recipe: Recipe, batches: Sequence[Batch]) -> bool:
 
 
 def _back(recipe: Recipe, network: nn.Module, batch: Batch, share: float) -> tuple[Tensor, Tensor]:
-    """A share of the loss of a batch, of which all weights get the gradient, and the output."""
+    """A share of the loss of a batch, of which all weights get the gradient, and how many digits
+    are classified rightly."""
     with autocast(recipe, batch.images.device):
         loss, output = recipe.step(network, batch.images, batch.labels, batch.teacher_output)
     loss = loss if share == 1 else loss * share
     loss.backward()
-    return loss, output
+    labels = batch.labels if batch.labels.dim() == 1 else batch.labels.argmax(dim=1)
+    return loss.detach(), (output.argmax(dim=1) == labels).sum()
 
 
 def _total(values: list[Tensor]) -> Tensor:
