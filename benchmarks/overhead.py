@@ -16,8 +16,8 @@ from benchmarks.store import fill
 from mnist_exp import tracking
 from mnist_exp.notebook import loading
 
-MODEL = 2
-"""The quickest, of which tracking is the largest part."""
+MODEL = 6
+"""One that is right after an epoch, as at the end of a run: each digit that is wrong is kept."""
 ROUNDS = 5
 RUNS = 100
 MOST_SHARE, MOST_ENDS, MOST_FIRST, MOST_HELP, MOST_CHECK = 0.01, 3.0, 6.0, 0.3, 3.0
@@ -77,7 +77,7 @@ def measure() -> Section:
     missed = [f"{name}: {value:.2f} s" for name, value, most in figures if most and value > most]
     if share > MOST_SHARE:
         missed.append(f"{name}: {share:.2%}")
-    text = f"Model {MODEL}, the quickest, on a local store; {ROUNDS} rounds in turns."
+    text = f"Model {MODEL} on a local store; {ROUNDS} rounds in turns."
     return Section("What tracking costs", text, [pd.DataFrame(rows)], missed)
 
 
