@@ -24,6 +24,7 @@ from mnist_exp.reporting.by_writer import (
     writers_errors,
     writers_part,
 )
+from mnist_exp.reporting.choosing import ChoosingPart, choosing_of
 from mnist_exp.reporting.forecasts import ForecastPart, forecasts_of
 from mnist_exp.reporting.hard_digits import HardPart, hard_digits_of
 from mnist_exp.reporting.layout import CHAIN, Layout
@@ -91,6 +92,8 @@ class Contents:
     """How much choosing and computing there was."""
     candidates: pd.DataFrame
     """Texts, one row per recipe that was tried on the validation split."""
+    choosing: ChoosingPart | None
+    """How far off the validation split was; None where no recipe was run on both splits."""
     scripts: pd.DataFrame
     """Texts, one row per idea of a script with runs that count."""
     ideas: Ideas
@@ -136,16 +139,15 @@ class Contents:
 def contents_of(comparison: Comparison, layout: Layout = CHAIN) -> Contents:
     """Gather everything that a report on the comparison says. Raises ExpectedError when the store
     cannot be read, or holds tables of a run that are not as a run writes them."""
-    target, labels = comparison.target, layout.labels(comparison)
-    verdicts, judged = comparison.verdicts, layout.judged(comparison)
+    labels, verdicts = layout.labels(comparison), comparison.verdicts
+    judged, by_writer = layout.judged(comparison), writers_errors(comparison)
     followed, unknown_fields = fields_of(comparison.counting, labels)
-    by_writer = writers_errors(comparison)
     steps, told = steps_of(comparison, layout), _told(comparison, layout, by_writer)
     return Contents(
         title=layout.title,
         split=comparison.split,
         headings=layout.headings(comparison),
-        target=target_text(target) if judged else "",
+        target=target_text(comparison.target) if judged else "",
         summary=summary(verdicts, judged),
         smallest=smallest(judged),
         made=_made(len(comparison.runs_on_split), len(comparison.counting)),
@@ -154,7 +156,8 @@ def contents_of(comparison: Comparison, layout: Layout = CHAIN) -> Contents:
         uncounted=_uncounted(comparison),
         choices=comparison.choices if judged else {},
         tried=_tried(comparison),
-        candidates=tables.shown_candidates(comparison.candidates, target),
+        candidates=tables.shown_candidates(comparison.candidates, comparison.target),
+        choosing=choosing_of(comparison, labels),
         scripts=_scripts(comparison),
         ideas=comparison.ideas,
         forecasts=forecasts_of(comparison, labels),
