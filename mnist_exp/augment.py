@@ -16,8 +16,8 @@ Augment = Callable[..., Any]
 
 an object of this module, or one like it, or a function: takes images, float32 (N, C, H, W) of
     pixels 0..255, and gives such images. It takes a `generator` (CPU) to draw from, if it names
-    one; or `labels` besides, int64 (N,), and then gives images and labels, which may become
-    probabilities, float32 (N, 10);
+    one; or `labels` besides, int64 (N,), and then gives images and labels, of which there may be
+    more, and which may become probabilities, float32 (N, 10);
 a transform of torchvision.transforms, as v2.RandomErasing(): of each image for itself, float32
     (C, H, W) of pixels 0..1. v2.MixUp(num_classes=10) and v2.CutMix(num_classes=10) take a whole
     batch with its labels.
@@ -58,6 +58,21 @@ class RandomAffine:
         return transform(
             images, radians, 1 + self.scale * scales, self.shift * torch.stack([right, down])
         )
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """Have each digit so many `times` in its batch, so that what comes behind it varies each for
+    itself: `[Repeat(2), RandomAffine(...)]`. A step then takes `times` as many images as the
+    recipe's `batch_size`, and so does an epoch.
+
+    Batch augmentation (Hoffer et al. 2020, https://arxiv.org/abs/1901.09335).
+    """
+
+    times: int
+
+    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        return images.repeat_interleave(self.times, 0), labels.repeat_interleave(self.times, 0)
 
 
 def transform(images: Tensor, radians: Tensor, scales: Tensor, shifts: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import affine
 from torchvision.transforms.functional import rotate as rotate_one
 
-from mnist_exp.augment import RandomAffine, RandomRotation, rotate, transform
+from mnist_exp.augment import RandomAffine, RandomRotation, Repeat, rotate, transform
 from mnist_exp.data import Digits
 
 
@@ -124,3 +124,14 @@ def test_affine_transforms_differ_by_image_and_stay_in_range(mnist: tuple[Digits
     digits = mnist[0].images[:4].float()
     still = RandomAffine(degrees=0, scale=0, shift=0)(digits, torch.Generator())
     assert torch.allclose(still, digits, atol=1e-3)
+
+
+def test_copies_of_a_digit_lie_together_and_are_varied_each_for_itself(
+    mnist: tuple[Digits, Digits],
+) -> None:
+    images, labels = mnist[0].images[:5].float(), mnist[0].labels[:5]
+    copies, of_copies = Repeat(3)(images, labels)
+    assert torch.equal(copies.view(5, 3, 28, 28), images.expand(5, 3, 28, 28))
+    assert of_copies.view(5, 3).tolist() == [[label] * 3 for label in labels.tolist()]
+    varied = RandomAffine(10, 0.1, 0.1)(copies, torch.Generator()).view(5, 3, 28, 28)
+    assert not torch.equal(varied[:, 0], varied[:, 1])

@@ -134,14 +134,17 @@ def _check_images(entry: Entry, recipe: Recipe) -> Tensor:
             raise refuse(entry, "augment", what)
     black, labels = torch.zeros(2, *PIXELS), torch.tensor([0, 1])
     images, labels = transforms.augmented(recipe.augment, black, labels, torch.Generator())
-    _check_made(entry, "augment", images)
+    # What is given labels, too, may make more images of them.
+    more = any(map(transforms.mixes, parts_of(recipe.augment))) and isinstance(images, Tensor)
+    count = len(images) if more and images.numel() else 2
+    _check_made(entry, "augment", images, count)
     is_right = isinstance(labels, Tensor) and (
-        tuple(labels.shape) == ((2, 10) if labels.is_floating_point() else (2,))
+        tuple(labels.shape) == ((count, 10) if labels.is_floating_point() else (count,))
     )
     if not is_right:
-        made = f"{_said(labels)}, not int64 (2,) or float32 (2, 10)"
+        made = f"{_said(labels)}, not int64 ({count},) or float32 ({count}, 10)"
         raise refuse(entry, "augment", f"of 2 labels augment makes {made}")
-    _check_made(entry, "preprocess", transforms.preprocessed(recipe.preprocess, images))
+    _check_made(entry, "preprocess", transforms.preprocessed(recipe.preprocess, images), count)
     if recipe.views:
         views = list(recipe.views(black))
         if not views:
@@ -151,9 +154,10 @@ def _check_images(entry: Entry, recipe: Recipe) -> Tensor:
     return labels
 
 
-def _check_made(entry: Entry, field: str, made: object) -> None:
-    if not isinstance(made, Tensor) or made.dim() != 4 or len(made) != 2:
-        raise refuse(entry, field, f"of 2 images {field} makes {_said(made)}, not 2 images")
+def _check_made(entry: Entry, field: str, made: object, count: int = 2) -> None:
+    if not isinstance(made, Tensor) or made.dim() != 4 or len(made) != count:
+        what = f"of {count} images {field} makes {_said(made)}, not {count} images"
+        raise refuse(entry, field, what)
 
 
 def _check_network(entry: Entry, recipe: Recipe, network: nn.Module) -> None:
@@ -200,12 +204,14 @@ def _check_schedule(entry: Entry, recipe: Recipe, network: nn.Module, split: Spl
 
 
 def _check_loss(entry: Entry, recipe: Recipe, network: nn.Module, labels: Tensor) -> None:
-    """Check what a step makes of two images, with the labels that the augmentation gives them."""
+    """Check what a step makes of black images, with the labels that the augmentation gives them."""
     if recipe.teacher and recipe.loss is None and type(recipe).step is Recipe.step:
         what = "with a teacher, a loss is needed that takes (output, labels, teacher_output)"
         raise refuse(entry, "teacher", what)
-    taught = None if recipe.teacher is None else torch.zeros(2, 10)
-    made = recipe.step(network.train(), classifier.example_input(recipe), labels, taught)
+    count = len(labels)
+    taught = None if recipe.teacher is None else torch.zeros(count, 10)
+    images = classifier.example_input(recipe)[:1].repeat(count, 1, 1, 1)
+    made = recipe.step(network.train(), images, labels, taught)
     if not isinstance(made, tuple) or len(made) != 2:
         raise refuse(entry, "step", f"step must give loss and output, not {_said(made)}")
     loss, output = made
@@ -215,8 +221,9 @@ def _check_loss(entry: Entry, recipe: Recipe, network: nn.Module, labels: Tensor
     if not loss.requires_grad:
         what = "the loss of a batch does not require grad, as behind detach, argmax or no_grad"
         raise refuse(entry, "loss", what)
-    if not isinstance(output, Tensor) or tuple(output.shape) != (2, 10):
-        what = f"the output of a step for 2 images must be (2, 10), not {_said(output)}"
+    if not isinstance(output, Tensor) or tuple(output.shape) != (count, 10):
+        shapes = f"({count}, 10), not {_said(output)}"
+        what = f"the output of a step for {count} images must be {shapes}"
         raise refuse(entry, "step", what)
 
 

@@ -55,9 +55,10 @@ def beginning(run: tracking.RunWriter, plan: Plan) -> None:
     recipe = check.recipe_from(entry, plan.seed, plan.overrides)
     torch.manual_seed(plan.seed)
     drawing = torch.Generator().manual_seed(plan.seed)
-    seen, _ = classifier.network_input(recipe, some, drawing)
+    seen, labels = classifier.network_input(recipe, some, drawing)
+    labels = labels if labels.dim() == 1 else some.labels  # mixed digits are called by their first
     title = "Training digits as the network sees them"
-    sheet = one_run.digit_sheet(seen[:, 0].numpy(), some.labels.numpy(), title)
+    sheet = one_run.digit_sheet(seen[:SHEET, 0].numpy(), labels[:SHEET].numpy(), title)
     run.log_figure(sheet, Figure.DIGITS)
 
 

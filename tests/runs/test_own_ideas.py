@@ -55,6 +55,7 @@ IDEAS = {
     "random_erasing": Idea(
         {"augment": "RandomRotation, RandomErasing", "augment.RandomErasing.p": 0.5}
     ),
+    "repeated_augmentation": Idea({"augment": "Repeat, RandomAffine", "augment.Repeat.times": 4}),
     "reduce_on_plateau": Idea(
         {"schedule": "ReduceLROnPlateau", "schedule.patience": 1}, split="validation"
     ),

@@ -25,7 +25,7 @@ from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import *
 from torchvision.transforms import ToTensor, v2
 
-from mnist_exp.augment import RandomRotation
+from mnist_exp.augment import RandomRotation, Repeat
 from mnist_exp.preprocess import Deslant
 from mnist_exp.recipe import ExponentialAverage, Recipe
 from mnist_exp.views import Rotations
