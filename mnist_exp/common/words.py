@@ -66,8 +66,11 @@ def _likeness(parts: list[str], others: list[str]) -> float:
 
 
 def percent(fraction: float) -> str:
-    """A fraction as it is shown everywhere, as in `99.40 %`; "–" where there is none."""
-    return "–" if math.isnan(fraction) else f"{100 * fraction:.2f} %"
+    """A fraction as it is shown everywhere, as in `99.40 %`; "–" where there is none. `100.00 %` is
+    said of a whole alone."""
+    if math.isnan(fraction):
+        return "–"
+    return f"{99.99 if 0.9999 < fraction < 1 else 100 * fraction:.2f} %"
 
 
 def points(difference: float) -> str:

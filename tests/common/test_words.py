@@ -18,6 +18,8 @@ def test_numbers_are_shown_one_way() -> None:
     assert percent(0.994) == "99.40 %"
     assert percent(9_939 / 10_000) == "99.39 %"
     assert percent(1) == "100.00 %"
+    assert percent(0.99999) == percent(0.999901) == "99.99 %"
+    assert percent(0.9999) == "99.99 %"
     assert percent(math.nan) == "–"
     assert points(0.0012) == "+0.12"
     assert points(-0.00002) == "-0.002"
