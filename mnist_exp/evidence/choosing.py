@@ -44,17 +44,16 @@ class EffectBeside:
 def scores_beside(comparison: Comparison) -> tuple[ScoreBeside, ...]:
     """Of each iteration that counts on the test split, and each fold that its recipe was run on."""
     found = []
+    tested = {verdict.model: verdict for verdict in comparison.verdicts}
     for fold, runs in _by_fold(comparison).items():
-        own = runs.groupby("model")["final_accuracy"]
-        for verdict in comparison.verdicts:
-            if verdict.model in own.groups:
-                accuracies = own.get_group(verdict.model)
+        for model, own in runs.groupby("model")["final_accuracy"]:
+            number = int(str(model))
+            if verdict := tested.get(number):
+                seeds, test_seeds = len(own), len(verdict.seeds)
+                accuracies = {"accuracy": own.mean(), "test_accuracy": verdict.final_accuracy}
                 found.append(
-                    ScoreBeside(
-                        verdict.model, fold, len(accuracies), float(accuracies.mean()),
-                        len(verdict.seeds), verdict.final_accuracy,
-                    )
-                )  # fmt: skip
+                    ScoreBeside(number, fold, seeds=seeds, test_seeds=test_seeds, **accuracies)
+                )
     return tuple(sorted(found, key=lambda one: (one.model, one.fold != LAST, one.fold)))
 
 
