@@ -405,15 +405,15 @@ def test_a_cell_of_the_results_that_is_wrong_enters_nothing(
 def test_results_that_are_damaged_enter_nothing(tmp_path: Path) -> None:
     shutil.copytree(RESULTS, tmp_path / "results")
     own = tmp_path / "results"
-    images = {f"best_run/misclassified.png {wrong}": data for wrong, data in no_images().items()}
+    images = {f"mistakes/digits.png {wrong}": data for wrong, data in no_images().items()}
     damaged = {
         "runs.csv binary": bytes(range(256)) * 10,
         "history.csv binary": bytes(range(256)) * 10,
         "history.csv other": b"a,b\n1,2\n",
         "receptive_field.csv other": b"a,b\n1,2\n",
         "receptive_field.csv empty": b"",
-        "best_run/run_id binary": b"\xff\xfe",
-        "best_run/confusion_matrix.csv empty": b"",
+        "mistakes/runs.csv binary": b"\xff\xfe",
+        "mistakes/classes.csv empty": b"",
         **images,
     }
     for name, content in damaged.items():

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from mnist_exp import tracking
 from mnist_exp.tracking import names
@@ -62,13 +60,6 @@ class Mistakes:
         if len(self.images):
             run.log_image(rows_of_ten(self.images), SHEET)
 
-    def write(self, folder: Path) -> None:
-        """Write the tables and the images to `folder`, where `read_mistakes` reads them."""
-        for name, table in self._tables().items():
-            table.to_csv(folder / name.csv, index=False)
-        if len(self.images):
-            Image.fromarray(rows_of_ten(self.images)).save(folder / SHEET.file)
-
     def _tables(self) -> dict[Table, pd.DataFrame]:
         counts = self.counts.rename(columns=str).reset_index()
         return dict(zip(TABLES, (counts, self.misclassified), strict=True))
@@ -100,14 +91,6 @@ def mistakes_of(run_id: str) -> Mistakes | None:
     sheet = tracking.image(run_id, SHEET)
     if counts is None or misclassified is None or (sheet is None and len(misclassified)):
         return None
-    return _of_tables(counts, misclassified, sheet)
-
-
-def read_mistakes(folder: Path) -> Mistakes:
-    """What `write` wrote. Raises OSError, KeyError, TypeError or ValueError for anything else."""
-    counts, misclassified = (pd.read_csv(folder / name.csv) for name in TABLES)
-    file = folder / SHEET.file
-    sheet = tracking.grey_values(file) if file.exists() or len(misclassified) else None
     return _of_tables(counts, misclassified, sheet)
 
 

@@ -39,7 +39,7 @@ def choosing_of(comparison: Comparison, labels: Mapping[int, str]) -> ChoosingPa
                 "there": percent(one.accuracy),
                 "test seeds": str(one.test_seeds),
                 "test": percent(one.test_accuracy),
-                "better there by": points(one.above),
+                "difference": points(one.above),
             }
             for one in scores
         ),
@@ -62,13 +62,14 @@ def _what(scores: Sequence[ScoreBeside], effects: Sequence[EffectBeside]) -> str
         where = "the last digits, whose writers are trained on, too"
         where = where if fold == LAST else f"fold {fold}, of writers of its own"
         above = [one.above for one in scores if one.fold == fold]
-        said = f"{counted(len(above), 'recipe')} came to {points(sum(above) / len(above))} points"
+        said = f"{counted(len(above), 'recipe')} differed from the test digits by "
+        said += f"{points(sum(above) / len(above))} points"
         if len(above) > 1:
             said += f" on average, from {points(min(above))} to {points(max(above))}"
         off = [abs(one.chosen.mean - one.tested.mean) for one in effects if one.fold == fold]
         if off:
             mean = 100 * sum(off) / len(off)
-            said += f"; {counted(len(off), 'difference')} of two recipes was off by {mean:.2f}"
-            said += " points" + " on average" * (len(off) > 1)
-        sentences.append(f"Above the test digits, on {where}: {said}.")
+            said += f"; {counted(len(off), 'gain')} over another was off by {mean:.2f} points"
+            said += " on average" * (len(off) > 1)
+        sentences.append(f"On {where}, {said}.")
     return " ".join(sentences)

@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 
 from mnist_exp import tracking
 from mnist_exp.common.errors import ExpectedError
-from mnist_exp.evidence import mistakes, scores
+from mnist_exp.evidence import scores
 from mnist_exp.evidence.mistakes import Mistakes
+from mnist_exp.evidence.mistakes_archive import read_archive
 from mnist_exp.evidence.verdict import RunVerdict, judge_run
 from mnist_exp.notebook import candidates, entries, loading
 from mnist_exp.notebook.candidates import Candidate
@@ -89,7 +90,7 @@ def _read(results: Path) -> list[PublishedRun]:
     history = pd.read_csv(results / "history.csv", parse_dates=["time"])
     fields = pd.read_csv(results / "receptive_field.csv").convert_dtypes()
     fields = fields.astype({"model": str})
-    best_run, wrong = _best_run(results / "best_run")
+    wrong = read_archive(results / "mistakes")
     tried = candidates.read_candidates(results / candidates.FILE.name)
     files = _files(tried)
     trials = {candidate.code_sha256: candidate for candidate in tried}
@@ -107,7 +108,7 @@ def _read(results: Path) -> list[PublishedRun]:
             verdict=judge_run(scored, target) if scored["split"] == "test" else None,
             field=_field(run, fields),
             candidate=trials.get(run.tags.get("code_sha256", "")),
-            mistakes=wrong if run.run_id == best_run else None,
+            mistakes=wrong.get(run.run_id),
         )
         for run, (_, scored) in zip(archived, runs.iterrows(), strict=True)
     ]
@@ -143,13 +144,6 @@ def _field(run: ArchivedRun, fields: pd.DataFrame) -> pd.DataFrame | None:
     differ = {name.rpartition("_")[0] for name in sided if table[name].notna().any()}
     others = [name for name in sided if name.rpartition("_")[0] not in differ]
     return ordered(table.drop(columns=[*differ, *others], errors="ignore"))
-
-
-def _best_run(folder: Path) -> tuple[str | None, Mistakes | None]:
-    """The id of the run whose mistakes are published, and these."""
-    if not folder.is_dir():
-        return None, None
-    return (folder / "run_id").read_text().strip(), mistakes.read_mistakes(folder)
 
 
 def _present(ids: set[str]) -> set[str]:

@@ -16,7 +16,9 @@ from mnist_exp import ROOT, tracking
 from mnist_exp.common import markdown
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.common.words import percent
+from mnist_exp.evidence import mistakes
 from mnist_exp.evidence.comparison import Comparison, nearest
+from mnist_exp.evidence.mistakes_archive import write_archive
 from mnist_exp.notebook import candidates, entries
 from mnist_exp.notebook.candidates import Candidate
 from mnist_exp.notebook.code_hash import has_code
@@ -24,7 +26,7 @@ from mnist_exp.notebook.entries import EXPERIMENTS
 from mnist_exp.notebook.loading import load_iteration
 from mnist_exp.reporting.answer import summary
 from mnist_exp.reporting.contents import contents_of
-from mnist_exp.reporting.networks import BestRun, Field
+from mnist_exp.reporting.networks import Field, as_a_run_writes_it
 from mnist_exp.reporting.page import as_markdown
 from mnist_exp.reporting.pictures import write_figures
 from mnist_exp.showing.tables import plain
@@ -59,8 +61,7 @@ def publish(comparison: Comparison, folder: Path = EXPERIMENTS) -> Path:
     archive.to_csv(new / "runs.csv", index=False)
     _write_history(comparison, archive, new)
     _write_fields(contents.fields, new)
-    if contents.best_run:
-        _write_mistakes(contents.best_run, new / "best_run")
+    _write_mistakes(comparison, new / "mistakes")
     tried = _candidates(comparison, results / candidates.FILE.name)
     candidates.write(tried, new / candidates.FILE.name)
     write_figures(contents.pictures, new / "figures", ("png",))
@@ -137,12 +138,17 @@ def _write_fields(fields: tuple[Field, ...], folder: Path) -> None:
     table.to_csv(folder / "receptive_field.csv", index=False)
 
 
-def _write_mistakes(best_run: BestRun, folder: Path) -> None:
-    """Write what the best run gets wrong, and its id in the archive."""
-    folder.mkdir()
-    (original,) = tracking.archive([best_run.run_id])["run_id"]
-    (folder / "run_id").write_text(f"{original}\n")
-    best_run.mistakes.write(folder)
+def _write_mistakes(comparison: Comparison, folder: Path) -> None:
+    """Write what the runs that count get wrong, under the ids that the archive has."""
+    found = {}
+    rows: Any = comparison.counting.itertuples()
+    for run in rows:
+        with as_a_run_writes_it(run.run_id):
+            own = mistakes.mistakes_of(run.run_id)
+        if own:
+            found[run.run_id if pd.isna(run.imported_from) else run.imported_from] = own
+    if found:
+        write_archive(found, folder)
 
 
 def _candidates(comparison: Comparison, published: Path) -> list[Candidate]:

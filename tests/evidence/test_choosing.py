@@ -77,9 +77,9 @@ def test_a_report_says_how_far_off_the_split_was(tmp_path: Path) -> None:
     part = contents_of(found).choosing
     assert part
     assert part.what == (
-        "Above the test digits, on the last digits, whose writers are trained on, too: 2 recipes "
-        "came to +0.10 points on average, from +0.00 to +0.20; 1 difference of two recipes was off "
-        "by 0.20 points. Above the test digits, on fold 1, of writers of its own: 1 recipe came to "
+        "On the last digits, whose writers are trained on, too, 2 recipes differed from the test "
+        "digits by +0.10 points on average, from +0.00 to +0.20; 1 gain over another was off by "
+        "0.20 points. On fold 1, of writers of its own, 1 recipe differed from the test digits by "
         "+0.001 points."
     )
     page = write_page(found, tmp_path / "comparison.html")

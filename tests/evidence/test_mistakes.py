@@ -13,6 +13,7 @@ from handmade import record_run
 from mnist_exp.data import Digits
 from mnist_exp.evidence import mistakes
 from mnist_exp.evidence.mistakes import Mistakes
+from mnist_exp.evidence.mistakes_archive import read_archive, write_archive
 from mnist_exp.tracking import RunWriter
 
 
@@ -54,16 +55,53 @@ def without_a_mistake() -> Mistakes:
 
 @pytest.mark.parametrize("made", [some_mistakes, without_a_mistake])
 @pytest.mark.usefixtures("store")
-def test_a_run_and_a_folder_give_them_back(made: Callable[[], Mistakes], tmp_path: Path) -> None:
+def test_a_run_gives_them_back(made: Callable[[], Mistakes]) -> None:
     wrong = made()
-    wrong.write(tmp_path)
-    assert same(mistakes.read_mistakes(tmp_path), wrong)
     run_id = record_run(6)
     assert mistakes.mistakes_of(run_id) is None
     wrong.record(RunWriter(run_id, "1", 0))
     kept = mistakes.mistakes_of(run_id)
     assert kept is not None
     assert same(kept, wrong)
+
+
+def of_labels(guesses: list[int]) -> Mistakes:
+    """Of the same four digits, taken for these."""
+    images = torch.arange(4, dtype=torch.uint8)[:, None, None, None].expand(4, 1, 28, 28)
+    output = torch.zeros(4, 10)
+    output[range(4), guesses] = torch.tensor(9.0).log()
+    return mistakes.of_output(Digits(images, torch.tensor([3, 3, 9, 0])), output)
+
+
+def test_an_archive_gives_back_what_each_run_gets_wrong(tmp_path: Path) -> None:
+    found = {
+        "a": some_mistakes(), "b": of_labels([3, 3, 9, 0]), "c": of_labels([8, 8, 9, 0]),
+        "of other digits": without_a_mistake(),
+    }  # fmt: skip
+    write_archive(found, tmp_path / "mistakes")
+    again = read_archive(tmp_path / "mistakes")
+    assert again.keys() == {"a", "b", "c"}
+    assert all(same(again[name], found[name]) for name in again)
+    assert len(pd.read_csv(tmp_path / "mistakes" / "digits.csv")) == 3  # each is there once
+
+
+def test_an_archive_of_runs_without_a_mistake_has_no_picture(tmp_path: Path) -> None:
+    folder = tmp_path / "mistakes"
+    write_archive({"a": without_a_mistake()}, folder)
+    assert not (folder / "digits.png").exists()
+    assert same(read_archive(folder)["a"], without_a_mistake())
+    assert read_archive(tmp_path / "nothing") == {}
+
+
+@pytest.mark.parametrize(
+    "line", ["1>8:0.5 2", "1>8", "7>8:0.5", "1>8:x", "1>99:0.5", "1>8:0.5 1>9:0.1"]
+)
+def test_a_line_of_an_archive_that_is_none_is_refused(line: str, tmp_path: Path) -> None:
+    folder = tmp_path / "mistakes"
+    write_archive({"a": some_mistakes()}, folder)
+    (folder / "runs.csv").write_text(f"run_id,wrong\na,{line}\n")
+    with pytest.raises((KeyError, ValueError)):
+        read_archive(folder)
 
 
 def test_parts_that_do_not_belong_together_are_refused() -> None:
