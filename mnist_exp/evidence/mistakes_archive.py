@@ -22,14 +22,15 @@ def write_archive(found: Mapping[str, Mistakes], folder: Path) -> None:
     """Write the mistakes of runs, by their ids, to a new `folder`. Those that were not evaluated on
     as many digits of each class as the first are left out."""
     folder.mkdir()
-    totals = [own.counts.sum(axis=1) for own in found.values()]
-    alike = {key: own for key, own in found.items() if own.counts.sum(axis=1).equals(totals[0])}
+    totals = {key: own.counts.sum(axis=1) for key, own in found.items()}
+    first, *_ = totals.values()
+    alike = {key: own for key, own in found.items() if totals[key].equals(first)}
     wrong = pd.concat([own.misclassified for own in alike.values()], ignore_index=True)
     images = np.concatenate([own.images for own in alike.values()])
     digits = wrong[["index", "truth"]].drop_duplicates("index").sort_values("index").astype(int)
     lines = {key: " ".join(map(_written, *_columns(own))) for key, own in alike.items()}
     pd.Series(lines, name="wrong").rename_axis("run_id").to_csv(folder / RUNS)
-    totals[0].rename("digits").to_csv(folder / CLASSES)
+    first.rename("digits").to_csv(folder / CLASSES)
     digits.to_csv(folder / DIGITS, index=False)
     if len(digits):
         Image.fromarray(rows_of_ten(images[digits.index])).save(folder / SHEET, optimize=True)

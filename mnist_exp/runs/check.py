@@ -136,7 +136,7 @@ def _check_images(entry: Entry, recipe: Recipe) -> Tensor:
     images, labels = transforms.augmented(recipe.augment, black, labels, torch.Generator())
     # What is given labels, too, may make more images of them.
     more = any(map(transforms.mixes, parts_of(recipe.augment))) and isinstance(images, Tensor)
-    count = len(images) if more and images.numel() else 2
+    count = len(images) if more and images.dim() and len(images) else 2
     _check_made(entry, "augment", images, count)
     is_right = isinstance(labels, Tensor) and (
         tuple(labels.shape) == ((count, 10) if labels.is_floating_point() else (count,))

@@ -19,7 +19,7 @@ from mnist_exp.runs.plan import Plan
 from mnist_exp.showing import description, fields, one_run
 from mnist_exp.tracking import names, ui
 from mnist_exp.tracking.names import Figure, Table, TextFile
-from mnist_exp.training import classifier
+from mnist_exp.training import classifier, transforms
 from mnist_exp.training.loop import EpochResult, Training
 from mnist_exp.training.receptive_field import ReceptiveField
 
@@ -56,9 +56,9 @@ def beginning(run: tracking.RunWriter, plan: Plan) -> None:
     torch.manual_seed(plan.seed)
     drawing = torch.Generator().manual_seed(plan.seed)
     seen, labels = classifier.network_input(recipe, some, drawing)
-    labels = labels if labels.dim() == 1 else some.labels  # mixed digits are called by their first
+    called = transforms.classes(labels)[:SHEET]  # an augmentation may make more of them
     title = "Training digits as the network sees them"
-    sheet = one_run.digit_sheet(seen[:SHEET, 0].numpy(), labels[:SHEET].numpy(), title)
+    sheet = one_run.digit_sheet(seen[:SHEET, 0].numpy(), called.numpy(), title)
     run.log_figure(sheet, Figure.DIGITS)
 
 

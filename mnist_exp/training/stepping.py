@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from mnist_exp.common.errors import ExpectedError
 from mnist_exp.recipe import Recipe
+from mnist_exp.training.transforms import classes
 
 MOST_STEPS = 100_000
 
@@ -148,8 +149,7 @@ def _back(recipe: Recipe, network: nn.Module, batch: Batch, share: float) -> tup
         loss, output = recipe.step(network, batch.images, batch.labels, batch.teacher_output)
     loss = loss if share == 1 else loss * share
     loss.backward()
-    labels = batch.labels if batch.labels.dim() == 1 else batch.labels.argmax(dim=1)
-    return loss.detach(), (output.argmax(dim=1) == labels).sum()
+    return loss.detach(), (output.argmax(dim=1) == classes(batch.labels)).sum()
 
 
 def _total(values: list[Tensor]) -> Tensor:

@@ -43,6 +43,12 @@ def augmented(
     return images, labels
 
 
+def classes(labels: Tensor) -> Tensor:
+    """The class of each digit, int64 (N,): where digits are mixed, and `labels` holds the shares of
+    the classes, float32 (N, 10), that of the greatest."""
+    return labels if labels.dim() == 1 else labels.argmax(dim=1)
+
+
 def preprocessed(preprocess: Preprocess | Sequence[Preprocess] | None, images: Tensor) -> Tensor:
     """Preprocess images, float32 (N, C, H, W) of pixels 0..255."""
     for part in parts_of(preprocess):

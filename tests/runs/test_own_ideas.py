@@ -259,6 +259,14 @@ def test_what_seldom_mixes_digits_is_said_to() -> None:
     assert findings.train_accuracy_of == TrainDigits.MIXED
 
 
+@pytest.mark.parametrize("mixed", ["", ", v2.MixUp(num_classes=10)"])
+def test_a_run_on_copies_of_digits_is_reproduced(mixed: str) -> None:
+    augment = f"[Repeat(3), RandomRotation(9){mixed}]"
+    plan = settle(WRITTEN, entry=written(augment=augment), epochs=1)
+    reproduction = reproduce.prepare(carry_out(plan).run_id)
+    assert [pair.identical for pair in reproduce.repeat(reproduction)] == [True]
+
+
 def test_weights_that_no_group_has_are_told() -> None:
     entry = written(parameter_groups="lambda network: network.first.parameters()")
     (caution,) = settle(WRITTEN, entry=entry).findings.cautions

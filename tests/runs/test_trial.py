@@ -103,6 +103,7 @@ def refused(entry: Entry) -> str:
         ("", {"augment": "lambda images: images.repeat(2, 1, 1, 1)"}, "augment=", "not 2 images"),
         ("", {"augment": "[Repeat(2), lambda x, labels: (x, labels[:2])]"}, "augment=",
          "of 2 labels augment makes int64 (2,), not int64 (4,) or float32 (4, 10)"),
+        ("", {"augment": "lambda x, labels: (x.sum(), labels)"}, "augment=", "float32 (), not 2"),
         ("", {"augment": "Repeat(0)"}, "augment=", "makes float32 (0, 1, 28, 28), not 2 images"),
         ("", {"augment": "lambda images, nothing: images"}, "augment=", "'nothing'"),
         ("", {"preprocess": "v2.Normalize((0.1,), (0.3,))"}, "preprocess=", "Normalize is not"),

@@ -12,7 +12,7 @@ from torchvision.transforms import v2
 from mnist_exp.augment import RandomAffine, RandomRotation
 from mnist_exp.data import Digits
 from mnist_exp.training import seeding
-from mnist_exp.training.transforms import augmented, mixes, preprocessed
+from mnist_exp.training.transforms import augmented, classes, mixes, preprocessed
 
 Mnist = tuple[Digits, Digits]
 BAR = torch.zeros(1, 28, 28)
@@ -132,3 +132,9 @@ def test_what_changes_images_in_place_leaves_the_digits_as_they_are(
     made, _ = augmented(augment, digits.images.float(), digits.labels, torch.Generator())
     assert not torch.equal(made, before.float())
     assert torch.equal(digits.images, before)
+
+
+def test_a_mixed_digit_is_of_the_class_with_the_greatest_share() -> None:
+    shares = torch.eye(10)[[3, 7]] * 0.6 + torch.eye(10)[[5, 0]] * 0.4
+    assert classes(shares).tolist() == [3, 7]
+    assert classes(torch.tensor([4, 2])).tolist() == [4, 2]
